@@ -1,0 +1,132 @@
+"""The one record type: a night of 30-s epochs with their stages, read from its file and checked."""
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from config import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, STAGES, InputError
+
+UNSCORED = -1
+"""Label of an epoch that was not scored; only multi-channel nights may hold it."""
+
+
+@dataclass(frozen=True)
+class Night:
+    """Signals and scoring of one night.
+
+    Attributes:
+        name: the file's name without suffix.
+        signals: float32 of shape (epochs, channels, 3000), in the units of the file (µV unless its database says else).
+        channels: the channels' names.
+        stages: int32 of shape (epochs,), 0..4 for W, N1, N2, N3, REM, or -1 for unscored.
+    """
+
+    name: str
+    signals: np.ndarray
+    channels: tuple[str, ...]
+    stages: np.ndarray
+
+    @property
+    def amplitude(self) -> np.ndarray:
+        """Median absolute deviation from the mean of each channel, in the signal's units: its level, without artefacts."""
+        centred = self.signals - self.signals.mean(axis=(0, 2), keepdims=True)
+        return np.median(np.abs(centred), axis=(0, 2))
+
+
+def read_night(path: str | Path, channels: Sequence[str]) -> Night:
+    """Read ``channels`` of a night file.
+
+    The file is an ``.npz`` with ``x`` of shape (n, 3000), (n, 3000, 1), (n, 1, 3000), or (n, channels, 3000) together
+    with ``ch_names``, and ``y`` of shape (n,). A file with one unnamed channel serves whatever channel is wanted. Keys
+    other than ``x``, ``y``, ``fs`` and ``ch_names`` are never opened.
+
+    Raises:
+        InputError: the file is missing, damaged, or not such a night.
+    """
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise InputError(f"{path} is a single array: a night is an .npz file with x and y.")
+            arrays = {key: file[key] for key in ("x", "y", "fs", "ch_names") if key in file.files}
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist (any more).") from None
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        why = "holds pickled objects, which are never loaded" if "pickle" in str(error) else "is damaged"
+        raise InputError(f"{path} {why}: prepare this night again.") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, MemoryError, NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise InputError(f"{path} cannot be read ({error.strerror}).") from None
+        raise InputError(f"{path} is truncated or damaged: prepare this night again.") from None
+    for key in ("x", "y"):
+        if key not in arrays:
+            raise InputError(f"{path} has no {key!r}: a night file holds the signals x and the stages y.")
+    names = arrays.get("ch_names")
+    signals, found = _signals(path, arrays["x"], None if names is None else tuple(map(str, np.atleast_1d(names))), channels)
+    fs = arrays.get("fs")
+    if fs is not None and (fs.size != 1 or fs.dtype.kind not in "fiu" or float(fs.item()) != SAMPLING_RATE):
+        raise InputError(f"{path} is sampled at {fs} Hz: night files hold {SAMPLING_RATE} Hz; prepare it again.")
+    return Night(path.stem, signals, found, _stages(path, arrays["y"], len(signals), unscored_allowed=names is not None))
+
+
+def _signals(
+    path: Path, x: np.ndarray, names: tuple[str, ...] | None, wanted: Sequence[str]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    if x.dtype.kind not in "fiu":
+        raise InputError(f"{path}: x holds {x.dtype} values, not numbers.")
+    if x.ndim == 3 and x.shape[2] == 1:
+        x = x[:, :, 0]
+    if x.ndim == 2:
+        x = x[:, None, :]
+    if x.ndim != 3:
+        raise InputError(f"{path}: x has shape {x.shape}; (epochs, {EPOCH_SAMPLES}) is wanted.")
+    if x.shape[2] != EPOCH_SAMPLES:
+        raise InputError(
+            f"{path} has epochs of {x.shape[2]} samples; {EPOCH_SECONDS} s at {SAMPLING_RATE} Hz are {EPOCH_SAMPLES}."
+        )
+    if names is None:
+        if x.shape[1] > 1 or len(wanted) > 1:
+            raise InputError(f"{path} has {x.shape[1]} channels and no ch_names to tell them apart.")
+        names = tuple(wanted)
+    elif len(names) != x.shape[1]:
+        raise InputError(f"{path} has {x.shape[1]} channels but {len(names)} names in ch_names.")
+    missing = [channel for channel in wanted if channel not in names]
+    if missing:
+        raise InputError(f"{path} has no channel {missing[0]!r}; it has {', '.join(names)}.")
+    if len(x) == 0:
+        raise InputError(f"{path} has no epochs.")
+    signals = np.ascontiguousarray(x[:, [names.index(channel) for channel in wanted]], dtype=np.float32)
+    for number, channel in enumerate(wanted):
+        signal = signals[:, number]
+        bad = ~np.isfinite(signal).all(axis=1)
+        if bad.any():
+            raise InputError(
+                f"{path}: channel {channel} holds NaN or infinite values in {bad.sum()} of {len(bad)} epochs, "
+                f"first in epoch {bad.argmax()}."
+            )
+        if signal.min() == signal.max():
+            raise InputError(f"{path}: channel {channel} is flat, {signal.flat[0]:g} all night.")
+    return signals, tuple(wanted)
+
+
+def _stages(path: Path, y: np.ndarray, epochs: int, unscored_allowed: bool) -> np.ndarray:
+    if y.shape != (epochs,):
+        raise InputError(f"{path}: y has shape {y.shape}, but x has {epochs} epochs.")
+    if y.dtype.kind not in "fiu":
+        raise InputError(f"{path}: y holds {y.dtype} values; stages are numbers 0..{len(STAGES) - 1}.")
+    lowest = UNSCORED if unscored_allowed else 0
+    stray = ~np.isin(y, range(lowest, len(STAGES)))
+    if stray.any():
+        raise InputError(
+            f"{path}: epoch {stray.argmax()} is labelled {y[stray.argmax()]:g}; "
+            f"stages are 0..{len(STAGES) - 1} for {', '.join(STAGES)}."
+        )
+    if (y == UNSCORED).all():
+        raise InputError(f"{path}: none of its epochs is scored.")
+    return y.astype(np.int32)

@@ -1,0 +1,294 @@
+"""Synthetic nights: whole polysomnographies whose stages and breathing events are known, to try and test the toolkit on.
+
+The signals follow textbook descriptions of each stage (Iber et al., The AASM Manual for the Scoring of Sleep, 2007):
+alpha in quiet wakefulness, theta and slow eye movements in N1, spindles and K-complexes in N2, slow waves in N3,
+sawtooth waves, rapid eye movements and muscle atonia in REM. They are no substitute for real data.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage, signal
+from tqdm import tqdm
+
+from config import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, DatasetSpec, InputError, SyntheticConfig
+from data.store import read_json, write_json, written_aside
+
+CHANNELS = ("EEG C4-M1", "EOG L", "EOG R", "EMG", "ECG", "Airflow", "SpO2")
+"""In µV, but airflow (arbitrary units) and SpO2 (%)."""
+
+EVENTS = ("Obstructive Apnea", "Central Apnea", "Mixed Apnea", "Hypopnea", "SpO2 Desaturation")
+
+W, N1, N2, N3, REM = range(5)
+
+# Amplitude (µV, RMS) of each rhythm in W, N1, N2, N3, REM.
+RHYTHMS = {
+    "slow": ((0.5, 1.8), (3.0, 4.0, 9.0, 38.0, 4.0)),
+    "delta": ((1.8, 4.0), (3.5, 5.0, 9.0, 16.0, 5.0)),
+    "theta": ((4.0, 7.5), (3.5, 8.5, 6.0, 5.0, 6.5)),
+    "beta": ((16.0, 30.0), (4.2, 2.6, 1.8, 1.2, 2.8)),
+}
+ALPHA = (13.0, 4.0, 1.5, 1.0, 2.2)
+EMG_TONE = (16.0, 9.0, 6.5, 5.5, 1.8)
+BREATHS_PER_SECOND = (0.27, 0.25, 0.24, 0.23, 0.27)
+HEART_RATE = (68.0, 63.0, 60.0, 58.0, 66.0)
+EVENTS_PER_EPOCH = (0.0, 0.8, 1.0, 0.4, 1.2)
+"""Relative to the subject's own rate."""
+
+
+def ensure_nights(folder: Path, spec: DatasetSpec, config: SyntheticConfig) -> None:
+    """Write the nights of ``spec.subjects`` that ``folder`` lacks.
+
+    Raises:
+        InputError: the folder holds nights made with other settings.
+    """
+    record = folder / "settings.json"
+    settings = asdict(config)
+    if record.exists() and read_json(record) != settings:
+        raise InputError(f"{folder} holds synthetic nights made with {read_json(record)}: remove it or name another with --data.")
+    paths = {subject: folder / spec.night_patterns[0].format(subject=subject) for subject in spec.subjects}
+    todo = {subject: path for subject, path in paths.items() if not path.exists()}
+    if not todo:
+        return
+    write_json(record, settings)
+    for subject, path in tqdm(todo.items(), desc=f"writing synthetic nights to {folder}", unit="night"):
+        night = make_night(subject, config)
+        with written_aside(path) as aside:
+            np.savez(aside, **night)
+
+
+def make_night(subject: int, config: SyntheticConfig) -> dict[str, np.ndarray]:
+    """One subject's night, the same for the same subject and configuration.
+
+    Returns:
+        ``x`` float32 (epochs, channels, 3000), ``ch_names``, ``y`` stages (epochs,), ``events`` 0/1 (epochs, 5),
+        ``event_names`` and ``fs``: the keys of a multi-channel night file.
+    """
+    rng = np.random.default_rng((config.synthetic_seed, subject))
+    epochs = max(20, round(config.hours * rng.uniform(0.94, 1.06) * 3600 / EPOCH_SECONDS))
+    true = _hypnogram(rng, epochs)
+    # What the body does changes within seconds, not at the epoch's edge.
+    stage = np.roll(np.repeat(true, EPOCH_SAMPLES), int(rng.integers(-5, 6)) * SAMPLING_RATE)
+    breathing = _breathing_events(rng, true)
+    left, right, gaze = _eyes(rng, stage)
+    airflow, saturation = _breathing(rng, stage, breathing)
+    channels = (
+        rng.uniform(0.75, 1.3) * _brain(rng, stage) + 0.12 * gaze,
+        left,
+        right,
+        _muscle(rng, stage),
+        _heart(rng, stage),
+        airflow,
+        saturation,
+    )
+    x = np.stack([channel.reshape(epochs, EPOCH_SAMPLES) for channel in channels], axis=1).astype(np.float32)
+    return {
+        "x": x,
+        "ch_names": np.array(CHANNELS),
+        "y": _as_scored(rng, true).astype(np.int32),
+        "events": _label_epochs(breathing, epochs),
+        "event_names": np.array(EVENTS),
+        "fs": np.float64(SAMPLING_RATE),
+    }
+
+
+def _hypnogram(rng: np.random.Generator, epochs: int) -> np.ndarray:
+    """Stages of (epochs,): falling asleep, cycles of about 90 minutes with N3 early and REM late, awakenings, waking up."""
+    cycle_epochs = 90 * 60 // EPOCH_SECONDS
+    # The shares below describe a full night; a short one runs through the same cycles faster.
+    scale = min(1.0, epochs / (4 * cycle_epochs))
+
+    def bout(minutes: float) -> int:
+        return max(1, round(scale * minutes * 60 / EPOCH_SECONDS * rng.uniform(0.7, 1.3)))
+
+    stages = [W] * bout(22)
+    cycle = 0
+    while len(stages) < epochs:
+        stages += [N1] * bout(5) + [N2] * bout(11)
+        stages += [N3] * bout(max(8.0, 34 - 8 * cycle)) + [N2] * bout(15)
+        if rng.random() < 0.6:
+            stages += [W] * bout(3) + [N1] * bout(3)
+        stages += [N2] * bout(7) + [REM] * bout(min(32.0, 11 + 7 * cycle))
+        stages += [W] * bout(5 if rng.random() < 0.5 else 2) + [N1] * bout(2)
+        cycle += 1
+    stages = np.array(stages[:epochs])
+    stages[-bout(14) :] = W
+    # Brief awakenings.
+    for start in np.flatnonzero(rng.random(epochs) < 0.012):
+        stages[start : start + 1 + rng.integers(0, 3)] = W
+    return stages
+
+
+def _as_scored(rng: np.random.Generator, true: np.ndarray) -> np.ndarray:
+    """What a scorer writes down: at one transition in three, the change is placed an epoch early or late."""
+    scored = true.copy()
+    for edge in np.flatnonzero(np.diff(true)) + 1:
+        if rng.random() < 1 / 3:
+            if rng.random() < 0.5:
+                scored[edge] = true[edge - 1]
+            else:
+                scored[edge - 1] = true[edge]
+    return scored
+
+
+def _rhythm(rng: np.random.Generator, samples: int, low: float, high: float) -> np.ndarray:
+    """Band-limited noise of unit variance, waxing and waning as noise does."""
+    band = signal.butter(2, (low, high), "bandpass", fs=SAMPLING_RATE, output="sos")
+    noise = signal.sosfilt(band, rng.standard_normal(samples, dtype=np.float32))
+    return noise / noise.std()
+
+
+def _by_stage(stage: np.ndarray, values: tuple[float, ...]) -> np.ndarray:
+    """Each stage's value along the night, changing over some 3 s."""
+    return ndimage.uniform_filter1d(np.asarray(values)[stage], 3 * SAMPLING_RATE)
+
+
+def _drift(rng: np.random.Generator, samples: int, spread: float) -> np.ndarray:
+    """A positive factor around 1 that wanders over some minutes."""
+    knots = np.exp(spread * rng.standard_normal(samples // (60 * SAMPLING_RATE) + 2))
+    return np.interp(np.arange(samples), np.arange(len(knots)) * 60 * SAMPLING_RATE, knots)
+
+
+def _add(track: np.ndarray, starts: np.ndarray, shapes: list[np.ndarray]) -> None:
+    """Add each shape at its start, cut at the end of the night."""
+    for start, shape in zip(starts, shapes, strict=True):
+        piece = track[start : start + len(shape)]
+        piece += shape[: len(piece)]
+
+
+def _starts(rng: np.random.Generator, stage: np.ndarray, per_minute: tuple[float, ...]) -> np.ndarray:
+    """Random sample positions, so many a minute in each stage."""
+    chance = np.asarray(per_minute) / (60 * SAMPLING_RATE)
+    return np.flatnonzero(rng.random(len(stage), dtype=np.float32) < chance[stage])
+
+
+def _brain(rng: np.random.Generator, stage: np.ndarray) -> np.ndarray:
+    """EEG in µV."""
+    samples = len(stage)
+    fade = 1 / np.fft.rfftfreq(samples, 1 / SAMPLING_RATE).clip(0.3) ** 0.5
+    background = np.fft.irfft(np.fft.rfft(rng.standard_normal(samples)) * fade, samples)
+    eeg = 4.5 * background / background.std()
+    for (low, high), amplitudes in RHYTHMS.values():
+        eeg += _by_stage(stage, amplitudes) * _drift(rng, samples, 0.3) * _rhythm(rng, samples, low, high)
+    peak = rng.uniform(8.7, 11.0)
+    eeg += _by_stage(stage, ALPHA) * _drift(rng, samples, 0.5) * _rhythm(rng, samples, peak - 0.7, peak + 0.7)
+    spindle_rate = rng.uniform(12.3, 14.0)
+    starts = _starts(rng, stage, (0.0, 0.2, 4.5, 1.2, 0.0))
+    lengths = rng.integers(SAMPLING_RATE // 2, 3 * SAMPLING_RATE // 2, len(starts))
+    _add(
+        eeg,
+        starts,
+        [
+            rng.uniform(14, 30) * np.hanning(n) * np.sin(2 * np.pi * spindle_rate * np.arange(n) / SAMPLING_RATE)
+            for n in lengths
+        ],
+    )
+    time = np.arange(SAMPLING_RATE) / SAMPLING_RATE
+    complex_shape = -np.exp(-(((time - 0.25) / 0.09) ** 2)) + 0.6 * np.exp(-(((time - 0.6) / 0.16) ** 2))
+    starts = _starts(rng, stage, (0.0, 0.05, 1.6, 0.3, 0.0))
+    _add(eeg, starts, [rng.uniform(70, 130) * complex_shape for _ in starts])
+    sawtooth = signal.sawtooth(2 * np.pi * 2.7 * np.arange(4 * SAMPLING_RATE) / SAMPLING_RATE, 0.85) * np.hanning(4 * SAMPLING_RATE)
+    starts = _starts(rng, stage, (0.0, 0.0, 0.0, 0.0, 1.5))
+    _add(eeg, starts, [rng.uniform(14, 26) * sawtooth for _ in starts])
+    # Movements disturb the wake EEG most.
+    starts = _starts(rng, stage, (0.6, 0.15, 0.05, 0.02, 0.08))
+    _add(eeg, starts, [rng.uniform(30, 90) * rng.standard_normal(150).cumsum() / 12 * np.hanning(150) for _ in starts])
+    return eeg
+
+
+def _eyes(rng: np.random.Generator, stage: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Left and right EOG, and the gaze that both pick up with opposite sign, in µV."""
+    samples = len(stage)
+    gaze = _by_stage(stage, (8.0, 32.0, 3.0, 2.0, 3.0)) * _rhythm(rng, samples, 0.15, 0.45)
+    ramp = np.concatenate([np.linspace(0, 1, 6), np.exp(-np.arange(120) / 50)])
+    starts = _starts(rng, stage, (6.0, 0.3, 0.0, 0.0, 13.0))
+    _add(gaze, starts, [rng.choice((-1, 1)) * rng.uniform(50, 130) * ramp for _ in starts])
+    blink = np.hanning(30)
+    blinks = np.zeros(samples)
+    starts = _starts(rng, stage, (9.0, 0.2, 0.0, 0.0, 0.0))
+    _add(blinks, starts, [rng.uniform(60, 140) * blink for _ in starts])
+    left, right = (
+        sign * gaze + blinks + 4 * _rhythm(rng, samples, 0.5, 30) + _by_stage(stage, (1.0, 2.0, 4.0, 14.0, 2.0)) * _rhythm(rng, samples, 0.5, 2)
+        for sign in (1, -1)
+    )
+    return left, right, gaze + blinks
+
+
+def _muscle(rng: np.random.Generator, stage: np.ndarray) -> np.ndarray:
+    """Chin EMG in µV."""
+    samples = len(stage)
+    tone = _by_stage(stage, EMG_TONE) * _drift(rng, samples, 0.25) * rng.uniform(0.7, 1.4)
+    twitches = np.ones(samples)
+    starts = _starts(rng, stage, (2.0, 0.5, 0.2, 0.1, 1.5))
+    _add(twitches, starts, [rng.uniform(1, 4) * np.hanning(rng.integers(20, 200)) for _ in starts])
+    return tone * twitches * _rhythm(rng, samples, 18, 48) + 0.6 * rng.standard_normal(samples)
+
+
+def _heart(rng: np.random.Generator, stage: np.ndarray) -> np.ndarray:
+    """ECG in µV."""
+    samples = len(stage)
+    rate = _by_stage(stage, HEART_RATE) * rng.uniform(0.85, 1.15) * _drift(rng, samples, 0.04) / 60
+    beats = np.flatnonzero(np.diff(np.floor(np.cumsum(rate) / SAMPLING_RATE)))
+    time = np.arange(60) / SAMPLING_RATE
+    beat = sum(
+        height * np.exp(-(((time - centre) / width) ** 2))
+        for height, centre, width in ((90, 0.08, 0.025), (-110, 0.17, 0.01), (1000, 0.2, 0.012), (-220, 0.23, 0.012), (230, 0.43, 0.05))
+    )
+    ecg = 20 * _rhythm(rng, samples, 0.1, 0.5) + 8 * rng.standard_normal(samples)
+    _add(ecg, beats, [beat] * len(beats))
+    return ecg
+
+
+def _breathing_events(rng: np.random.Generator, true: np.ndarray) -> list[tuple[int, int, int]]:
+    """(kind, first sample, last sample + 1) of each apnea and hypopnea, in order, in sleep only."""
+    per_hour = float(np.exp(rng.uniform(np.log(3), np.log(45))))
+    kinds = rng.dirichlet((6, 1.5, 1.5, 9))
+    chance = per_hour * EPOCH_SECONDS / 3600 * np.asarray(EVENTS_PER_EPOCH)
+    events, free = [], 0
+    for epoch, stage in enumerate(true):
+        start = epoch * EPOCH_SAMPLES + int(rng.integers(EPOCH_SAMPLES))
+        end = start + int(rng.uniform(11, 38) * SAMPLING_RATE)
+        asleep = true[min(end // EPOCH_SAMPLES, len(true) - 1)] != W
+        if rng.random() < chance[stage] and asleep and start > free and end < len(true) * EPOCH_SAMPLES:
+            events.append((int(rng.choice(4, p=kinds)), start, end))
+            free = end + 12 * SAMPLING_RATE
+    return events
+
+
+def _desaturation(start: int, end: int) -> tuple[int, int]:
+    """When the oxygen saturation is low after an event: it follows some 15 s later."""
+    return start + 15 * SAMPLING_RATE, end + 15 * SAMPLING_RATE
+
+
+def _breathing(
+    rng: np.random.Generator, stage: np.ndarray, events: list[tuple[int, int, int]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Airflow (arbitrary units) and oxygen saturation (%)."""
+    samples = len(stage)
+    depth = _drift(rng, samples, 0.15)
+    saturation = 96.5 + 0.4 * _rhythm(rng, samples, 0.01, 0.03)
+    for kind, start, end in events:
+        depth[start:end] *= rng.uniform(0.3, 0.6) if EVENTS[kind] == "Hypopnea" else rng.uniform(0.0, 0.07)
+        depth[end : end + 8 * SAMPLING_RATE] *= 1.5
+        first, last = _desaturation(start, end)
+        dip = np.hanning(last - first) * rng.uniform(3.2, 7.0)
+        _add(saturation, np.array([first]), [-dip])
+    depth = ndimage.uniform_filter1d(depth, SAMPLING_RATE)
+    rate = _by_stage(stage, BREATHS_PER_SECOND) * rng.uniform(0.85, 1.15) * _drift(rng, samples, 0.08)
+    phase = 2 * np.pi * np.cumsum(rate) / SAMPLING_RATE
+    airflow = 100 * depth * (np.sin(phase) + 0.25 * np.sin(2 * phase)) + 4 * rng.standard_normal(samples)
+    return airflow, saturation.clip(50, 100)
+
+
+def _label_epochs(events: list[tuple[int, int, int]], epochs: int) -> np.ndarray:
+    """0/1 of (epochs, kinds): an epoch is labelled where an event covers a second of it or more."""
+    labels = np.zeros((epochs, len(EVENTS)), np.uint8)
+    for kind, start, end in events:
+        low = _desaturation(start, end)
+        for column, (first, last) in ((kind, (start, end)), (EVENTS.index("SpO2 Desaturation"), low)):
+            for epoch in range(first // EPOCH_SAMPLES, min(last // EPOCH_SAMPLES + 1, epochs)):
+                overlap = min(last, (epoch + 1) * EPOCH_SAMPLES) - max(first, epoch * EPOCH_SAMPLES)
+                if overlap >= SAMPLING_RATE:
+                    labels[epoch, column] = 1
+    return labels

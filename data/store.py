@@ -1,0 +1,90 @@
+"""Writing files so that they appear whole or not at all."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from config import InputError
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """A path in the same folder, and of the same suffix, to write ``path``'s new content to.
+
+    When the block ends well, the content is flushed to disk and takes ``path``'s place in one step; else it is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    suffix = "".join(path.suffixes[-2:])
+    handle, name = tempfile.mkstemp(prefix=f".{path.name.removesuffix(suffix)}-", suffix=suffix, dir=path.parent)
+    os.close(handle)
+    aside = Path(name)
+    try:
+        yield aside
+        with open(aside, "rb") as file:
+            os.fsync(file.fileno())
+        aside.chmod(0o666 & ~_umask())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON; NaN is refused, since JSON has none."""
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        InputError: the file is absent or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist.") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{path} is not valid JSON: it may be damaged; restore it or remove its folder.") from None
+
+
+def new_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Make folder ``path``, which must not exist, with what ``fill`` writes into it; it appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        fill(aside)
+        for file in aside.iterdir():
+            with open(file, "rb") as opened:
+                os.fsync(opened.fileno())
+        aside.chmod(0o777 & ~_umask())
+        aside.rename(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def require_writable(folder: Path) -> None:
+    """Make ``folder`` and try it, before hours of work end in a refusal.
+
+    Raises:
+        InputError: it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"the output folder {folder} cannot be written ({error.strerror}): choose another with --out."
+        ) from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,164 @@
+"""Saved models: our own folders, and the TensorFlow-1 checkpoints of the published RecSleepNet.
+
+A model of ours is a folder with ``config.json`` (the network's arguments), ``model.weights.h5`` and ``metadata.json``
+(versions, split, seed, training amplitude, scores, hashes). The network is built from the arguments and only numbers are
+loaded: nothing in the folder is executed.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from config import InputError
+from data.store import read_json, write_json, written_aside
+from recsleep.model import RecSleepNet
+
+CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
+
+_LSTM = "rnn/rnn/multi_rnn_cell/cell_0/lstm_cell"
+_HEAD = "softmax_linear/dense"
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A network and what is known of its making.
+
+    Attributes:
+        network: with its weights.
+        metadata: of our own models; empty for a reference checkpoint.
+    """
+
+    network: RecSleepNet
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def save_model(folder: Path, network: RecSleepNet, metadata: dict[str, Any]) -> None:
+    """Write ``network`` into ``folder``, ``metadata.json`` last: a folder that holds it is complete."""
+    with written_aside(folder / WEIGHTS) as aside:
+        network.save_weights(aside, overwrite=True)
+    arguments = network.get_config()
+    for name in ("name", "trainable", "dtype"):
+        arguments.pop(name)
+    write_json(folder / CONFIG, {"model": "RecSleepNet", "arguments": arguments})
+    hashes = {WEIGHTS: _sha256(folder / WEIGHTS)}
+    write_json(folder / METADATA, {**metadata, "parameters": network.count_params(), "sha256": hashes})
+
+
+def is_model(folder: Path) -> bool:
+    """Whether ``folder`` holds a complete model of ours or a TensorFlow-1 checkpoint."""
+    return (folder / METADATA).is_file() or any(folder.glob("*.index"))
+
+
+def load_model(folder: Path, dtype: str = "float32") -> SavedModel:
+    """Load the model in ``folder``, whichever of the two kinds it is.
+
+    Args:
+        folder: holds one fold's model.
+        dtype: dtype policy of the network: ``float32`` or ``mixed_bfloat16``.
+
+    Raises:
+        InputError: there is none, or it is damaged: a file, variable or shape that is missing or wrong is named.
+    """
+    if (folder / METADATA).is_file():
+        return _load_own(folder, dtype)
+    if any(folder.glob("*.index")):
+        return SavedModel(_load_tensorflow1(folder, dtype))
+    if (folder / "progress").is_dir():
+        raise InputError(f"{folder} is a fold whose training has not finished: run the trainer again, it continues.")
+    raise InputError(f"{folder} holds neither a model of this toolkit ({METADATA}) nor a TensorFlow-1 checkpoint (*.index).")
+
+
+def _load_own(folder: Path, dtype: str) -> SavedModel:
+    metadata = read_json(folder / METADATA)
+    config = read_json(folder / CONFIG)
+    weights = folder / WEIGHTS
+    if not isinstance(metadata, dict) or not isinstance(config, dict) or config.get("model") != "RecSleepNet":
+        raise InputError(f"{folder / CONFIG} does not describe a RecSleepNet.")
+    if not weights.is_file():
+        raise InputError(f"{weights} does not exist: the model is incomplete; train this fold again.")
+    if metadata.get("sha256", {}).get(WEIGHTS) != _sha256(weights):
+        raise InputError(f"{weights} is not the file that {METADATA} describes: it is damaged or was exchanged.")
+    try:
+        network = RecSleepNet(**config["arguments"], dtype=dtype)
+        network.load_weights(weights)
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"{folder} does not hold the weights its {CONFIG} describes ({reason}).") from None
+    return SavedModel(network, metadata)
+
+
+def _load_tensorflow1(folder: Path, dtype: str) -> RecSleepNet:
+    try:
+        import tensorflow as tf
+    except ImportError:
+        raise InputError(f"{folder} is a TensorFlow-1 checkpoint: install tensorflow to read it.") from None
+    prefix = _checkpoint_prefix(folder)
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        variables = reader.get_variable_to_shape_map()
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise InputError(f"{prefix} is not a readable TensorFlow-1 checkpoint ({str(error).splitlines()[0]}).") from None
+    network = RecSleepNet(dtype=dtype)
+
+    def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        if name not in variables:
+            raise InputError(f"the checkpoint {prefix} has no variable {name}: it is not a RecSleepNet.")
+        if tuple(variables[name]) != shape:
+            raise InputError(f"the checkpoint {prefix}: {name} has shape {tuple(variables[name])}, {shape} is wanted.")
+        try:
+            return reader.get_tensor(name)
+        except (tf.errors.OpError, ValueError, RuntimeError) as error:
+            raise InputError(f"the checkpoint {prefix} is damaged at {name} ({str(error).splitlines()[0]}).") from None
+
+    encoder, lstm, head = network.encoder, network.lstm, network.head
+    convolutions = zip(
+        ("conv1d_1", "conv1d_2_1", "conv1d_2_2", "conv1d_2_3", "rec_2_1", "rec_2_2"),
+        (encoder.convolution, *encoder.block.forward_convolutions, *encoder.block.backward_convolutions),
+        strict=True,
+    )
+    for name, convolution in convolutions:
+        steps, channels, filters = convolution.kernel.shape
+        convolution.kernel.assign(read(f"cnn/{name}/conv2d/kernel", (steps, 1, channels, filters))[:, 0])
+    features, gates = lstm.kernel.shape
+    kernel = read(f"{_LSTM}/kernel", (features + lstm.units, gates))
+    lstm.kernel.assign(kernel[:features])
+    lstm.cell.kernel.assign(kernel[features:])
+    lstm.bias.assign(read(f"{_LSTM}/bias", (gates,)))
+    for gate, variable in zip("ifo", (lstm.cell.peephole_i, lstm.cell.peephole_f, lstm.cell.peephole_o), strict=True):
+        variable.assign(read(f"{_LSTM}/w_{gate}_diag", (lstm.units,)))
+    head.kernel.assign(read(f"{_HEAD}/kernel", tuple(head.kernel.shape)))
+    head.bias.assign(read(f"{_HEAD}/bias", tuple(head.bias.shape)))
+    return network
+
+
+def _checkpoint_prefix(folder: Path) -> Path:
+    """The checkpoint in ``folder``. Its ``checkpoint`` file may name one of several; paths in it are not followed."""
+    prefixes = sorted(path.with_suffix("") for path in folder.glob("*.index"))
+    if len(prefixes) > 1 and (folder / "checkpoint").is_file():
+        text = (folder / "checkpoint").read_text(encoding="utf-8", errors="replace")
+        named = text.partition('model_checkpoint_path: "')[2].partition('"')[0].replace("\\", "/").rsplit("/", 1)[-1]
+        prefixes = [prefix for prefix in prefixes if prefix.name == named]
+    if len(prefixes) != 1:
+        raise InputError(f"{folder} holds several checkpoints (*.index), and its checkpoint file names none of them.")
+    return prefixes[0]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed the result."""
+    import platform
+
+    return {
+        "python": platform.python_version(),
+        "keras": keras.__version__,
+        "backend": keras.backend.backend(),
+        "numpy": np.__version__,
+    }
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
