@@ -18,8 +18,7 @@ class Parser(argparse.ArgumentParser):
 def run(command: Callable[[], None], prog: str) -> int:
     """Run ``command`` and return an exit code: 0, or 2 after a user's mistake, 130 after Ctrl-C."""
     # TensorFlow's start-up notes are nothing a user can act on.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         command()
     except InputError as error:

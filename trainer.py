@@ -1,4 +1,4 @@
-"""Train a sleep-staging model by subject-wise cross-validation: ``python trainer.py --db isruc --from_fold 0 --to_fold 9``."""
+"""Train by subject-wise cross-validation: ``python trainer.py --db isruc --from_fold 0 --to_fold 9``."""
 
 import argparse
 import os
@@ -12,8 +12,8 @@ from config import Config, InputError, configure
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = command_line.Parser(
         prog="trainer.py",
-        description="Train RecSleepNet by subject-wise cross-validation. A finished fold is skipped, an interrupted one "
-        "continues. Results of a fold go to OUT/DB[_SUFFIX]/FOLD/.",
+        description="Train RecSleepNet by subject-wise cross-validation. A finished fold is skipped, "
+        "an interrupted one continues. Results of a fold go to OUT/DB[_SUFFIX]/FOLD/.",
     )
     parser.add_argument("--db", required=True, help="database: sleepedf, sleepedfx, isruc, ucddb or synthetic")
     parser.add_argument("--gpu", type=int, metavar="N", help="number of the GPU to use (default: TensorFlow's choice)")
@@ -21,7 +21,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--to_fold", type=int, metavar="K", help="last fold (default: the database's last)")
     parser.add_argument("--suffix", default="", metavar="S", help="appended to the result folder's name")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of night files (default data/DB)")
-    parser.add_argument("--out", type=Path, default=Path("output"), metavar="DIR", help="folder of results (default output)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("output"), metavar="DIR", help="folder of results (default output)"
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="set a value of config.py; repeatable"
     )
@@ -39,6 +41,7 @@ def train(arguments: argparse.Namespace) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(arguments.gpu)
 
     from data.folds import find_nights, missing_subjects, split
+    from data.night import check_nights
     from data.store import require_writable
 
     spec, training = config.dataset, config.training
@@ -48,6 +51,9 @@ def train(arguments: argparse.Namespace) -> None:
 
         ensure_nights(data, spec, config.synthetic)
     nights = find_nights(spec, data)
+    if not nights:
+        names = " or ".join(pattern.format(subject=spec.subjects[0]) for pattern in spec.night_patterns)
+        raise InputError(f"{data} holds no night file of {spec.db}: names such as {names} are looked for.")
     missing = missing_subjects(spec, nights)
     if missing:
         print(
@@ -55,15 +61,16 @@ def train(arguments: argparse.Namespace) -> None:
             f"{', '.join(map(str, missing))}."
         )
     splits = [split(spec, fold, nights, training.seed, training.validation_fraction) for fold in folds]
-
-    import tensorflow as tf
-
-    from recsleep.training import FoldTrainer, check_nights, finished_scores
-
-    tf.config.experimental.enable_op_determinism()
     checked = check_nights(nights, spec.channel)
     results = arguments.out / (f"{spec.db}_{arguments.suffix}" if arguments.suffix else spec.db)
     require_writable(results)
+
+    import tensorflow as tf
+
+    from recsleep.fold import FoldTrainer, finished_scores
+
+    # The same seed gives the same weights, bit for bit.
+    tf.config.experimental.enable_op_determinism()
     pooled = None
     for part in splits:
         folder = results / str(part.fold)
@@ -72,17 +79,20 @@ def train(arguments: argparse.Namespace) -> None:
             print(f"fold {part.fold} is finished: skipped.")
         else:
             print(
-                f"fold {part.fold}: {len(part.train)} subjects train, {len(part.validation)} validate, {len(part.test)} test."
+                f"fold {part.fold}: {len(part.train)} subjects train, {len(part.validation)} validate, "
+                f"{len(part.test)} test."
             )
             scores = FoldTrainer(config, part, checked, folder).train()
         print(f"fold {part.fold} test: {scores.line()}")
         pooled = scores if pooled is None else pooled + scores
     print(f"\nTest subjects of {_name(folds)}, pooled: {pooled.line()}\n{pooled.table()}")
     for model, accuracy, macro_f1, kappa in spec.published:
-        print(f"published on {spec.title}, {model}: accuracy {accuracy:.3f}   macro-F1 {macro_f1:.3f}   kappa {kappa:.2f}")
+        print(
+            f"published on {spec.title}, {model}: accuracy {accuracy:.3f}   macro-F1 {macro_f1:.3f}   kappa {kappa:.2f}"
+        )
     print(
-        f"\nIn {results}/<fold>/: the model (config.json, model.weights.h5, metadata.json, split.json), its logs (log.csv, "
-        "tensorboard/), its predictions on the test nights (predictions/).\n"
+        f"\nIn {results}/<fold>/: the model (config.json, model.weights.h5, metadata.json, split.json), its logs "
+        "(log.csv, tensorboard/), its predictions on the test nights (predictions/).\n"
         f"Evaluate again: python predict.py --db {spec.db} --dir {results} --data {data}"
     )
 

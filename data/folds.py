@@ -67,19 +67,17 @@ def find_nights(spec: DatasetSpec, folder: Path) -> dict[int, list[Path]]:
     """The night files in ``folder`` by subject; subjects without any are left out.
 
     Raises:
-        InputError: there is no such folder, or no night in it.
+        InputError: there is no such folder.
     """
     if not folder.is_dir():
         raise InputError(f"the folder of night files {folder} does not exist: name it with --data.")
     nights = {
-        subject: sorted({path for pattern in spec.night_patterns for path in folder.glob(pattern.format(subject=subject))})
+        subject: sorted(
+            {path for pattern in spec.night_patterns for path in folder.glob(pattern.format(subject=subject))}
+        )
         for subject in spec.subjects
     }
-    nights = {subject: paths for subject, paths in nights.items() if paths}
-    if not nights:
-        patterns = " or ".join(pattern.format(subject=spec.subjects[0]) for pattern in spec.night_patterns)
-        raise InputError(f"{folder} holds no night file of {spec.db}: names such as {patterns} are looked for.")
-    return nights
+    return {subject: paths for subject, paths in nights.items() if paths}
 
 
 def missing_subjects(spec: DatasetSpec, nights: Collection[int]) -> list[int]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from config import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, STAGES, InputError
 
@@ -32,7 +33,7 @@ class Night:
 
     @property
     def amplitude(self) -> np.ndarray:
-        """Median absolute deviation from the mean of each channel, in the signal's units: its level, without artefacts."""
+        """Each channel's level, whatever its artefacts: the median absolute deviation from its mean."""
         centred = self.signals - self.signals.mean(axis=(0, 2), keepdims=True)
         return np.median(np.abs(centred), axis=(0, 2))
 
@@ -68,11 +69,15 @@ def read_night(path: str | Path, channels: Sequence[str]) -> Night:
         if key not in arrays:
             raise InputError(f"{path} has no {key!r}: a night file holds the signals x and the stages y.")
     names = arrays.get("ch_names")
-    signals, found = _signals(path, arrays["x"], None if names is None else tuple(map(str, np.atleast_1d(names))), channels)
+    signals, found = _signals(
+        path, arrays["x"], None if names is None else tuple(map(str, np.atleast_1d(names))), channels
+    )
     fs = arrays.get("fs")
     if fs is not None and (fs.size != 1 or fs.dtype.kind not in "fiu" or float(fs.item()) != SAMPLING_RATE):
         raise InputError(f"{path} is sampled at {fs} Hz: night files hold {SAMPLING_RATE} Hz; prepare it again.")
-    return Night(path.stem, signals, found, _stages(path, arrays["y"], len(signals), unscored_allowed=names is not None))
+    return Night(
+        path.stem, signals, found, _stages(path, arrays["y"], len(signals), unscored_allowed=names is not None)
+    )
 
 
 def _signals(
@@ -130,3 +135,30 @@ def _stages(path: Path, y: np.ndarray, epochs: int, unscored_allowed: bool) -> n
     if (y == UNSCORED).all():
         raise InputError(f"{path}: none of its epochs is scored.")
     return y.astype(np.int32)
+
+
+@dataclass(frozen=True)
+class NightFile:
+    """A night file found good: its path, its number of epochs, its amplitude (median absolute deviation)."""
+
+    path: Path
+    epochs: int
+    amplitude: float
+
+
+def check_nights(nights: dict[int, list[Path]], channel: str) -> dict[int, list[NightFile]]:
+    """Read every night once, so that a bad one is told before training starts.
+
+    Raises:
+        InputError: a file is not such a night.
+    """
+    checked: dict[int, list[NightFile]] = {}
+    total = sum(len(paths) for paths in nights.values())
+    with tqdm(total=total, desc="checking nights", unit="night", leave=False) as bar:
+        for subject, paths in nights.items():
+            for path in paths:
+                night = read_night(path, (channel,))
+                entry = NightFile(path, len(night.stages), float(night.amplitude[0]))
+                checked.setdefault(subject, []).append(entry)
+                bar.update()
+    return checked

@@ -11,9 +11,7 @@ from config import EPOCH_SAMPLES, InputError
 from data.night import UNSCORED, read_night
 
 
-def windows(
-    nights: Sequence[Path], channel: str, batch_nights: int, window_epochs: int
-) -> tf.data.Dataset:
+def windows(nights: Sequence[Path], channel: str, batch_nights: int, window_epochs: int) -> tf.data.Dataset:
     """Stream ``nights``, in their order, as windows of consecutive 30-s epochs.
 
     Groups of ``batch_nights`` nights run side by side; a night shorter than its group's longest is padded with zeros of
@@ -53,6 +51,9 @@ def windows(
 
         return tf.data.Dataset.range(tf.cast(count, tf.int64)).map(lambda number: window(tf.cast(number, tf.int32)))
 
+    # Nothing is left to tune, and the tuner's thread holds up the end of a pass by seconds.
+    options = tf.data.Options()
+    options.autotune.enabled = False
     return (
         tf.data.Dataset.from_tensor_slices([str(path) for path in nights])
         .map(load, num_parallel_calls=2)
@@ -60,6 +61,7 @@ def windows(
         .prefetch(1)
         .flat_map(cut)
         .prefetch(4)
+        .with_options(options)
     )
 
 

@@ -25,7 +25,7 @@ def written_aside(path: Path) -> Iterator[Path]:
     aside = Path(name)
     try:
         yield aside
-        with open(aside, "rb") as file:
+        with aside.open("rb") as file:
             os.fsync(file.fileno())
         aside.chmod(0o666 & ~_umask())
         aside.replace(path)
@@ -60,7 +60,7 @@ def new_folder(path: Path, fill: Callable[[Path], None]) -> None:
     try:
         fill(aside)
         for file in aside.iterdir():
-            with open(file, "rb") as opened:
+            with file.open("rb") as opened:
                 os.fsync(opened.fileno())
         aside.chmod(0o777 & ~_umask())
         aside.rename(path)

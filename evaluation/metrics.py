@@ -68,7 +68,8 @@ class Scores:
 
     def line(self) -> str:
         """The three figures papers give, on one line."""
-        return f"accuracy {self.accuracy:.3f}   macro-F1 {self.macro_f1:.3f}   kappa {self.kappa:.3f}   {self.epochs} epochs"
+        figures = f"accuracy {self.accuracy:.3f}   macro-F1 {self.macro_f1:.3f}   kappa {self.kappa:.3f}"
+        return f"{figures}   {self.epochs} epochs"
 
     def table(self) -> str:
         """Per-class figures with the confusion matrix beside them, for a terminal."""

@@ -1,11 +1,12 @@
 """Saved models: our own folders, and the TensorFlow-1 checkpoints of the published RecSleepNet.
 
 A model of ours is a folder with ``config.json`` (the network's arguments), ``model.weights.h5`` and ``metadata.json``
-(versions, split, seed, training amplitude, scores, hashes). The network is built from the arguments and only numbers are
-loaded: nothing in the folder is executed.
+(versions, split, seed, training amplitude, scores, hashes). The network is built from the arguments and only numbers
+are loaded: nothing in the folder is executed.
 """
 
 import hashlib
+import platform
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from data.store import read_json, write_json, written_aside
 from recsleep.model import RecSleepNet
 
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
+
+PROGRESS = "progress"
+"""Folder, in a fold's, of a training that has not finished."""
 
 _LSTM = "rnn/rnn/multi_rnn_cell/cell_0/lstm_cell"
 _HEAD = "softmax_linear/dense"
@@ -67,9 +71,11 @@ def load_model(folder: Path, dtype: str = "float32") -> SavedModel:
         return _load_own(folder, dtype)
     if any(folder.glob("*.index")):
         return SavedModel(_load_tensorflow1(folder, dtype))
-    if (folder / "progress").is_dir():
+    if (folder / PROGRESS).is_dir():
         raise InputError(f"{folder} is a fold whose training has not finished: run the trainer again, it continues.")
-    raise InputError(f"{folder} holds neither a model of this toolkit ({METADATA}) nor a TensorFlow-1 checkpoint (*.index).")
+    raise InputError(
+        f"{folder} holds neither a model of this toolkit ({METADATA}) nor a TensorFlow-1 checkpoint (*.index)."
+    )
 
 
 def _load_own(folder: Path, dtype: str) -> SavedModel:
@@ -101,7 +107,9 @@ def _load_tensorflow1(folder: Path, dtype: str) -> RecSleepNet:
         reader = tf.train.load_checkpoint(str(prefix))
         variables = reader.get_variable_to_shape_map()
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        raise InputError(f"{prefix} is not a readable TensorFlow-1 checkpoint ({str(error).splitlines()[0]}).") from None
+        raise InputError(
+            f"{prefix} is not a readable TensorFlow-1 checkpoint ({str(error).splitlines()[0]})."
+        ) from None
     network = RecSleepNet(dtype=dtype)
 
     def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -149,8 +157,6 @@ def _checkpoint_prefix(folder: Path) -> Path:
 
 def versions() -> dict[str, str]:
     """Versions of what computed the result."""
-    import platform
-
     return {
         "python": platform.python_version(),
         "keras": keras.__version__,
@@ -160,5 +166,5 @@ def versions() -> dict[str, str]:
 
 
 def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

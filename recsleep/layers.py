@@ -109,7 +109,10 @@ class GlobalMaxAveragePooling(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="recsleep")
 class PeepholeLSTMCell(keras.layers.Layer):
-    """One time step of :class:`PeepholeLSTM`, for :class:`keras.layers.RNN`: its input is the input's part of the gates."""
+    """One time step of :class:`PeepholeLSTM`, for :class:`keras.layers.RNN`; given the input's part of the gates.
+
+    ``kernel_limit`` bounds the kernel's initial values.
+    """
 
     def __init__(self, units: int, forget_bias: float = 1.0, kernel_limit: float = 0.1, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -1,33 +1,17 @@
-"""Training RecSleepNet: the two phases' losses, and the loop over passes that survives being killed.
+"""Training RecSleepNet: the losses of its two phases, and the models that train with them.
 
-The protocol is RecSleepNet's: first the reconstruction loss alone, then the joint loss; nights side by side, windows of
-consecutive epochs, the LSTM's state carried from window to window.
+First the reconstruction loss alone; then stages, reconstruction and L2 together, on windows of consecutive epochs of
+nights side by side, the LSTM's state carried from window to window.
 """
 
-import json
-import shutil
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
-import pandas as pd
 from keras import ops
-from tqdm import tqdm
 
-from config import Config, InputError, TrainingConfig
-from data.folds import Split
-from data.night import Night, read_night
-from data.store import new_folder, read_json, write_json, written_aside
-from evaluation.metrics import Scores
-from recsleep.checkpoints import METADATA, save_model, versions
+from config import TrainingConfig
 from recsleep.model import EpochEncoder, RecSleepNet
-from recsleep.staging import stage_nights
-
-PROGRESS = "progress"
 
 
 def stage_loss(logits: Any, stages: Any, weights: Any, class_weights: Sequence[float]) -> Any:
@@ -42,6 +26,7 @@ def stage_loss(logits: Any, stages: Any, weights: Any, class_weights: Sequence[f
         class_weights: one for each stage.
     """
     entropy = keras.losses.sparse_categorical_crossentropy(stages, logits, from_logits=True)
+    weights = ops.cast(weights, entropy.dtype)
     weighted = entropy * ops.take(ops.convert_to_tensor(class_weights, dtype=entropy.dtype), stages) * weights
     return ops.sum(weighted) / ops.maximum(ops.sum(weights), 1)
 
@@ -64,7 +49,9 @@ class ReconstructionTraining(keras.Model):
         _, loss = self.encoder(ops.reshape(signals, (-1, signals.shape[-1])), training=training, reconstruct=True)
         return loss
 
-    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
         return y_pred
 
 
@@ -101,7 +88,9 @@ class JointTraining(keras.Model):
             variable.assign(ops.reshape(ops.concatenate([value, variable[nights:]]), variable.shape))
         return logits, reconstruction
 
-    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
         logits, reconstruction = y_pred
         entropy = stage_loss(logits, y, sample_weight, self.config.class_weights)
         self.entropy.update_state(entropy)
@@ -127,267 +116,3 @@ def adam(config: TrainingConfig, clip_norm: float | None = None) -> keras.optimi
         epsilon=config.adam_epsilon,
         global_clipnorm=clip_norm,
     )
-
-
-@dataclass(frozen=True)
-class NightFile:
-    """A night file found good: its path, its number of epochs, its amplitude (median absolute deviation)."""
-
-    path: Path
-    epochs: int
-    amplitude: float
-
-
-def check_nights(nights: dict[int, list[Path]], channel: str) -> dict[int, list[NightFile]]:
-    """Read every night once, so that a bad one is told before training starts.
-
-    Raises:
-        InputError: a file is not such a night.
-    """
-    checked: dict[int, list[NightFile]] = {}
-    total = sum(len(paths) for paths in nights.values())
-    with tqdm(total=total, desc="checking nights", unit="night", leave=False) as bar:
-        for subject, paths in nights.items():
-            for path in paths:
-                night: Night = read_night(path, (channel,))
-                entry = NightFile(path, len(night.stages), float(night.amplitude[0]))
-                checked.setdefault(subject, []).append(entry)
-                bar.update()
-    return checked
-
-
-class FoldTrainer:
-    """Trains one fold, pass by pass; each finished pass is kept, so that a killed run continues with the next.
-
-    Whatever is random in a pass (order of nights, dropout) is drawn from the seed, the fold and the pass's number, so a
-    run that was killed and continued ends with the weights of an undisturbed one.
-
-    Args:
-        config: of the run.
-        split: the fold's subjects.
-        nights: all subjects' checked night files.
-        folder: where the fold's results go, and meanwhile its progress.
-
-    Raises:
-        InputError: ``folder`` holds progress of a run with another configuration or other nights.
-    """
-
-    def __init__(self, config: Config, split: Split, nights: dict[int, list[NightFile]], folder: Path) -> None:
-        self.config = config
-        self.split = split
-        self.folder = folder
-        self.seed = (config.training.seed, split.fold)
-        self.files = {
-            part: [night for subject in getattr(split, part) for night in nights[subject]]
-            for part in ("train", "validation", "test")
-        }
-        # Plain JSON values, to compare with what an interrupted run wrote.
-        self.run = {
-            "config": json_values(asdict(config)),
-            "split": split.to_json(),
-            "nights": {part: [night.path.name for night in files] for part, files in self.files.items()},
-        }
-        self.history: list[dict[str, Any]] = []
-        self.best: dict[str, Any] | None = None
-        keras.utils.set_random_seed(config.training.seed + split.fold)
-        self.network = RecSleepNet(**asdict(config.model), dtype=config.training.precision)
-        self.best_weights = self.network.get_weights()
-        self.model: keras.Model | None = None
-        self._continue()
-
-    @property
-    def total_passes(self) -> int:
-        return self.config.training.reconstruction_passes + self.config.training.passes
-
-    def train(self) -> Scores:
-        """Run the passes that are left, test the best network, save it, and return its scores on the test subjects."""
-        orders = [self._order(number) for number in range(self.total_passes)]
-        steps = [self._steps(order) for order in orders]
-        done = len(self.history)
-        with tqdm(
-            total=sum(steps), initial=sum(steps[:done]), unit="step", desc=f"fold {self.split.fold}", mininterval=0.5
-        ) as bar:
-            for number in range(done, self.total_passes):
-                self._pass(number, orders[number], bar)
-        return self._finish()
-
-    def _phase(self, number: int) -> str:
-        return "reconstruction" if number < self.config.training.reconstruction_passes else "joint"
-
-    def _order(self, number: int) -> list[NightFile]:
-        """The nights of pass ``number`` in the order it takes them."""
-        nights = list(self.files["train"])
-        if self.config.training.transductive and self._phase(number) == "reconstruction":
-            nights += self.files["validation"] + self.files["test"]
-        return [nights[i] for i in np.random.default_rng((*self.seed, number)).permutation(len(nights))]
-
-    def _steps(self, order: list[NightFile]) -> int:
-        from data.pipeline import count_windows
-
-        training = self.config.training
-        return count_windows([night.epochs for night in order], training.batch_nights, training.window_epochs)
-
-    def _compiled(self, phase: str) -> keras.Model:
-        training = self.config.training
-        if phase == "reconstruction":
-            model, optimizer = ReconstructionTraining(self.network.encoder), adam(training)
-        else:
-            nights = min(training.batch_nights, len(self.files["train"]))
-            model, optimizer = JointTraining(self.network, nights, training), adam(training, training.clip_norm)
-        # XLA's convolutions are several times slower on a CPU than TensorFlow's own.
-        model.compile(optimizer=optimizer, jit_compile=False)
-        model.built = True
-        optimizer.build(model.trainable_variables)
-        return model
-
-    def _pass(self, number: int, order: list[NightFile], bar: tqdm) -> None:
-        from data.pipeline import reading, windows
-
-        training, phase = self.config.training, self._phase(number)
-        if self.model is None or number == training.reconstruction_passes:
-            self.model = self._compiled(phase)
-        seeds = np.random.SeedSequence((*self.seed, number)).generate_state(6).reshape(3, 2)
-        self.network.reseed_dropout(seeds)
-        started, figures, epochs = time.monotonic(), [], []
-        stream = windows(
-            [night.path for night in order], self.config.dataset.channel, training.batch_nights, training.window_epochs
-        )
-        with reading():
-            for inputs, stages, weights in stream:
-                figures.append(self.model.train_on_batch(inputs, stages, weights, return_dict=True))
-                epochs.append(float(ops.sum(weights)))
-                bar.update()
-        row = {"pass": number + 1, "phase": phase, "seconds": 0.0}
-        row |= {name: float(np.average([f[name] for f in figures], weights=epochs)) for name in figures[0]}
-        if not np.isfinite(row["loss"]):
-            raise InputError(
-                f"the loss of fold {self.split.fold} became {row['loss']} in pass {number + 1}: "
-                "try a lower learning_rate with --set, and look at the nights' units."
-            )
-        if phase == "joint":
-            self._validate(row)
-        row["seconds"] = round(time.monotonic() - started, 1)
-        self.history.append(row)
-        self._keep()
-        validated = f"  validation accuracy {row['val_accuracy']:.3f} macro-F1 {row['val_macro_f1']:.3f}" if phase == "joint" else ""
-        best = " (best so far)" if self.best and self.best["pass"] == row["pass"] else ""
-        bar.write(
-            f"fold {self.split.fold} pass {number + 1}/{self.total_passes} {phase}: "
-            f"loss {row['loss']:.4g}{validated}{best}  {row['seconds']:.0f} s"
-        )
-
-    def _validate(self, row: dict[str, Any]) -> None:
-        """Score the validation subjects; the best network is the one where accuracy and macro-F1 both improve."""
-        scores = self._stage("validation")[0]
-        row |= {"val_accuracy": scores.accuracy, "val_macro_f1": scores.macro_f1}
-        if self.best is None or (
-            scores.accuracy > self.best["accuracy"] and scores.macro_f1 > self.best["macro_f1"]
-        ):
-            self.best = {"pass": row["pass"], "accuracy": scores.accuracy, "macro_f1": scores.macro_f1}
-            self.best_weights = self.network.get_weights()
-
-    def _stage(self, part: str) -> tuple[Scores, list[Any]]:
-        nights = list(
-            stage_nights(self.network, (night.path for night in self.files[part]), self.config.dataset.channel)
-        )
-        return sum((night.scores for night in nights[1:]), nights[0].scores), nights
-
-    def _keep(self) -> None:
-        """Keep the finished pass: a folder of its own that appears whole; only then the one before goes."""
-        number = len(self.history)
-
-        def fill(folder: Path) -> None:
-            self.network.save_weights(folder / "network.weights.h5")
-            self.model.save_weights(folder / "training.weights.h5")
-            np.savez(folder / "best.npz", *self.best_weights)
-            state = {"run": self.run, "history": self.history, "best": self.best}
-            write_json(folder / "state.json", state)
-
-        new_folder(self.folder / PROGRESS / f"{number}", fill)
-        for kept in (self.folder / PROGRESS).iterdir():
-            if kept.name != f"{number}":
-                shutil.rmtree(kept, ignore_errors=True)
-        self._log()
-
-    def _log(self) -> None:
-        import tensorflow as tf
-
-        with written_aside(self.folder / "log.csv") as aside:
-            pd.DataFrame(self.history).to_csv(aside, index=False)
-        writer = tf.summary.create_file_writer(str(self.folder / "tensorboard"))
-        with writer.as_default(step=len(self.history)):
-            for name, value in self.history[-1].items():
-                if isinstance(value, float):
-                    tf.summary.scalar(name, value)
-        writer.close()
-
-    def _continue(self) -> None:
-        """Take up the newest finished pass, if there is one."""
-        progress = self.folder / PROGRESS
-        finished = [int(path.name) for path in progress.iterdir() if path.name.isdigit()] if progress.is_dir() else []
-        if not finished:
-            return
-        kept = progress / str(max(finished))
-        state = read_json(kept / "state.json")
-        require_same_run(self.folder, state["run"], self.run)
-        self.history, self.best = state["history"], state["best"]
-        self.network.load_weights(kept / "network.weights.h5")
-        with np.load(kept / "best.npz", allow_pickle=False) as best:
-            self.best_weights = [best[name] for name in best.files]
-        if len(self.history) < self.total_passes:
-            self.model = self._compiled(self._phase(len(self.history) - 1))
-            self.model.load_weights(kept / "training.weights.h5")
-        print(f"fold {self.split.fold} continues after pass {len(self.history)} of {self.total_passes}.")
-
-    def _finish(self) -> Scores:
-        self.network.set_weights(self.best_weights)
-        scores, nights = self._stage("test")
-        for night in nights:
-            night.save(self.folder / "predictions" / f"{night.name}.csv")
-        write_json(self.folder / "split.json", {"split": self.run["split"], "nights": self.run["nights"]})
-        save_model(
-            self.folder,
-            self.network,
-            {
-                **self.run,
-                "db": self.config.dataset.db,
-                "channel": self.config.dataset.channel,
-                "seed": self.config.training.seed + self.split.fold,
-                "amplitude": float(np.median([night.amplitude for night in self.files["train"]])),
-                "versions": versions(),
-                "best": self.best,
-                "test": scores.to_json(),
-            },
-        )
-        shutil.rmtree(self.folder / PROGRESS, ignore_errors=True)
-        return scores
-
-
-def finished_scores(folder: Path, config: Config) -> Scores | None:
-    """The test scores of the finished fold in ``folder``, or None where there is none.
-
-    Raises:
-        InputError: it was trained with another configuration.
-    """
-    if not (folder / METADATA).is_file():
-        return None
-    metadata = read_json(folder / METADATA)
-    require_same_run(folder, {"config": metadata["config"]}, {"config": json_values(asdict(config))})
-    return Scores(np.array(metadata["test"]["confusion_matrix"]))
-
-
-def require_same_run(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to mix two runs in one folder, naming the first value that differs."""
-    flat_before, flat_now = (pd.json_normalize(run).iloc[0].to_dict() for run in (before, now))
-    for name in sorted(flat_before.keys() | flat_now.keys()):
-        if flat_before.get(name) != flat_now.get(name):
-            raise InputError(
-                f"{folder} was trained with {name.rpartition('.')[2]} {flat_before.get(name)}, not {flat_now.get(name)}: "
-                "use --suffix or --out for the new run, or remove that folder."
-            )
-
-
-def json_values(value: Any) -> Any:
-    """``value`` as JSON gives it back: tuples become lists."""
-    return json.loads(json.dumps(value))
-

@@ -1,4 +1,4 @@
-"""Synthetic nights: whole polysomnographies whose stages and breathing events are known, to try and test the toolkit on.
+"""Synthetic nights: whole polysomnographies of known stages and breathing events, to try and test the toolkit on.
 
 The signals follow textbook descriptions of each stage (Iber et al., The AASM Manual for the Scoring of Sleep, 2007):
 alpha in quiet wakefulness, theta and slow eye movements in N1, spindles and K-complexes in N2, slow waves in N3,
@@ -46,7 +46,9 @@ def ensure_nights(folder: Path, spec: DatasetSpec, config: SyntheticConfig) -> N
     record = folder / "settings.json"
     settings = asdict(config)
     if record.exists() and read_json(record) != settings:
-        raise InputError(f"{folder} holds synthetic nights made with {read_json(record)}: remove it or name another with --data.")
+        raise InputError(
+            f"{folder} holds synthetic nights made with {read_json(record)}: remove it or name another with --data."
+        )
     paths = {subject: folder / spec.night_patterns[0].format(subject=subject) for subject in spec.subjects}
     todo = {subject: path for subject, path in paths.items() if not path.exists()}
     if not todo:
@@ -94,7 +96,7 @@ def make_night(subject: int, config: SyntheticConfig) -> dict[str, np.ndarray]:
 
 
 def _hypnogram(rng: np.random.Generator, epochs: int) -> np.ndarray:
-    """Stages of (epochs,): falling asleep, cycles of about 90 minutes with N3 early and REM late, awakenings, waking up."""
+    """Stages (epochs,): sleep onset, cycles of about 90 minutes with N3 early and REM late, awakenings, waking up."""
     cycle_epochs = 90 * 60 // EPOCH_SECONDS
     # The shares below describe a full night; a short one runs through the same cycles faster.
     scale = min(1.0, epochs / (4 * cycle_epochs))
@@ -188,7 +190,9 @@ def _brain(rng: np.random.Generator, stage: np.ndarray) -> np.ndarray:
     complex_shape = -np.exp(-(((time - 0.25) / 0.09) ** 2)) + 0.6 * np.exp(-(((time - 0.6) / 0.16) ** 2))
     starts = _starts(rng, stage, (0.0, 0.05, 1.6, 0.3, 0.0))
     _add(eeg, starts, [rng.uniform(70, 130) * complex_shape for _ in starts])
-    sawtooth = signal.sawtooth(2 * np.pi * 2.7 * np.arange(4 * SAMPLING_RATE) / SAMPLING_RATE, 0.85) * np.hanning(4 * SAMPLING_RATE)
+    sawtooth = signal.sawtooth(2 * np.pi * 2.7 * np.arange(4 * SAMPLING_RATE) / SAMPLING_RATE, 0.85) * np.hanning(
+        4 * SAMPLING_RATE
+    )
     starts = _starts(rng, stage, (0.0, 0.0, 0.0, 0.0, 1.5))
     _add(eeg, starts, [rng.uniform(14, 26) * sawtooth for _ in starts])
     # Movements disturb the wake EEG most.
@@ -209,7 +213,10 @@ def _eyes(rng: np.random.Generator, stage: np.ndarray) -> tuple[np.ndarray, np.n
     starts = _starts(rng, stage, (9.0, 0.2, 0.0, 0.0, 0.0))
     _add(blinks, starts, [rng.uniform(60, 140) * blink for _ in starts])
     left, right = (
-        sign * gaze + blinks + 4 * _rhythm(rng, samples, 0.5, 30) + _by_stage(stage, (1.0, 2.0, 4.0, 14.0, 2.0)) * _rhythm(rng, samples, 0.5, 2)
+        sign * gaze
+        + blinks
+        + 4 * _rhythm(rng, samples, 0.5, 30)
+        + _by_stage(stage, (1.0, 2.0, 4.0, 14.0, 2.0)) * _rhythm(rng, samples, 0.5, 2)
         for sign in (1, -1)
     )
     return left, right, gaze + blinks
@@ -233,7 +240,13 @@ def _heart(rng: np.random.Generator, stage: np.ndarray) -> np.ndarray:
     time = np.arange(60) / SAMPLING_RATE
     beat = sum(
         height * np.exp(-(((time - centre) / width) ** 2))
-        for height, centre, width in ((90, 0.08, 0.025), (-110, 0.17, 0.01), (1000, 0.2, 0.012), (-220, 0.23, 0.012), (230, 0.43, 0.05))
+        for height, centre, width in (
+            (90, 0.08, 0.025),
+            (-110, 0.17, 0.01),
+            (1000, 0.2, 0.012),
+            (-220, 0.23, 0.012),
+            (230, 0.43, 0.05),
+        )
     )
     ecg = 20 * _rhythm(rng, samples, 0.1, 0.5) + 8 * rng.standard_normal(samples)
     _add(ecg, beats, [beat] * len(beats))

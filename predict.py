@@ -1,0 +1,184 @@
+"""Evaluate trained folds on their test subjects: ``python predict.py --db isruc --dir ./pretrained_model``."""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import command_line
+from config import ALIASES, DATASETS, DatasetSpec, InputError, configure, dataset_spec
+
+if TYPE_CHECKING:
+    from recsleep.staging import StagedNight
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = command_line.Parser(
+        prog="predict.py",
+        description="Evaluate trained folds, each on the subjects it never saw. Reads this toolkit's models and the "
+        "published RecSleepNet's TensorFlow-1 checkpoints.",
+    )
+    parser.add_argument("--db", "--dataset", dest="db", help="database (default: the only one that DIR holds)")
+    parser.add_argument(
+        "--dir",
+        type=Path,
+        default=Path("pretrained_model"),
+        metavar="DIR",
+        help="holds DB/FOLD/, or the folds themselves (default ./pretrained_model)",
+    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of night files (default data/DB)")
+    parser.add_argument("--fold", type=int, nargs="+", metavar="K", help="folds to evaluate (default: all in DIR)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument(
+        "--save",
+        type=Path,
+        nargs="?",
+        const=Path("predictions"),
+        metavar="DIR",
+        help="write each night's probabilities to DIR/DB/FOLD/NIGHT.csv (DIR: predictions)",
+    )
+    return parser.parse_args(arguments)
+
+
+def predict(arguments: argparse.Namespace) -> None:
+    spec = dataset_spec(arguments.db) if arguments.db else _only_database(arguments.dir)
+    folders, missing_folds = _folds(spec, arguments.dir, arguments.fold)
+    data = arguments.data or Path("data") / spec.db
+
+    from data.store import require_writable
+
+    if spec.db == "synthetic" and not arguments.data:
+        from data.prepare.synthetic import ensure_nights
+
+        ensure_nights(data, spec, configure("synthetic").synthetic)
+    for folder in (arguments.save, arguments.json and arguments.json.parent):
+        if folder:
+            require_writable(folder)
+    if arguments.json and arguments.json.is_dir():
+        raise InputError(f"--json {arguments.json} is a folder: name a file.")
+
+    results: list[dict[str, Any]] = []
+    staged: dict[int, list[StagedNight]] = {}
+    pooled = None
+    for fold, folder in folders.items():
+        nights, missing_subjects = _evaluate(spec, fold, folder, data)
+        if missing_subjects:
+            print(f"fold {fold}: no night file of subject {', '.join(map(str, missing_subjects))} in {data}.")
+        if not nights:
+            missing_folds.append(fold)
+            continue
+        staged[fold] = nights
+        scores = nights[0].scores
+        for night in nights[1:]:
+            scores += night.scores
+        pooled = scores if pooled is None else pooled + scores
+        print(f"fold {fold} ({folder}): {scores.line()}\n{scores.table()}")
+        for night in nights:
+            print(f"  {night.name}: {night.scores.line()}")
+        print()
+        results.append(
+            {
+                "fold": fold,
+                **scores.to_json(),
+                "missing_subjects": missing_subjects,
+                "nights": [{"night": night.name, **night.scores.to_json()} for night in nights],
+            }
+        )
+    if pooled is None:
+        raise InputError(
+            f"{data} holds no night file of the subjects that these folds test: name its folder with --data."
+        )
+    if missing_folds:
+        print(
+            f"Not evaluated, for want of a model or of night files: fold {', '.join(map(str, sorted(missing_folds)))}."
+        )
+    if len(results) > 1:
+        print(f"{len(results)} folds pooled: {pooled.line()}\n{pooled.table()}")
+    for model, accuracy, macro_f1, kappa in spec.published:
+        print(
+            f"published on {spec.title}, {model}: accuracy {accuracy:.3f}   macro-F1 {macro_f1:.3f}   kappa {kappa:.2f}"
+        )
+    _write(arguments, spec, results, pooled.to_json(), sorted(missing_folds), staged)
+
+
+def _only_database(folder: Path) -> DatasetSpec:
+    """The database whose folds are in ``folder``, when it was not named."""
+    found = [db for db in (*DATASETS, *ALIASES) if (folder / db).is_dir()]
+    if len(found) != 1:
+        held = f"holds {', '.join(found)}" if found else "holds no folder named after a database"
+        raise InputError(f"{folder} {held}: name the database with --db.")
+    return dataset_spec(found[0])
+
+
+def _folds(spec: DatasetSpec, folder: Path, wanted: list[int] | None) -> tuple[dict[int, Path], list[int]]:
+    """The folders of the wanted folds that hold a model, and the folds that do not."""
+    from recsleep.checkpoints import is_model
+
+    if not folder.is_dir():
+        raise InputError(f"the folder of models {folder} does not exist: name it with --dir.")
+    root = next(
+        (folder / db for db in (spec.db, *ALIASES) if (folder / db).is_dir() and dataset_spec(db) == spec), folder
+    )
+    numbered = {int(path.name): path for path in root.iterdir() if path.name.isdecimal()}
+    there = {fold: path for fold, path in sorted(numbered.items()) if is_model(path)}
+    chosen = sorted(set(wanted)) if wanted else sorted(set(range(spec.folds)) | set(there))
+    outside = [fold for fold in chosen if fold not in there and not 0 <= fold < spec.folds]
+    if outside:
+        raise InputError(f"{spec.db} has folds 0 to {spec.folds - 1}; fold {outside[0]} is outside.")
+    folders = {fold: there[fold] for fold in chosen if fold in there}
+    if not folders:
+        which = "any fold" if wanted is None else f"fold {', '.join(map(str, chosen))}"
+        raise InputError(f"{root} holds no trained model of {which}: name the folder with --dir.")
+    return folders, [fold for fold in chosen if fold not in there]
+
+
+def _evaluate(spec: DatasetSpec, fold: int, folder: Path, data: Path) -> "tuple[list[StagedNight], list[int]]":
+    """Stage the fold's test nights; returns them and the test subjects without files."""
+    from tqdm import tqdm
+
+    from data.folds import find_nights, missing_subjects, test_subjects
+    from recsleep.checkpoints import load_model
+    from recsleep.staging import stage_nights
+
+    model = load_model(folder)
+    if model.metadata.get("db", spec.db) != spec.db:
+        raise InputError(f"{folder} was trained on {model.metadata['db']}, not {spec.db}: choose with --db.")
+    # Our own models say whom they never saw; the reference's follow the published folds.
+    subjects = tuple(model.metadata["split"]["test"]) if model.metadata else test_subjects(spec, fold)
+    tested = replace(spec, subjects=subjects)
+    nights = find_nights(tested, data)
+    paths = [path for files in nights.values() for path in files]
+    progress = tqdm(paths, desc=f"fold {fold}", unit="night", leave=False)
+    return list(stage_nights(model.network, progress, spec.channel)), missing_subjects(tested, nights)
+
+
+def _write(
+    arguments: argparse.Namespace,
+    spec: DatasetSpec,
+    results: list[dict[str, Any]],
+    pooled: dict[str, Any],
+    missing_folds: list[int],
+    staged: "dict[int, list[StagedNight]]",
+) -> None:
+    from data.store import write_json
+    from recsleep.checkpoints import versions
+
+    if arguments.save:
+        for fold, nights in staged.items():
+            for night in nights:
+                night.save(arguments.save / spec.db / str(fold) / f"{night.name}.csv")
+        print(f"\nProbabilities of each night: {arguments.save / spec.db}/<fold>/<night>.csv")
+    if arguments.json:
+        report = {"db": spec.db, "dir": str(arguments.dir), "folds": results, "pooled": pooled}
+        write_json(arguments.json, {**report, "missing_folds": missing_folds, "versions": versions()})
+        print(f"Figures: {arguments.json}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parsed = parse(arguments)
+    return command_line.run(lambda: predict(parsed), "predict.py")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
