@@ -246,6 +246,9 @@ def _check(config: Config) -> None:
     training, dataset = config.training, config.dataset
     if min(training.reconstruction_passes, training.passes - 1) < 0:
         raise InputError("--set passes must be at least 1, and reconstruction_passes at least 0.")
+    for name, value in (("seed", training.seed), ("synthetic_seed", config.synthetic.synthetic_seed)):
+        if value < 0:
+            raise InputError(f"--set {name}={value}: it must be 0 or above.")
     if not 0 <= config.model.dropout < 1:
         raise InputError(f"--set dropout={config.model.dropout}: it must lie in [0, 1).")
     if not 0 < training.validation_fraction < 1:

@@ -137,7 +137,7 @@ def _evaluate(spec: DatasetSpec, fold: int, folder: Path, data: Path) -> "tuple[
     """Stage the fold's test nights; returns them and the test subjects without files."""
     from tqdm import tqdm
 
-    from data.folds import find_nights, missing_subjects, test_subjects
+    from data.folds import find_nights, missing_subjects, subjects_tested
     from recsleep.checkpoints import load_model
     from recsleep.staging import stage_nights
 
@@ -145,7 +145,7 @@ def _evaluate(spec: DatasetSpec, fold: int, folder: Path, data: Path) -> "tuple[
     if model.metadata.get("db", spec.db) != spec.db:
         raise InputError(f"{folder} was trained on {model.metadata['db']}, not {spec.db}: choose with --db.")
     # Our own models say whom they never saw; the reference's follow the published folds.
-    subjects = tuple(model.metadata["split"]["test"]) if model.metadata else test_subjects(spec, fold)
+    subjects = tuple(model.metadata["split"]["test"]) if model.metadata else subjects_tested(spec, fold)
     tested = replace(spec, subjects=subjects)
     nights = find_nights(tested, data)
     paths = [path for files in nights.values() for path in files]

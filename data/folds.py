@@ -23,7 +23,7 @@ class Split:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
-def test_subjects(spec: DatasetSpec, fold: int) -> tuple[int, ...]:
+def subjects_tested(spec: DatasetSpec, fold: int) -> tuple[int, ...]:
     """The subjects that fold ``fold`` tests, the same in every run.
 
     Raises:
@@ -43,7 +43,7 @@ def split(spec: DatasetSpec, fold: int, available: Collection[int], seed: int, v
     Raises:
         InputError: a test subject has no file, or too few other subjects have.
     """
-    test = test_subjects(spec, fold)
+    test = subjects_tested(spec, fold)
     absent = sorted(set(test) - set(available))
     if absent:
         raise InputError(

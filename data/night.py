@@ -1,7 +1,5 @@
 """The one record type: a night of 30-s epochs with their stages, read from its file and checked."""
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,22 +47,7 @@ def read_night(path: str | Path, channels: Sequence[str]) -> Night:
         InputError: the file is missing, damaged, or not such a night.
     """
     path = Path(path)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise InputError(f"{path} is a single array: a night is an .npz file with x and y.")
-            arrays = {key: file[key] for key in ("x", "y", "fs", "ch_names") if key in file.files}
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist (any more).") from None
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        why = "holds pickled objects, which are never loaded" if "pickle" in str(error) else "is damaged"
-        raise InputError(f"{path} {why}: prepare this night again.") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, MemoryError, NotImplementedError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise InputError(f"{path} cannot be read ({error.strerror}).") from None
-        raise InputError(f"{path} is truncated or damaged: prepare this night again.") from None
+    arrays = _load(path)
     for key in ("x", "y"):
         if key not in arrays:
             raise InputError(f"{path} has no {key!r}: a night file holds the signals x and the stages y.")
@@ -78,6 +61,28 @@ def read_night(path: str | Path, channels: Sequence[str]) -> Night:
     return Night(
         path.stem, signals, found, _stages(path, arrays["y"], len(signals), unscored_allowed=names is not None)
     )
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    try:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise InputError(f"{path} is a single array: a night is an .npz file with x and y.")
+        with file:
+            return {key: file[key] for key in ("x", "y", "fs", "ch_names") if key in file.files}
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist (any more).") from None
+    # NumPy's and zipfile's parsers meet a damaged header with almost any exception.
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise InputError(f"{path} cannot be read ({error.strerror}).") from None
+        if isinstance(error, ValueError) and "allow_pickle" in str(error):
+            raise InputError(
+                f"{path} holds pickled objects, which are never loaded: prepare this night again."
+            ) from None
+        raise InputError(f"{path} is truncated or damaged: prepare this night again.") from None
 
 
 def _signals(

@@ -106,7 +106,7 @@ def _load_tensorflow1(folder: Path, dtype: str) -> RecSleepNet:
     try:
         reader = tf.train.load_checkpoint(str(prefix))
         variables = reader.get_variable_to_shape_map()
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    except (tf.errors.OpError, LookupError, ValueError, RuntimeError) as error:
         raise InputError(
             f"{prefix} is not a readable TensorFlow-1 checkpoint ({str(error).splitlines()[0]})."
         ) from None
@@ -119,7 +119,7 @@ def _load_tensorflow1(folder: Path, dtype: str) -> RecSleepNet:
             raise InputError(f"the checkpoint {prefix}: {name} has shape {tuple(variables[name])}, {shape} is wanted.")
         try:
             return reader.get_tensor(name)
-        except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        except (tf.errors.OpError, LookupError, ValueError, RuntimeError) as error:
             raise InputError(f"the checkpoint {prefix} is damaged at {name} ({str(error).splitlines()[0]}).") from None
 
     encoder, lstm, head = network.encoder, network.lstm, network.head

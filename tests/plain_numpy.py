@@ -1,4 +1,4 @@
-"""RecSleepNet once more, in float64 NumPy loops written from its description: what the Keras layers are compared with."""
+"""RecSleepNet once more, in float64 NumPy loops written from its description, to compare the Keras layers with."""
 
 import numpy as np
 
@@ -47,7 +47,7 @@ def block(x: np.ndarray, forward: list[np.ndarray], backward: list[np.ndarray]) 
 
 
 def recsleepnet(network, signals: np.ndarray) -> tuple[np.ndarray, float]:
-    """Logits (E, 5) of one night (E, samples) and the reconstruction loss, with ``network``'s weights, without dropout."""
+    """Logits (E, 5) of one night (E, samples) and the reconstruction loss, with the weights of ``network``."""
 
     def value(variable):
         return np.asarray(variable.numpy() if hasattr(variable, "numpy") else variable.value).astype(np.float64)

@@ -1,0 +1,43 @@
+import pytest
+
+from config import InputError
+from data.store import new_folder, read_json, require_writable, write_json, written_aside
+
+
+def test_nothing_appears_when_writing_fails(tmp_path):
+    with pytest.raises(RuntimeError), written_aside(tmp_path / "a.npz") as aside:
+        aside.write_text("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_old_file_stays_when_writing_fails(tmp_path):
+    write_json(tmp_path / "a.json", 1)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", float("nan"))
+    assert read_json(tmp_path / "a.json") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    def fail(folder):
+        (folder / "part").touch()
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        new_folder(tmp_path / "a", fail)
+    assert list(tmp_path.iterdir()) == []
+    new_folder(tmp_path / "a", lambda folder: (folder / "part").touch())
+    assert (tmp_path / "a" / "part").exists()
+
+
+def test_damaged_json_is_told(tmp_path):
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(InputError, match="not valid JSON"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_folder_under_a_file_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"):
+        require_writable(tmp_path / "file" / "results")

@@ -1,0 +1,108 @@
+"""The published checkpoints: same logits as the reference graph, same figures, clear errors where they are damaged."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+import predict
+from config import InputError
+from recsleep.checkpoints import load_model
+from recsleep.staging import stage_epochs
+
+tf = pytest.importorskip("tensorflow", reason="TensorFlow reads the TensorFlow-1 checkpoints")
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("golden", ["isruc_fold0", "sleepedf_fold0", "sleepedfx_fold0", "ucddb_fold14"])
+def test_logits_and_state_are_the_reference_graphs(reference, golden):
+    db, fold = golden.split("_fold")
+    network = load_model(reference / "pretrained_model" / db / fold).network
+    expected = np.load(reference / "goldens" / f"recsleepnet_{golden}.npz")
+    source = expected if "x" in expected else np.load(reference / "nights" / "ucddb" / "ucddb018.npz")
+    state = network.initial_state(1)
+    logits, (hidden, cell) = network({"signals": source["x"][None], "state": state})
+    for ours, name in ((logits, "logits"), (hidden, "final_h"), (cell, "final_c")):
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(ours)[0], expected[name], atol=1e-4)
+
+
+def test_staging_in_chunks_gives_the_softmax_of_the_golden(reference):
+    network = load_model(reference / "pretrained_model" / "ucddb" / "14").network
+    logits = np.load(reference / "goldens" / "recsleepnet_ucddb_fold14.npz")["logits"].astype("float64")
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    ours = stage_epochs(network, np.load(reference / "nights" / "ucddb" / "ucddb018.npz")["x"])
+    np.testing.assert_allclose(ours, expected, atol=1e-4)
+
+
+def test_published_figures_on_subject_18(reference, tmp_path, capsys):
+    models, nights = reference / "pretrained_model", reference / "nights" / "ucddb"
+    arguments = ["--db", "ucddb", "--fold", "14", "--dir", str(models), "--data", str(nights)]
+    assert predict.main([*arguments, "--json", str(tmp_path / "r.json")]) == 0
+    printed = capsys.readouterr().out
+    assert "accuracy 0.810   macro-F1 0.779   kappa 0.740   822 epochs" in printed
+    pooled = json.loads((tmp_path / "r.json").read_text())["pooled"]
+    assert pooled["accuracy"] == pytest.approx(0.8102, abs=5e-5)
+    assert pooled["macro_f1"] == pytest.approx(0.7786, abs=5e-5)
+    assert pooled["kappa"] == pytest.approx(0.7401, abs=5e-5)
+
+
+def test_every_published_checkpoint_at_hand_is_read(reference):
+    folders = [path.parent for path in sorted((reference / "pretrained_model").rglob("*.index"))]
+    assert len(folders) >= 13
+    sums = {float(np.abs(load_model(folder).network.get_weights()[0]).sum()) for folder in folders}
+    assert len(sums) == len(folders)
+
+
+@pytest.fixture
+def checkpoint(reference, tmp_path):
+    """The fold's variables, and a writer of a checkpoint that holds changed ones."""
+    folder = reference / "pretrained_model" / "ucddb" / "14"
+    reader = tf.train.load_checkpoint(str(next(folder.glob("*.index")).with_suffix("")))
+    variables = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+    def write(changes: dict):
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            kept = {
+                name: tf.compat.v1.get_variable(name, initializer=value)
+                for name, value in (variables | changes).items()
+                if value is not None
+            }
+            session.run(tf.compat.v1.global_variables_initializer())
+            tf.compat.v1.train.Saver(kept).save(session, str(tmp_path / "model.ckpt"), write_meta_graph=False)
+        return tmp_path
+
+    return write
+
+
+def test_a_missing_variable_is_named(checkpoint):
+    folder = checkpoint({"rnn/rnn/multi_rnn_cell/cell_0/lstm_cell/w_f_diag": None})
+    with pytest.raises(InputError, match=r"no variable rnn/rnn/multi_rnn_cell/cell_0/lstm_cell/w_f_diag"):
+        load_model(folder)
+
+
+def test_a_misshapen_variable_is_named(checkpoint):
+    folder = checkpoint({"cnn/conv1d_2_2/conv2d/kernel": np.zeros((8, 1, 128, 64), "float32")})
+    told = r"cnn/conv1d_2_2/conv2d/kernel has shape \(8, 1, 128, 64\), \(8, 1, 128, 128\) is wanted"
+    with pytest.raises(InputError, match=told):
+        load_model(folder)
+
+
+def test_damaged_checkpoints_are_told(reference, tmp_path):
+    folder = reference / "pretrained_model" / "ucddb" / "14"
+    for pattern, size in (("*.index", 100), ("*.data-*", 1000)):
+        copy = shutil.copytree(folder, tmp_path / pattern[2:5])
+        for path in copy.iterdir():
+            path.chmod(0o644)
+        damaged = next(copy.glob(pattern))
+        damaged.write_bytes(damaged.read_bytes()[:size])
+        with pytest.raises(InputError, match=r"damaged|not a readable"):
+            load_model(copy)
+
+
+def test_paths_in_the_checkpoint_file_are_not_followed(reference, tmp_path):
+    copy = shutil.copytree(reference / "pretrained_model" / "ucddb" / "14", tmp_path / "14")
+    (copy / "checkpoint").chmod(0o644)
+    (copy / "checkpoint").write_text('model_checkpoint_path: "/etc/passwd"\n')
+    assert load_model(copy).network.count_params() == 859_909

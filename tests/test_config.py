@@ -1,0 +1,67 @@
+import pytest
+
+from config import DATASETS, InputError, configure, dataset_spec
+
+
+def test_published_sizes():
+    assert [len(DATASETS[db].subjects) for db in ("sleepedf", "sleepedfx", "isruc", "ucddb")] == [20, 78, 99, 25]
+    assert [DATASETS[db].folds for db in ("sleepedf", "sleepedfx", "isruc", "ucddb")] == [20, 10, 10, 25]
+
+
+def test_misspelling_in_circulation_is_isruc():
+    assert dataset_spec("isurc") is DATASETS["isruc"]
+
+
+def test_assignments_take_the_type_of_what_they_replace():
+    config = configure(
+        "ucddb", ["passes=3", "learning_rate=1", "transductive=true", "class_weights=[1,2,1,1,1]", "precision=float32"]
+    )
+    assert config.training.passes == 3
+    assert type(config.training.learning_rate) is float
+    assert config.training.transductive is True
+    assert config.training.class_weights == (1.0, 2.0, 1.0, 1.0, 1.0)
+
+
+def test_every_section_can_be_set():
+    config = configure("synthetic", ["subjects=(0,1,2,3)", "folds=2", "hours=1", "filters=8"])
+    assert (config.dataset.subjects, config.dataset.folds) == ((0, 1, 2, 3), 2)
+    assert (config.synthetic.hours, config.model.filters) == (1.0, 8)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "told"),
+    [
+        ("passes", "name=value"),
+        ("pases=3", "did you mean passes"),
+        ("zzz=3", "names are"),
+        ("passes=many", "such as 100"),
+        ("passes=2.5", "such as 100"),
+        ("passes=True", "such as 100"),
+        ("passes=0", "at least 1"),
+        ("reconstruction_passes=-1", "at least 0"),
+        ("learning_rate=-1", "above 0"),
+        ("learning_rate=nan", "above 0|such as"),
+        ("dropout=1.5", "[0, 1)"),
+        ("validation_fraction=1", "between 0 and 1"),
+        ("class_weights=(1,1)", "5 numbers"),
+        ("class_weights=('a',)", "such as"),
+        ("precision=float8", "mixed_bfloat16"),
+        ("folds=1000", "between 2"),
+        ("subjects=(1,1,2)", "twice"),
+        ("transductive=3", "such as False"),
+        ("db=isruc", "no such value"),
+        ("seed=-1", "0 or above"),
+    ],
+)
+def test_wrong_assignments_are_told(assignment, told):
+    with pytest.raises(InputError) as error:
+        configure("ucddb", [assignment])
+    assert any(part in str(error.value) for part in told.split("|"))
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_database_suggests_the_nearest():
+    with pytest.raises(InputError, match="did you mean isruc"):
+        dataset_spec("isruk")
+    with pytest.raises(InputError, match="choose one of sleepedf"):
+        dataset_spec("mass")

@@ -1,0 +1,129 @@
+"""The evaluation command given wrong folders, models and nights."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import predict
+from recsleep.checkpoints import load_model, save_model
+from recsleep.model import RecSleepNet
+
+TINY = {"filters": 4, "first_kernel": 12, "lstm_units": 4, "block_kernel": 3}
+
+
+@pytest.fixture
+def models(tmp_path, make_night):
+    """Folds 0 and 1 of UCDDB, testing subjects 2 and 3, with the nights of both."""
+    folder = tmp_path / "models"
+    for fold, subject in enumerate((2, 3)):
+        save_model(
+            folder / "ucddb" / str(fold),
+            RecSleepNet(**TINY),
+            {"db": "ucddb", "split": {"fold": fold, "train": [5], "validation": [6], "test": [subject]}},
+        )
+        make_night(tmp_path / "nights" / f"ucddb{subject:03d}.npz", 12, seed=subject)
+    return folder
+
+
+def evaluate(models, *arguments: str) -> int:
+    nights = next(parent / "nights" for parent in models.parents if (parent / "nights").is_dir())
+    return predict.main(["--dir", str(models), "--data", str(nights), *arguments])
+
+
+def test_database_is_found_and_folds_are_pooled(models, capsys):
+    assert evaluate(models, "--json", str(models / "r.json")) == 0
+    figures = json.loads((models / "r.json").read_text())
+    assert [fold["fold"] for fold in figures["folds"]] == [0, 1]
+    total = np.sum([fold["confusion_matrix"] for fold in figures["folds"]], axis=0)
+    assert figures["pooled"]["confusion_matrix"] == total.tolist()
+    assert total.sum() == 24
+    assert "2 folds pooled" in capsys.readouterr().out
+
+
+def test_dir_may_hold_the_folds_themselves(models, capsys):
+    assert evaluate(models / "ucddb", "--dataset", "ucddb", "--fold", "1") == 0
+    assert "ucddb003: accuracy" in capsys.readouterr().out
+
+
+def test_missing_folds_and_nights_are_said(models, capsys):
+    (models.parent / "nights" / "ucddb002.npz").unlink()
+    assert evaluate(models, "--fold", "0", "1", "7") == 0
+    printed = capsys.readouterr().out
+    assert "fold 0: no night file of subject 2" in printed
+    assert "Not evaluated, for want of a model or of night files: fold 0, 7." in printed
+    assert "ucddb003" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--fold", "7"], "no trained model of fold 7"),
+        (["--fold", "25"], "folds 0 to 24"),
+        (["--db", "isruc"], "holds no trained model"),
+        (["--db", "nope"], "unknown database"),
+        (["--data", "absent"], "absent does not exist"),
+        (["--dir", "absent"], "absent"),
+        (["--json", "."], "is a folder"),
+    ],
+)
+def test_wrong_arguments(models, capsys, arguments, told):
+    assert evaluate(models, *arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("predict.py: error: ")
+    assert told in error
+
+
+def test_a_bad_night_is_told_and_nothing_is_written(models, make_night, capsys):
+    make_night(models.parent / "nights" / "ucddb003.npz", 12, y=np.full(12, 9))
+    report = models / "r.json"
+    assert evaluate(models, "--json", str(report), "--save", str(models / "saved")) == 2
+    assert "labelled 9" in capsys.readouterr().err
+    assert not report.exists()
+    assert list((models / "saved").iterdir()) == []
+
+
+def spoil_weights(fold):
+    path = fold / "model.weights.h5"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def spoil_config(fold):
+    (fold / "config.json").write_text('{"model": "RecSleepNet", "arguments": {"filters": 9}}')
+
+
+def remove_weights(fold):
+    (fold / "model.weights.h5").unlink()
+
+
+def unfinish(fold):
+    shutil.rmtree(fold)
+    (fold / "progress" / "3").mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (spoil_weights, "damaged or was exchanged"),
+        (spoil_config, "does not hold the weights"),
+        (remove_weights, "incomplete"),
+        (lambda fold: (fold / "metadata.json").write_text("{"), "not valid JSON"),
+        (lambda fold: (fold / "config.json").write_text('{"model": "os.system"}'), "does not describe"),
+        (unfinish, "no trained model"),
+    ],
+)
+def test_damaged_models_are_told(models, capsys, spoil, told):
+    spoil(models / "ucddb" / "0")
+    assert evaluate(models, "--fold", "0") == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert told in error
+
+
+def test_saved_model_reloads_without_loss(models):
+    loaded = load_model(models / "ucddb" / "0")
+    save_model(models / "again", loaded.network, loaded.metadata)
+    again = load_model(models / "again")
+    for before, after in zip(loaded.network.get_weights(), again.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    assert again.metadata["split"] == loaded.metadata["split"]
