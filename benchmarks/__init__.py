@@ -1,0 +1,1 @@
+"""One script a question; each prints a table with the machine, the median and the ratio."""

@@ -1,0 +1,89 @@
+"""Does the stream's memory grow with the nights, does the model wait for it? ``python -m benchmarks.pipeline``.
+
+A process of its own reads 10, then 100 nights (links to synthetic ones) and reports its peak memory; then one training
+pass over 15 nights says what share of its time went into waiting for the next batch.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from config import DATASETS, SyntheticConfig
+
+SPEC = DATASETS["synthetic"]
+
+
+def stream(folder: Path) -> None:
+    """Read every window of the folder's nights; print the windows, the seconds, and the peak memory in MiB."""
+    from data.pipeline import windows
+
+    started = time.perf_counter()
+    count = sum(1 for _ in windows(sorted(folder.glob("*.npz")), SPEC.channel, 15, 20))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{count:6d} windows{time.perf_counter() - started:8.1f} s{peak:8.0f} MiB at most")
+
+
+def train(folder: Path) -> None:
+    """One joint pass; print the share of time in which the model waited for a batch."""
+    from config import TrainingConfig
+    from data.pipeline import windows
+    from recsleep.model import RecSleepNet
+    from recsleep.training import JointTraining, adam
+
+    config = TrainingConfig()
+    model = JointTraining(RecSleepNet(), config.batch_nights, config)
+    model.compile(optimizer=adam(config, config.clip_norm), jit_compile=False)
+    nights = sorted(folder.glob("*.npz"))[:30]
+    for _ in range(2):  # The first pass compiles.
+        waited, started = 0.0, time.perf_counter()
+        batches = iter(windows(nights, SPEC.channel, config.batch_nights, config.window_epochs))
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            waited += time.perf_counter() - asked
+            if batch is None:
+                break
+            model.train_on_batch(*batch)
+        total = time.perf_counter() - started
+    print(
+        f"a training pass over {len(nights)} nights: {total:.1f} s, "
+        f"of which {waited:.1f} s ({waited / total:.1%}) waiting for the next batch"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--stream", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.stream:
+        stream(arguments.stream)
+        return
+    if arguments.train:
+        train(arguments.train)
+        return
+    from benchmarks.measure import machine
+    from data.prepare.synthetic import make_night
+
+    print(machine())
+    with tempfile.TemporaryDirectory() as temporary:
+        night = Path(temporary) / "night.npz"
+        np.savez(night, **make_night(0, SyntheticConfig()))
+        for count in (10, 100):
+            folder = Path(temporary) / str(count)
+            folder.mkdir()
+            for number in range(count):
+                (folder / f"synthetic{number:03d}.npz").symlink_to(night)
+            print(f"{count:4d} nights:", end="", flush=True)
+            subprocess.run([sys.executable, "-m", "benchmarks.pipeline", "--stream", folder], check=True)
+        subprocess.run([sys.executable, "-m", "benchmarks.pipeline", "--train", Path(temporary) / "100"], check=True)
+
+
+if __name__ == "__main__":
+    main()
