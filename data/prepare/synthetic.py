@@ -1,8 +1,8 @@
 """Synthetic nights: whole polysomnographies of known stages and breathing events, to try and test the toolkit on.
 
 The signals follow textbook descriptions of each stage (Iber et al., The AASM Manual for the Scoring of Sleep, 2007):
-alpha in quiet wakefulness, theta and slow eye movements in N1, spindles and K-complexes in N2, slow waves in N3,
-sawtooth waves, rapid eye movements and muscle atonia in REM. They are no substitute for real data.
+alpha in quiet wakefulness; theta, vertex waves and slow eye movements in N1; spindles and K-complexes in N2; slow
+waves in N3; sawtooth waves, rapid eye movements and muscle atonia in REM. They are no substitute for real data.
 """
 
 from dataclasses import asdict
@@ -26,10 +26,10 @@ W, N1, N2, N3, REM = range(5)
 RHYTHMS = {
     "slow": ((0.5, 1.8), (3.0, 4.0, 9.0, 38.0, 4.0)),
     "delta": ((1.8, 4.0), (3.5, 5.0, 9.0, 16.0, 5.0)),
-    "theta": ((4.0, 7.5), (3.5, 8.5, 6.0, 5.0, 6.5)),
+    "theta": ((4.0, 7.5), (3.5, 9.0, 6.0, 5.0, 5.5)),
     "beta": ((16.0, 30.0), (4.2, 2.6, 1.8, 1.2, 2.8)),
 }
-ALPHA = (13.0, 4.0, 1.5, 1.0, 2.2)
+ALPHA = (13.0, 5.0, 1.5, 1.0, 1.6)
 EMG_TONE = (16.0, 9.0, 6.5, 5.5, 1.8)
 BREATHS_PER_SECOND = (0.27, 0.25, 0.24, 0.23, 0.27)
 HEART_RATE = (68.0, 63.0, 60.0, 58.0, 66.0)
@@ -76,7 +76,7 @@ def make_night(subject: int, config: SyntheticConfig) -> dict[str, np.ndarray]:
     left, right, gaze = _eyes(rng, stage)
     airflow, saturation = _breathing(rng, stage, breathing)
     channels = (
-        rng.uniform(0.75, 1.3) * _brain(rng, stage) + 0.12 * gaze,
+        rng.uniform(0.87, 1.15) * _brain(rng, stage) + 0.12 * gaze,
         left,
         right,
         _muscle(rng, stage),
@@ -172,9 +172,9 @@ def _brain(rng: np.random.Generator, stage: np.ndarray) -> np.ndarray:
     background = np.fft.irfft(np.fft.rfft(rng.standard_normal(samples)) * fade, samples)
     eeg = 4.5 * background / background.std()
     for (low, high), amplitudes in RHYTHMS.values():
-        eeg += _by_stage(stage, amplitudes) * _drift(rng, samples, 0.3) * _rhythm(rng, samples, low, high)
+        eeg += _by_stage(stage, amplitudes) * _drift(rng, samples, 0.2) * _rhythm(rng, samples, low, high)
     peak = rng.uniform(8.7, 11.0)
-    eeg += _by_stage(stage, ALPHA) * _drift(rng, samples, 0.5) * _rhythm(rng, samples, peak - 0.7, peak + 0.7)
+    eeg += _by_stage(stage, ALPHA) * _drift(rng, samples, 0.35) * _rhythm(rng, samples, peak - 0.7, peak + 0.7)
     spindle_rate = rng.uniform(12.3, 14.0)
     starts = _starts(rng, stage, (0.0, 0.2, 4.5, 1.2, 0.0))
     lengths = rng.integers(SAMPLING_RATE // 2, 3 * SAMPLING_RATE // 2, len(starts))
@@ -193,8 +193,11 @@ def _brain(rng: np.random.Generator, stage: np.ndarray) -> np.ndarray:
     sawtooth = signal.sawtooth(2 * np.pi * 2.7 * np.arange(4 * SAMPLING_RATE) / SAMPLING_RATE, 0.85) * np.hanning(
         4 * SAMPLING_RATE
     )
-    starts = _starts(rng, stage, (0.0, 0.0, 0.0, 0.0, 1.5))
-    _add(eeg, starts, [rng.uniform(14, 26) * sawtooth for _ in starts])
+    starts = _starts(rng, stage, (0.0, 0.0, 0.0, 0.0, 3.0))
+    _add(eeg, starts, [rng.uniform(18, 32) * sawtooth for _ in starts])
+    vertex_wave = -np.exp(-(((time - 0.2) / 0.05) ** 2))
+    starts = _starts(rng, stage, (0.0, 5.0, 1.0, 0.0, 0.0))
+    _add(eeg, starts, [rng.uniform(50, 100) * vertex_wave for _ in starts])
     # Movements disturb the wake EEG most.
     starts = _starts(rng, stage, (0.6, 0.15, 0.05, 0.02, 0.08))
     _add(eeg, starts, [rng.uniform(30, 90) * rng.standard_normal(150).cumsum() / 12 * np.hanning(150) for _ in starts])
