@@ -7,7 +7,7 @@ LATEST := .venv-latest
 # One fold of RecSleepNet on synthetic nights, from nothing to a table of scores.
 demo: $(VENV)/ready
 	$(VENV)/bin/python trainer.py --db synthetic --from_fold 0 --to_fold 0 --suffix demo \
-		--set reconstruction_passes=1 --set passes=12 --set learning_rate=1e-3
+		--set reconstruction_passes=1 --set passes=8 --set batch_nights=2 --set learning_rate=2e-4 --set dropout=0.2
 	$(VENV)/bin/python predict.py --db synthetic --dir output/synthetic_demo
 
 test: $(VENV)/test-ready

@@ -25,11 +25,12 @@ def run(command: Callable[[], None], prog: str) -> int:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.filename is None:
+        if error.strerror is None:
             raise
-        print(f"{prog}: error: {error.filename}: {error.strerror}.", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"{prog}: error: {where}{error.strerror}.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{prog}: stopped; the same command continues where it was.", file=sys.stderr)
+        print(f"{prog}: stopped; give the same command again to go on.", file=sys.stderr)
         return 130
     return 0

@@ -71,7 +71,7 @@ class FoldTrainer:
 
     def train(self) -> Scores:
         """Run the passes that are left, test the best network, save it, and return its scores on the test subjects."""
-        orders = [self._order(number) for number in range(self.total_passes)]
+        orders = [self.order(number) for number in range(self.total_passes)]
         steps = [self._steps(order) for order in orders]
         done = len(self.history)
         with tqdm(
@@ -84,7 +84,7 @@ class FoldTrainer:
     def _phase(self, number: int) -> str:
         return "reconstruction" if number < self.config.training.reconstruction_passes else "joint"
 
-    def _order(self, number: int) -> list[NightFile]:
+    def order(self, number: int) -> list[NightFile]:
         """The nights of pass ``number`` in the order it takes them."""
         nights = list(self.files["train"])
         if self.config.training.transductive and self._phase(number) == "reconstruction":

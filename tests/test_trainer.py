@@ -16,6 +16,7 @@ import pytest
 
 import predict
 import trainer
+from config import configure
 
 TINY = [
     *("filters=6", "first_kernel=20", "lstm_units=8", "block_kernel=3"),
@@ -162,6 +163,23 @@ def test_killed_at_any_moment_ends_with_the_same_weights(trained, project, tmp_p
     assert not (fold / "progress").exists()
     with (fold / "log.csv").open() as file:
         assert [row["pass"] for row in csv.DictReader(file)] == [str(number) for number in range(1, 8)]
+
+
+@pytest.mark.parametrize("transductive", [False, True])
+def test_validation_and_test_signals_train_only_when_asked(tmp_path, transductive):
+    """And then in the first phase alone, which uses no labels."""
+    from data.folds import Split
+    from data.night import NightFile
+    from recsleep.fold import FoldTrainer
+
+    config = configure(
+        "ucddb", [f"transductive={transductive}", "reconstruction_passes=1", "filters=4", "lstm_units=4"]
+    )
+    nights = {subject: [NightFile(Path(f"ucddb{subject:03d}.npz"), 20, 1.0)] for subject in (2, 3, 5, 6)}
+    trainer = FoldTrainer(config, Split(0, (3, 5), (6,), (2,)), nights, tmp_path)
+    first, second = ({night.path.stem for night in trainer.order(number)} for number in (0, 1))
+    assert first == {"ucddb003", "ucddb005"} | ({"ucddb002", "ucddb006"} if transductive else set())
+    assert second == {"ucddb003", "ucddb005"}
 
 
 @pytest.fixture
