@@ -1,7 +1,7 @@
 """Does the stream's memory grow with the nights, does the model wait for it? ``python -m benchmarks.pipeline``.
 
-A process of its own reads 10, then 100 nights (links to synthetic ones) and reports its peak memory; then one training
-pass over 15 nights says what share of its time went into waiting for the next batch.
+A process of its own reads 10, 30, 100 and 500 nights (links to a synthetic one) and reports its peak memory; then a
+training pass over 30 nights says what share of its time went into waiting for the next batch.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         night = Path(temporary) / "night.npz"
         np.savez(night, **make_night(0, SyntheticConfig()))
-        for count in (10, 100):
+        for count in (10, 30, 100, 500):
             folder = Path(temporary) / str(count)
             folder.mkdir()
             for number in range(count):
