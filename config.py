@@ -6,6 +6,7 @@ Edit this file, or change single values for one run: ``trainer.py --set learning
 import ast
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -155,6 +156,34 @@ class TrainingConfig:
     """``mixed_bfloat16`` computes the convolutions in bfloat16 where the processor has it."""
 
 
+RANGES = {
+    "filters": (1, 4096),
+    "first_kernel": (1, EPOCH_SAMPLES),
+    "first_stride": (1, EPOCH_SAMPLES),
+    "block_kernel": (1, EPOCH_SAMPLES),
+    "first_pool": (1, EPOCH_SAMPLES),
+    "second_pool": (1, EPOCH_SAMPLES),
+    "lstm_units": (1, 4096),
+    "dropout": (0, 0.99),
+    "seed": (0, 2**31),
+    "synthetic_seed": (0, 2**31),
+    "hours": (0.01, 48),
+    "validation_fraction": (0.001, 0.9),
+    "batch_nights": (1, 1024),
+    "window_epochs": (1, 4096),
+    "reconstruction_passes": (0, 100_000),
+    "passes": (1, 100_000),
+    "learning_rate": (1e-12, 10),
+    "adam_beta_1": (0, 0.999999),
+    "adam_beta_2": (0, 0.999999),
+    "adam_epsilon": (1e-16, 10),
+    "clip_norm": (1e-6, 1e9),
+    "l2": (0, 1e3),
+    "reconstruction_weight": (0, 1e6),
+}
+"""What each number may be."""
+
+
 @dataclass(frozen=True)
 class Config:
     """Everything one run depends on."""
@@ -190,7 +219,7 @@ def configure(db: str, assignments: Iterable[str] = ()) -> Config:
         value.name: section.name
         for section in dataclasses.fields(config)
         for value in dataclasses.fields(getattr(config, section.name))
-        if value.name != "db"
+        if value.name not in ("db", "title", "published")
     }
     for assignment in assignments:
         name, equals, text = (part.strip() for part in assignment.partition("="))
@@ -213,9 +242,9 @@ def _parse(name: str, text: str, default: Any) -> Any:
         return text
     try:
         value = ast.literal_eval(text.title() if isinstance(default, bool) else text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         value = None
-    if isinstance(default, float) and type(value) is int:
+    if isinstance(default, float) and type(value) is int and abs(value) < 2**53:
         value = float(value)
     if isinstance(default, tuple) and isinstance(value, (int, float, list)):
         value = tuple(value) if isinstance(value, list) else (value,)
@@ -223,7 +252,7 @@ def _parse(name: str, text: str, default: Any) -> Any:
     if alike and isinstance(default, tuple):
         kinds = tuple({type(item) for item in default})
         if kinds == (float,):
-            value = tuple(float(v) if type(v) is int else v for v in value)
+            value = tuple(float(v) if type(v) is int and abs(v) < 2**53 else v for v in value)
         alike = all(isinstance(item, kinds) for item in value) if kinds else True
     if not alike:
         raise InputError(f"--set {name}={text}: a value such as {default!r} is wanted.")
@@ -232,34 +261,27 @@ def _parse(name: str, text: str, default: Any) -> Any:
 
 def _check(config: Config) -> None:
     """Refuse values that no run could use."""
-    positive = {
-        "batch_nights": config.training.batch_nights,
-        "window_epochs": config.training.window_epochs,
-        "learning_rate": config.training.learning_rate,
-        "clip_norm": config.training.clip_norm,
-        "hours": config.synthetic.hours,
-        **{name: value for name, value in dataclasses.asdict(config.model).items() if name != "dropout"},
-    }
-    for name, value in positive.items():
-        if not value > 0:
-            raise InputError(f"--set {name}={value}: it must be above 0.")
+    for section in (config.dataset, config.model, config.training, config.synthetic):
+        for name, value in dataclasses.asdict(section).items():
+            low, high = RANGES.get(name, (None, None))
+            if low is not None and not low <= value <= high:
+                raise InputError(f"--set {name}={value}: it must lie between {low} and {high}.")
     training, dataset = config.training, config.dataset
-    if min(training.reconstruction_passes, training.passes - 1) < 0:
-        raise InputError("--set passes must be at least 1, and reconstruction_passes at least 0.")
-    for name, value in (("seed", training.seed), ("synthetic_seed", config.synthetic.synthetic_seed)):
-        if value < 0:
-            raise InputError(f"--set {name}={value}: it must be 0 or above.")
-    if not 0 <= config.model.dropout < 1:
-        raise InputError(f"--set dropout={config.model.dropout}: it must lie in [0, 1).")
-    if not 0 < training.validation_fraction < 1:
-        raise InputError(f"--set validation_fraction={training.validation_fraction}: it must lie between 0 and 1.")
     if len(training.class_weights) != len(STAGES):
         raise InputError(f"--set class_weights: {len(STAGES)} numbers are wanted, for {', '.join(STAGES)}.")
+    if not all(0 < weight < 1e6 for weight in training.class_weights):
+        raise InputError("--set class_weights: each must be above 0.")
     if training.precision not in ("float32", "mixed_bfloat16"):
         raise InputError(f"--set precision={training.precision}: it is float32 or mixed_bfloat16.")
+    if not all(type(subject) is int and subject >= 0 for subject in dataset.subjects):
+        raise InputError("--set subjects: a subject is a number, 0 or above.")
     if len(set(dataset.subjects)) < len(dataset.subjects):
         raise InputError("--set subjects: a subject is named twice.")
     if not 2 <= dataset.folds <= len(dataset.subjects):
         raise InputError(
             f"--set folds={dataset.folds}: with {len(dataset.subjects)} subjects it must lie between 2 and that number."
         )
+    for pattern in dataset.night_patterns:
+        # What format() could trip over, or glob() follow out of the folder.
+        if not re.fullmatch(r"[^/\\\0{}]*\{subject(:0\dd)?\}[^/\\\0{}]*", pattern):
+            raise InputError(f"--set night_patterns: {pattern!r} is not a file name with {{subject}} in it.")

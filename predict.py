@@ -42,7 +42,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def predict(arguments: argparse.Namespace) -> None:
-    spec = dataset_spec(arguments.db) if arguments.db else _only_database(arguments.dir)
+    spec = dataset_spec(arguments.db) if arguments.db is not None else _only_database(arguments.dir)
     folders, missing_folds = _folds(spec, arguments.dir, arguments.fold)
     data = arguments.data or Path("data") / spec.db
 
@@ -55,8 +55,8 @@ def predict(arguments: argparse.Namespace) -> None:
     for folder in (arguments.save, arguments.json and arguments.json.parent):
         if folder:
             require_writable(folder)
-    if arguments.json and arguments.json.is_dir():
-        raise InputError(f"--json {arguments.json} is a folder: name a file.")
+    if arguments.json and arguments.json.exists() and not arguments.json.is_file():
+        raise InputError(f"--json {arguments.json} is a folder or a device: name a file.")
 
     results: list[dict[str, Any]] = []
     staged: dict[int, list[StagedNight]] = {}
@@ -142,7 +142,7 @@ def _evaluate(spec: DatasetSpec, fold: int, folder: Path, data: Path) -> "tuple[
     from recsleep.staging import stage_nights
 
     model = load_model(folder)
-    if model.metadata.get("db", spec.db) != spec.db:
+    if model.metadata and model.metadata["db"] != spec.db:
         raise InputError(f"{folder} was trained on {model.metadata['db']}, not {spec.db}: choose with --db.")
     # Our own models say whom they never saw; the reference's follow the published folds.
     subjects = tuple(model.metadata["split"]["test"]) if model.metadata else subjects_tested(spec, fold)

@@ -56,7 +56,7 @@ def split(spec: DatasetSpec, fold: int, available: Collection[int], seed: int, v
             f"fold {fold} of {spec.db} needs at least 2 subjects beside its test subjects, to train and to validate; "
             f"{len(others)} have night files."
         )
-    size = max(1, round(len(others) * validation_fraction))
+    size = min(max(1, round(len(others) * validation_fraction)), len(others) - 1)
     # The legacy generator: it is what gives the reference's subjects.
     drawn = np.random.RandomState(seed + fold).choice(others, size=size, replace=False)
     validation = tuple(sorted(int(subject) for subject in drawn))

@@ -17,7 +17,12 @@ def written_aside(path: Path) -> Iterator[Path]:
     """A path in the same folder, and of the same suffix, to write ``path``'s new content to.
 
     When the block ends well, the content is flushed to disk and takes ``path``'s place in one step; else it is removed.
+
+    Raises:
+        InputError: ``path`` is a folder or a device.
     """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is not a file that could be replaced: name another.")
     path.parent.mkdir(parents=True, exist_ok=True)
     suffix = "".join(path.suffixes[-2:])
     handle, name = tempfile.mkstemp(prefix=f".{path.name.removesuffix(suffix)}-", suffix=suffix, dir=path.parent)
@@ -80,7 +85,7 @@ def require_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise InputError(
-            f"the output folder {folder} cannot be written ({error.strerror}): choose another with --out."
+            f"the folder {folder} cannot be written ({error.strerror}): name another for the results."
         ) from None
 
 

@@ -48,7 +48,7 @@ def save_model(folder: Path, network: RecSleepNet, metadata: dict[str, Any]) -> 
     for name in ("name", "trainable", "dtype"):
         arguments.pop(name)
     write_json(folder / CONFIG, {"model": "RecSleepNet", "arguments": arguments})
-    hashes = {WEIGHTS: _sha256(folder / WEIGHTS)}
+    hashes = {name: _sha256(folder / name) for name in (CONFIG, WEIGHTS)}
     write_json(folder / METADATA, {**metadata, "parameters": network.count_params(), "sha256": hashes})
 
 
@@ -78,21 +78,38 @@ def load_model(folder: Path, dtype: str = "float32") -> SavedModel:
     )
 
 
-def _load_own(folder: Path, dtype: str) -> SavedModel:
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """The metadata of a model of ours, after a check that its files are the ones it describes.
+
+    Raises:
+        InputError: a file is missing, damaged or was exchanged.
+    """
     metadata = read_json(folder / METADATA)
-    config = read_json(folder / CONFIG)
-    weights = folder / WEIGHTS
-    if not isinstance(metadata, dict) or not isinstance(config, dict) or config.get("model") != "RecSleepNet":
+    try:
+        hashes = {name: metadata["sha256"][name] for name in (CONFIG, WEIGHTS)}
+        well_formed = isinstance(metadata["db"], str) and all(type(s) is int for s in metadata["split"]["test"])
+    except (KeyError, TypeError, IndexError):
+        well_formed = False
+    if not well_formed:
+        raise InputError(f"{folder / METADATA} does not describe a trained fold: train it again in another folder.")
+    for name, expected in hashes.items():
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name} does not exist: the model is incomplete; train this fold again.")
+        if _sha256(folder / name) != expected:
+            raise InputError(f"{folder / name} is not the file that {METADATA} describes: it is damaged or exchanged.")
+    return metadata
+
+
+def _load_own(folder: Path, dtype: str) -> SavedModel:
+    metadata, config = read_metadata(folder), read_json(folder / CONFIG)
+    if not isinstance(config, dict) or config.get("model") != "RecSleepNet":
         raise InputError(f"{folder / CONFIG} does not describe a RecSleepNet.")
-    if not weights.is_file():
-        raise InputError(f"{weights} does not exist: the model is incomplete; train this fold again.")
-    if metadata.get("sha256", {}).get(WEIGHTS) != _sha256(weights):
-        raise InputError(f"{weights} is not the file that {METADATA} describes: it is damaged or was exchanged.")
     try:
         network = RecSleepNet(**config["arguments"], dtype=dtype)
-        network.load_weights(weights)
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        network.load_weights(folder / WEIGHTS)
+    # Keras meets wrong arguments and weights with almost any exception.
+    except Exception as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
         raise InputError(f"{folder} does not hold the weights its {CONFIG} describes ({reason}).") from None
     return SavedModel(network, metadata)
 

@@ -20,7 +20,7 @@ from data.night import NightFile
 from data.pipeline import count_windows, reading, windows
 from data.store import new_folder, read_json, write_json, written_aside
 from evaluation.metrics import Scores
-from recsleep.checkpoints import METADATA, PROGRESS, save_model, versions
+from recsleep.checkpoints import METADATA, PROGRESS, read_metadata, save_model, versions
 from recsleep.model import RecSleepNet
 from recsleep.staging import StagedNight, stage_nights
 from recsleep.training import JointTraining, ReconstructionTraining, adam
@@ -78,7 +78,7 @@ class FoldTrainer:
             total=sum(steps), initial=sum(steps[:done]), unit="step", desc=f"fold {self.split.fold}", mininterval=0.5
         ) as bar:
             for number in range(done, self.total_passes):
-                self._pass(number, orders[number], bar)
+                self.one_pass(number, bar)
         return self._finish()
 
     def _phase(self, number: int) -> str:
@@ -108,7 +108,8 @@ class FoldTrainer:
         optimizer.build(model.trainable_variables)
         return model
 
-    def _pass(self, number: int, order: list[NightFile], bar: tqdm) -> None:
+    def one_pass(self, number: int, bar: tqdm) -> None:
+        """Pass ``number``: train, validate in the joint phase, keep."""
         training, phase = self.config.training, self._phase(number)
         if self.model is None or number == training.reconstruction_passes:
             self.model = self._compiled(phase)
@@ -116,7 +117,10 @@ class FoldTrainer:
         self.network.reseed_dropout(seeds)
         started, figures, epochs = time.monotonic(), [], []
         stream = windows(
-            [night.path for night in order], self.config.dataset.channel, training.batch_nights, training.window_epochs
+            [night.path for night in self.order(number)],
+            self.config.dataset.channel,
+            training.batch_nights,
+            training.window_epochs,
         )
         with reading():
             for inputs, stages, weights in stream:
@@ -190,20 +194,36 @@ class FoldTrainer:
     def _continue(self) -> None:
         """Take up the newest finished pass, if there is one."""
         progress = self.folder / PROGRESS
-        finished = [int(path.name) for path in progress.iterdir() if path.name.isdigit()] if progress.is_dir() else []
+        finished = [int(path.name) for path in progress.glob("*") if path.name.isdecimal() and path.is_dir()]
         if not finished:
             return
         kept = progress / str(max(finished))
+        try:
+            self._restore(kept)
+        except InputError:
+            raise
+        # Keras, h5py and NumPy meet damaged files with almost any exception.
+        except Exception as error:
+            reason = str(error).partition("\n")[0].rstrip(".")
+            raise InputError(
+                f"{kept} is damaged ({reason}): remove {progress} to train this fold from its start."
+            ) from None
+        print(f"fold {self.split.fold} continues after pass {len(self.history)} of {self.total_passes}.")
+
+    def _restore(self, kept: Path) -> None:
         state = read_json(kept / "state.json")
         require_same_run(self.folder, state["run"], self.run)
         self.history, self.best = state["history"], state["best"]
+        if [row["pass"] for row in self.history] != list(range(1, int(kept.name) + 1)):
+            raise ValueError("its history is not that of its passes")
         self.network.load_weights(kept / "network.weights.h5")
         with np.load(kept / "best.npz", allow_pickle=False) as best:
             self.best_weights = [best[name] for name in best.files]
+        if [weight.shape for weight in self.best_weights] != [w.shape for w in self.network.get_weights()]:
+            raise ValueError("best.npz does not hold the network's weights")
         if len(self.history) < self.total_passes:
             self.model = self._compiled(self._phase(len(self.history) - 1))
             self.model.load_weights(kept / "training.weights.h5")
-        print(f"fold {self.split.fold} continues after pass {len(self.history)} of {self.total_passes}.")
 
     def _finish(self) -> Scores:
         self.network.set_weights(self.best_weights)
@@ -233,13 +253,19 @@ def finished_scores(folder: Path, config: Config) -> Scores | None:
     """The test scores of the finished fold in ``folder``, or None where there is none.
 
     Raises:
-        InputError: it was trained with another configuration.
+        InputError: it was trained with another configuration, or is damaged.
     """
     if not (folder / METADATA).is_file():
         return None
-    metadata = read_json(folder / METADATA)
-    require_same_run(folder, {"config": metadata["config"]}, {"config": json_values(asdict(config))})
-    return Scores(np.array(metadata["test"]["confusion_matrix"]))
+    metadata = read_metadata(folder)
+    try:
+        before, confusion = metadata["config"], np.array(metadata["test"]["confusion_matrix"], int)
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f"{folder / METADATA} holds no test scores: train this fold again in another folder."
+        ) from None
+    require_same_run(folder, {"config": before}, {"config": json_values(asdict(config))})
+    return Scores(confusion)
 
 
 def require_same_run(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from config import STAGES
+from config import STAGES, InputError
 from data.night import UNSCORED, Night, read_night
 from data.store import written_aside
 from evaluation.metrics import Scores
@@ -70,4 +70,7 @@ def stage_nights(network: RecSleepNet, nights: Iterable[Path], channel: str) -> 
     """
     for path in nights:
         night: Night = read_night(path, (channel,))
-        yield StagedNight(night.name, night.stages, stage_epochs(network, night.signals[:, 0]))
+        probabilities = stage_epochs(network, night.signals[:, 0])
+        if not np.isfinite(probabilities).all():
+            raise InputError(f"{path}: the network's output is not finite on this night: look at the signal's units.")
+        yield StagedNight(night.name, night.stages, probabilities)

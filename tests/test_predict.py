@@ -1,5 +1,6 @@
 """The evaluation command given wrong folders, models and nights."""
 
+import hashlib
 import json
 import shutil
 
@@ -84,13 +85,29 @@ def test_a_bad_night_is_told_and_nothing_is_written(models, make_night, capsys):
     assert list((models / "saved").iterdir()) == []
 
 
+def test_output_that_is_no_number_is_told(models, capsys):
+    model = load_model(models / "ucddb" / "1")
+    model.network.head.bias.assign(np.full(5, np.nan))
+    save_model(models / "ucddb" / "1", model.network, model.metadata)
+    assert evaluate(models, "--fold", "1") == 2
+    assert "not finite" in capsys.readouterr().err
+
+
 def spoil_weights(fold):
     path = fold / "model.weights.h5"
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def spoil_config(fold):
-    (fold / "config.json").write_text('{"model": "RecSleepNet", "arguments": {"filters": 9}}')
+def exchange(text):
+    """Another config.json, with the metadata made to agree."""
+
+    def spoil(fold):
+        (fold / "config.json").write_text(text)
+        metadata = json.loads((fold / "metadata.json").read_text())
+        metadata["sha256"]["config.json"] = hashlib.sha256(text.encode()).hexdigest()
+        (fold / "metadata.json").write_text(json.dumps(metadata))
+
+    return spoil
 
 
 def remove_weights(fold):
@@ -105,11 +122,15 @@ def unfinish(fold):
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (spoil_weights, "damaged or was exchanged"),
-        (spoil_config, "does not hold the weights"),
+        (spoil_weights, "damaged or exchanged"),
+        (lambda fold: (fold / "config.json").write_text("{}"), "damaged or exchanged"),
+        (exchange('{"model": "RecSleepNet", "arguments": {"filters": 9}}'), "does not hold the weights"),
+        (exchange('{"model": "RecSleepNet", "arguments": {"first_pool": "a"}}'), "does not hold the weights"),
+        (exchange('{"model": "os.system"}'), "does not describe"),
         (remove_weights, "incomplete"),
         (lambda fold: (fold / "metadata.json").write_text("{"), "not valid JSON"),
-        (lambda fold: (fold / "config.json").write_text('{"model": "os.system"}'), "does not describe"),
+        (lambda fold: (fold / "metadata.json").write_text("5"), "does not describe a trained fold"),
+        (lambda fold: (fold / "metadata.json").write_text('{"sha256": []}'), "does not describe a trained fold"),
         (unfinish, "no trained model"),
     ],
 )

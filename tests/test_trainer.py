@@ -13,10 +13,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 import predict
 import trainer
-from config import configure
+from config import InputError, configure
 
 TINY = [
     *("filters=6", "first_kernel=20", "lstm_units=8", "block_kernel=3"),
@@ -180,6 +181,50 @@ def test_validation_and_test_signals_train_only_when_asked(tmp_path, transductiv
     first, second = ({night.path.stem for night in trainer.order(number)} for number in (0, 1))
     assert first == {"ucddb003", "ucddb005"} | ({"ucddb002", "ucddb006"} if transductive else set())
     assert second == {"ucddb003", "ucddb005"}
+
+
+def truncate(name):
+    def spoil(kept):
+        path = kept / name
+        path.write_bytes(path.read_bytes()[:500])
+
+    return spoil
+
+
+def forget(key):
+    def spoil(kept):
+        state = json.loads((kept / "state.json").read_text())
+        del state[key]
+        (kept / "state.json").write_text(json.dumps(state))
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        *(truncate(name) for name in ("state.json", "network.weights.h5", "training.weights.h5", "best.npz")),
+        *(forget(key) for key in ("run", "history", "best")),
+    ],
+)
+def test_damaged_progress_is_told(tmp_path, ucddb, spoil):
+    from data.folds import Split
+    from data.night import check_nights
+    from recsleep.fold import FoldTrainer
+
+    config = configure("ucddb", ["reconstruction_passes=1", "passes=2", "filters=4", "lstm_units=4", "window_epochs=5"])
+    nights = check_nights({subject: [ucddb / f"ucddb{subject:03d}.npz"] for subject in (2, 3, 5)}, "C3A2")
+    fold = (config, Split(0, (3,), (5,), (2,)), nights, tmp_path / "0")
+    stopped = FoldTrainer(*fold)
+    with tqdm(disable=True) as bar:
+        stopped.one_pass(0, bar)
+        stopped.one_pass(1, bar)
+    assert len(FoldTrainer(*fold).history) == 2
+    spoil(tmp_path / "0" / "progress" / "2")
+    with pytest.raises(InputError) as error:
+        FoldTrainer(*fold)
+    assert "progress" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.fixture

@@ -53,6 +53,10 @@ def test_missing_subjects_leave_the_test_subjects_alone():
         split(spec, 14, (18, 2), 42, 0.10)
 
 
+def test_validation_leaves_someone_to_train():
+    assert len(split(DATASETS["ucddb"], 14, (2, 3, 18), 42, 0.9).train) == 1
+
+
 def test_fold_outside_the_range():
     with pytest.raises(InputError, match="folds 0 to 9; fold 10"):
         subjects_tested(DATASETS["isruc"], 10)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from config import InputError
@@ -35,6 +37,12 @@ def test_damaged_json_is_told(tmp_path):
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):
         read_json(tmp_path / "a.json")
+
+
+def test_a_device_is_never_replaced():
+    with pytest.raises(InputError, match="not a file that could be replaced"):
+        write_json(Path("/dev/null"), 1)
+    assert Path("/dev/null").is_char_device()
 
 
 def test_a_folder_under_a_file_cannot_be_written(tmp_path):
