@@ -11,6 +11,9 @@ from typing import Any
 
 from config import InputError
 
+UNFINISHED = ".unfinished-"
+"""How names begin under which content is written aside; a killed run may leave some."""
+
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
@@ -25,7 +28,9 @@ def written_aside(path: Path) -> Iterator[Path]:
         raise InputError(f"{path} is not a file that could be replaced: name another.")
     path.parent.mkdir(parents=True, exist_ok=True)
     suffix = "".join(path.suffixes[-2:])
-    handle, name = tempfile.mkstemp(prefix=f".{path.name.removesuffix(suffix)}-", suffix=suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(
+        prefix=f"{UNFINISHED}{path.name.removesuffix(suffix)}-", suffix=suffix, dir=path.parent
+    )
     os.close(handle)
     aside = Path(name)
     try:
@@ -61,7 +66,7 @@ def read_json(path: Path) -> Any:
 def new_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """Make folder ``path``, which must not exist, with what ``fill`` writes into it; it appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    aside = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}{path.name}-", dir=path.parent))
     try:
         fill(aside)
         for file in aside.iterdir():
@@ -71,6 +76,15 @@ def new_folder(path: Path, fill: Callable[[Path], None]) -> None:
         aside.rename(path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a killed run left half-written below ``folder``."""
+    for path in list(folder.rglob(f"{UNFINISHED}*")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def require_writable(folder: Path) -> None:

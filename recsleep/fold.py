@@ -18,7 +18,7 @@ from config import Config, InputError
 from data.folds import Split
 from data.night import NightFile
 from data.pipeline import count_windows, reading, windows
-from data.store import new_folder, read_json, write_json, written_aside
+from data.store import new_folder, read_json, remove_unfinished, write_json, written_aside
 from evaluation.metrics import Scores
 from recsleep.checkpoints import METADATA, PROGRESS, read_metadata, save_model, versions
 from recsleep.model import RecSleepNet
@@ -71,8 +71,7 @@ class FoldTrainer:
 
     def train(self) -> Scores:
         """Run the passes that are left, test the best network, save it, and return its scores on the test subjects."""
-        orders = [self.order(number) for number in range(self.total_passes)]
-        steps = [self._steps(order) for order in orders]
+        steps = [self._steps(self.order(number)) for number in range(self.total_passes)]
         done = len(self.history)
         with tqdm(
             total=sum(steps), initial=sum(steps[:done]), unit="step", desc=f"fold {self.split.fold}", mininterval=0.5
@@ -193,6 +192,7 @@ class FoldTrainer:
 
     def _continue(self) -> None:
         """Take up the newest finished pass, if there is one."""
+        remove_unfinished(self.folder)
         progress = self.folder / PROGRESS
         finished = [int(path.name) for path in progress.glob("*") if path.name.isdecimal() and path.is_dir()]
         if not finished:

@@ -130,6 +130,9 @@ def test_killed_at_any_moment_ends_with_the_same_weights(trained, project, tmp_p
     arguments = ("--from_fold", 1, "--to_fold", 1, "--data", folder / "nights", "--out", tmp_path)
     rng = np.random.default_rng()
     kills = 0
+    # What a kill in the middle of a write leaves.
+    (fold / "predictions").mkdir(parents=True)
+    (fold / ".unfinished-log-x.csv").touch()
     # Killed while starting, then after passes 1, 2 (the end of the first phase) and 5, each a little later.
     for wanted in (None, 1, 2, 5):
         process = subprocess.Popen(
@@ -162,6 +165,7 @@ def test_killed_at_any_moment_ends_with_the_same_weights(trained, project, tmp_p
     for name in ours:
         np.testing.assert_array_equal(ours[name], undisturbed[name], err_msg=name)
     assert not (fold / "progress").exists()
+    assert not list(fold.rglob(".*"))
     with (fold / "log.csv").open() as file:
         assert [row["pass"] for row in csv.DictReader(file)] == [str(number) for number in range(1, 8)]
 
