@@ -137,6 +137,8 @@ class FoldTrainer:
             self._validate(row)
         row["seconds"] = round(time.monotonic() - started, 1)
         self.history.append(row)
+        # Before the pass is kept: a kill in between has it logged again, never forgotten.
+        self._log()
         self._keep()
         validated = (
             f"  validation accuracy {row['val_accuracy']:.3f} macro-F1 {row['val_macro_f1']:.3f}"
@@ -178,7 +180,6 @@ class FoldTrainer:
         for kept in (self.folder / PROGRESS).iterdir():
             if kept.name != f"{number}":
                 shutil.rmtree(kept, ignore_errors=True)
-        self._log()
 
     def _log(self) -> None:
         with written_aside(self.folder / "log.csv") as aside:
