@@ -24,8 +24,8 @@ def test_logits_and_state_are_the_reference_graphs(reference, golden):
     source = expected if "x" in expected else np.load(reference / "nights" / "ucddb" / "ucddb018.npz")
     state = network.initial_state(1)
     logits, (hidden, cell) = network({"signals": source["x"][None], "state": state})
-    # JAX's and PyTorch's sigmoids round otherwise than TensorFlow's, the reference's: over 822 steps that moves one cell
-    # of -237 by 1.4e-4, nine float32 steps of that number.
+    # JAX's and PyTorch's sigmoids round otherwise than TensorFlow's, which the reference used: that moves one cell
+    # of -237 by 1.4e-4 over 822 steps, nine float32 steps of that number.
     rtol = 0 if keras.backend.backend() == "tensorflow" else 1e-6
     for ours, name in ((logits, "logits"), (hidden, "final_h"), (cell, "final_c")):
         np.testing.assert_allclose(keras.ops.convert_to_numpy(ours)[0], expected[name], rtol=rtol, atol=1e-4)
