@@ -46,6 +46,8 @@ def train(arguments: argparse.Namespace) -> None:
 
     spec, training = config.dataset, config.training
     data = arguments.data or Path("data") / spec.db
+    results = arguments.out / (f"{spec.db}_{arguments.suffix}" if arguments.suffix else spec.db)
+    require_writable(results)
     if spec.db == "synthetic":
         from data.prepare.synthetic import ensure_nights
 
@@ -62,8 +64,6 @@ def train(arguments: argparse.Namespace) -> None:
         )
     splits = [split(spec, fold, nights, training.seed, training.validation_fraction) for fold in folds]
     checked = check_nights(nights, spec.channel)
-    results = arguments.out / (f"{spec.db}_{arguments.suffix}" if arguments.suffix else spec.db)
-    require_writable(results)
 
     import tensorflow as tf
 

@@ -88,14 +88,14 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def require_writable(folder: Path) -> None:
-    """Make ``folder`` and try it, before hours of work end in a refusal.
+    """Try whether ``folder`` can be written, or made, before hours of work end in a refusal; nothing stays behind.
 
     Raises:
-        InputError: it cannot be made or written.
+        InputError: it cannot.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder):
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with tempfile.NamedTemporaryFile(dir=nearest):
             pass
     except OSError as error:
         raise InputError(

@@ -49,3 +49,5 @@ def test_a_folder_under_a_file_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
         require_writable(tmp_path / "file" / "results")
+    require_writable(tmp_path / "some" / "results")
+    assert not (tmp_path / "some").exists()
