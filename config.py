@@ -281,6 +281,8 @@ def _check(config: Config) -> None:
         raise InputError(
             f"--set folds={dataset.folds}: with {len(dataset.subjects)} subjects it must lie between 2 and that number."
         )
+    if not dataset.night_patterns:
+        raise InputError("--set night_patterns: at least one file name is wanted.")
     for pattern in dataset.night_patterns:
         # What format() could trip over, or glob() follow out of the folder.
         if not re.fullmatch(r"[^/\\\0{}]*\{subject(:0\dd)?\}[^/\\\0{}]*", pattern):

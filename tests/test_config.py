@@ -52,6 +52,7 @@ def test_every_section_can_be_set():
         ("class_weights=(0,0,0,0,0)", "above 0"),
         ("subjects=(0,-1,2)", "0 or above"),
         ("subjects=(0,True,2)", "0 or above"),
+        ("night_patterns=()", "at least one"),
         ("night_patterns=('{foo}.npz',)", "file name with {subject}"),
         ("night_patterns=('../{subject}.npz',)", "file name with {subject}"),
         ("night_patterns=('{subject:zz}.npz',)", "file name with {subject}"),
