@@ -67,7 +67,7 @@ def find_nights(spec: DatasetSpec, folder: Path) -> dict[int, list[Path]]:
     """The night files in ``folder`` by subject; subjects without any are left out.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: there is no such folder, or a file could be two subjects'.
     """
     if not folder.is_dir():
         raise InputError(f"the folder of night files {folder} does not exist: name it with --data.")
@@ -77,6 +77,14 @@ def find_nights(spec: DatasetSpec, folder: Path) -> dict[int, list[Path]]:
         )
         for subject in spec.subjects
     }
+    owners: dict[Path, int] = {}
+    for subject, paths in nights.items():
+        for path in paths:
+            if owners.setdefault(path, subject) != subject:
+                raise InputError(
+                    f"{path} fits the names of subjects {owners[path]} and {subject}: "
+                    "make night_patterns tell them apart."
+                )
     return {subject: paths for subject, paths in nights.items() if paths}
 
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras import ops
 from tqdm import tqdm
 
-from config import Config, InputError
+from config import STAGES, Config, InputError
 from data.folds import Split
 from data.night import NightFile
 from data.pipeline import count_windows, reading, windows
@@ -217,6 +217,9 @@ class FoldTrainer:
         self.history, self.best = state["history"], state["best"]
         if [row["pass"] for row in self.history] != list(range(1, int(kept.name) + 1)):
             raise ValueError("its history is not that of its passes")
+        validated = any(row["phase"] == "joint" for row in self.history)
+        if validated != (self.best is not None) or (validated and self.best.keys() != {"pass", "accuracy", "macro_f1"}):
+            raise ValueError("its best pass is not known")
         self.network.load_weights(kept / "network.weights.h5")
         with np.load(kept / "best.npz", allow_pickle=False) as best:
             self.best_weights = [best[name] for name in best.files]
@@ -265,7 +268,11 @@ def finished_scores(folder: Path, config: Config) -> Scores | None:
         raise InputError(
             f"{folder / METADATA} holds no test scores: train this fold again in another folder."
         ) from None
+    if confusion.shape != (len(STAGES), len(STAGES)) or confusion.min() < 0 or confusion.sum() == 0:
+        raise InputError(f"{folder / METADATA} holds no test scores: train this fold again in another folder.")
     require_same_run(folder, {"config": before}, {"config": json_values(asdict(config))})
+    # Left where the run was killed just after its model was complete.
+    shutil.rmtree(folder / PROGRESS, ignore_errors=True)
     return Scores(confusion)
 
 

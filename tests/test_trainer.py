@@ -204,11 +204,22 @@ def forget(key):
     return spoil
 
 
+def exchange(key, value):
+    def spoil(kept):
+        state = json.loads((kept / "state.json").read_text())
+        (kept / "state.json").write_text(json.dumps(state | {key: value}))
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
         *(truncate(name) for name in ("state.json", "network.weights.h5", "training.weights.h5", "best.npz")),
         *(forget(key) for key in ("run", "history", "best")),
+        exchange("best", {}),
+        exchange("best", None),
+        exchange("run", None),
     ],
 )
 def test_damaged_progress_is_told(tmp_path, ucddb, spoil):

@@ -62,6 +62,13 @@ def test_fold_outside_the_range():
         subjects_tested(DATASETS["isruc"], 10)
 
 
+def test_a_file_of_two_subjects_is_refused(tmp_path):
+    (tmp_path / "night10.npz").touch()
+    spec = replace(DATASETS["isruc"], subjects=(1, 10), night_patterns=("night{subject}*.npz",))
+    with pytest.raises(InputError, match="subjects 1 and 10"):
+        find_nights(spec, tmp_path)
+
+
 def test_nights_are_found_by_subject(tmp_path):
     for name in ("SC4001E0.npz", "SC4002E0.npz", "SC4011E0.npz", "ST7011J0.npz", "SC4201E0.npz", "notes.txt"):
         (tmp_path / name).touch()
