@@ -28,6 +28,16 @@ def reference() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def same_draws(request, monkeypatch):
+    """A model's test draws the same weights and inputs whatever ran before it in this process."""
+    if request.node.get_closest_marker("model"):
+        import keras
+
+        keras.utils.set_random_seed(0)
+        monkeypatch.setattr(request.module, "RNG", np.random.default_rng(0), raising=False)
+
+
 @pytest.fixture
 def make_night():
     """Write a small night file whose stages can be told apart: stage k is a sine of 1 + 3k Hz in noise."""

@@ -94,14 +94,15 @@ def test_joint_loss_and_gradients_match_numpy():
         variable.assign(old)
     for variable, old, gradient in zip(network.trainable_variables, before, gradients, strict=True):
         direction = RNG.normal(size=old.shape)
-        direction *= 1e-5 / np.linalg.norm(direction)
+        # So short a step seldom changes which value is a maximum, where the loss has a corner.
+        direction *= 1e-7 / np.linalg.norm(direction)
         ends = []
         for sign in (1, -1):
             variable.assign(old + sign * direction)
             ends.append(plain_joint_loss(network, inputs, stages, weights))
         variable.assign(old)
         slope = (ends[0] - ends[1]) / 2
-        assert slope == pytest.approx((gradient * direction).sum(), rel=1e-4, abs=1e-11), variable.path
+        assert slope == pytest.approx((gradient * direction).sum(), rel=1e-4, abs=1e-13), variable.path
 
 
 def test_reconstruction_phase_trains_the_encoder_alone():
