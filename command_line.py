@@ -15,12 +15,28 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
 
-def run(command: Callable[[], None], prog: str) -> int:
-    """Run ``command`` and return an exit code: 0, or 2 after a user's mistake, 130 after Ctrl-C."""
+def add_workers(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add the options that spread the work on ``what``."""
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help=f"{what} worked on side by side (default 1)")
+    parser.add_argument(
+        "--cluster", metavar="ADDRESS", help=f"Dask scheduler to send {what} to, such as tcp://scheduler:8786"
+    )
+
+
+def check_workers(arguments: argparse.Namespace) -> None:
+    """Refuse what :func:`add_workers`'s options cannot mean."""
+    if not 1 <= arguments.jobs <= 1024:
+        raise InputError(f"--jobs {arguments.jobs}: a number of processes is wanted, 1 or above.")
+    if arguments.jobs > 1 and arguments.cluster:
+        raise InputError("--jobs counts processes of this machine, --cluster uses others: give one of them.")
+
+
+def run(command: Callable[[], int | None], prog: str) -> int:
+    """Run ``command`` and return an exit code: its own or 0, 2 after a user's mistake, 130 after Ctrl-C."""
     # TensorFlow's start-up notes are nothing a user can act on.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        command()
+        return command() or 0
     except InputError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return 2
@@ -33,4 +49,3 @@ def run(command: Callable[[], None], prog: str) -> int:
     except KeyboardInterrupt:
         print(f"{prog}: stopped; give the same command again to go on.", file=sys.stderr)
         return 130
-    return 0

@@ -14,6 +14,9 @@ from typing import Any
 STAGES = ("W", "N1", "N2", "N3", "REM")
 """The five AASM classes; a night's labels are positions in this tuple."""
 
+EVENTS = ("Obstructive Apnea", "Central Apnea", "Mixed Apnea", "Hypopnea", "SpO2 Desaturation")
+"""Breathing events of multi-channel nights, 0 or 1 for each epoch."""
+
 EPOCH_SECONDS = 30
 SAMPLING_RATE = 100
 """Hz, of every night file."""
@@ -98,6 +101,16 @@ DATASETS = {
 
 ALIASES = {"isurc": "isruc"}
 """Spellings in circulation: the published README writes ``isurc``."""
+
+
+@dataclass(frozen=True)
+class PreparationConfig:
+    """How recordings become night files; see ``data.prepare``."""
+
+    wake_minutes: float = 30
+    """Wake kept before the first and after the last epoch of sleep."""
+    event_overlap_seconds: float = 1.0
+    """How much of an epoch a breathing event must cover for the epoch to be labelled with it."""
 
 
 @dataclass(frozen=True)

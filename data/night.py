@@ -8,6 +8,8 @@ import numpy as np
 from tqdm import tqdm
 
 from config import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, STAGES, InputError
+from data.night_files import read_arrays
+from data.store import location
 
 UNSCORED = -1
 """Label of an epoch that was not scored; only multi-channel nights may hold it."""
@@ -37,17 +39,25 @@ class Night:
 
 
 def read_night(path: str | Path, channels: Sequence[str]) -> Night:
-    """Read ``channels`` of a night file.
+    """Read ``channels`` of a night file, local or remote.
 
     The file is an ``.npz`` with ``x`` of shape (n, 3000), (n, 3000, 1), (n, 1, 3000), or (n, channels, 3000) together
-    with ``ch_names``, and ``y`` of shape (n,). A file with one unnamed channel serves whatever channel is wanted. Keys
-    other than ``x``, ``y``, ``fs`` and ``ch_names`` are never opened.
+    with ``ch_names``, and ``y`` of shape (n,); or a folder with ``x.parquet`` and ``y.parquet``. An ``.npz`` with one
+    unnamed channel serves whatever channel is wanted.
 
     Raises:
-        InputError: the file is missing, damaged, or not such a night.
+        InputError: the night is missing, damaged, or not such a night.
     """
-    path = Path(path)
-    arrays = _load(path)
+    path = location(path)
+    return night_from_arrays(path, read_arrays(path, ("x", "y", "fs", "ch_names"), channels), channels)
+
+
+def night_from_arrays(path: Path, arrays: dict[str, np.ndarray], channels: Sequence[str]) -> Night:
+    """The checked night that ``arrays`` hold; ``path`` names it in messages.
+
+    Raises:
+        InputError: they hold no such night.
+    """
     for key in ("x", "y"):
         if key not in arrays:
             raise InputError(f"{path} has no {key!r}: a night file holds the signals x and the stages y.")
@@ -61,28 +71,6 @@ def read_night(path: str | Path, channels: Sequence[str]) -> Night:
     return Night(
         path.stem, signals, found, _stages(path, arrays["y"], len(signals), unscored_allowed=names is not None)
     )
-
-
-def _load(path: Path) -> dict[str, np.ndarray]:
-    try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise InputError(f"{path} is a single array: a night is an .npz file with x and y.")
-        with file:
-            return {key: file[key] for key in ("x", "y", "fs", "ch_names") if key in file.files}
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist (any more).") from None
-    # NumPy's and zipfile's parsers meet a damaged header with almost any exception.
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise InputError(f"{path} cannot be read ({error.strerror}).") from None
-        if isinstance(error, ValueError) and "allow_pickle" in str(error):
-            raise InputError(
-                f"{path} holds pickled objects, which are never loaded: prepare this night again."
-            ) from None
-        raise InputError(f"{path} is truncated or damaged: prepare this night again.") from None
 
 
 def _signals(

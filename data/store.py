@@ -1,4 +1,7 @@
-"""Writing files so that they appear whole or not at all."""
+"""Files, local or remote, that appear whole or not at all.
+
+A path is a ``pathlib.Path``, or a ``upath.UPath`` (the same methods, on fsspec) for ``s3://``, ``gs://`` and ``http://``.
+"""
 
 import json
 import os
@@ -14,16 +17,124 @@ from config import InputError
 UNFINISHED = ".unfinished-"
 """How names begin under which content is written aside; a killed run may leave some."""
 
+REMOTE = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
+"""Remote schemes, and the package that brings each."""
+
+
+def location(name: str | Path) -> Path:
+    """The path that ``name`` stands for: local, or remote such as ``s3://bucket/isruc``.
+
+    Raises:
+        InputError: the scheme is unknown, or the package it needs is not installed.
+    """
+    scheme, separator, rest = str(name).partition("://")
+    if not separator:
+        return Path(name)
+    if scheme not in REMOTE:
+        raise InputError(f"{name}: {scheme}:// is not among the remote stores {', '.join(REMOTE)}.")
+    if not rest.strip("/"):
+        raise InputError(f"{name} names no {'server' if scheme.startswith('http') else 'bucket'}.")
+    from upath import UPath
+
+    try:
+        # Listings are never cached: other machines write to the same store.
+        return UPath(f"{scheme}://{rest.rstrip('/')}", use_listings_cache=False)
+    except ImportError:
+        raise InputError(
+            f"{name}: {scheme}:// needs the package {REMOTE[scheme]}; pip install {REMOTE[scheme]}."
+        ) from None
+
+
+def is_remote(path: Path) -> bool:
+    """Whether ``path`` lies in a remote store."""
+    return "://" in str(path)
+
+
+@contextmanager
+def reaching(path: Path) -> Iterator[None]:
+    """Tell a remote store's refusal (no network, no key, no bucket) in one sentence; local errors pass.
+
+    Raises:
+        InputError: the remote store did not answer, or refused.
+    """
+    try:
+        yield
+    except (InputError, FileNotFoundError):
+        raise
+    # Each store's library has its own family of exceptions.
+    except Exception as error:
+        if not is_remote(path):
+            raise
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path} cannot be reached ({told[:200]}): check the address and your credentials.") from None
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files in ``folder`` and below it, sorted; hidden ones left out.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    if is_remote(folder):
+        root = folder.path.rstrip("/") + "/"
+        try:
+            with reaching(folder):
+                names = [name.removeprefix(root) for name in folder.fs.find(folder.path) if name.startswith(root)]
+        except FileNotFoundError:
+            names = []
+        if not names:
+            raise InputError(f"{folder} does not exist or is empty.")
+    else:
+        if not folder.is_dir():
+            raise InputError(f"the folder {folder} does not exist.")
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return [folder / name for name in sorted(names) if not any(part.startswith(".") for part in name.split("/"))]
+
+
+@contextmanager
+def on_disk(path: Path, name: str | None = None) -> Iterator[Path]:
+    """A local path with the content of ``path``: itself, or under ``name`` in a temporary folder.
+
+    A remote file is fetched; a local one that must bear another name is linked to.
+
+    Raises:
+        InputError: ``path`` does not exist or cannot be fetched.
+    """
+    if not is_remote(path) and name in (None, path.name):
+        if not path.is_file():
+            raise InputError(f"{path} does not exist (any more).")
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="night-") as folder:
+        copy = Path(folder) / (name or path.name)
+        try:
+            if is_remote(path):
+                with reaching(path), path.open("rb") as source, copy.open("wb") as target:
+                    shutil.copyfileobj(source, target, 1 << 24)
+            else:
+                copy.symlink_to(path.resolve(strict=True))
+        except FileNotFoundError:
+            raise InputError(f"{path} does not exist (any more).") from None
+        yield copy
+
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """A path in the same folder, and of the same suffix, to write ``path``'s new content to.
+    """A local path of the same suffix to write ``path``'s new content to.
 
-    When the block ends well, the content is flushed to disk and takes ``path``'s place in one step; else it is removed.
+    When the block ends well, the content is flushed to disk and takes ``path``'s place in one step (or is sent to the
+    remote store, where an object appears whole); else it is removed.
 
     Raises:
-        InputError: ``path`` is a folder or a device.
+        InputError: ``path`` is a folder or a device, or the remote store refuses it.
     """
+    if is_remote(path):
+        with tempfile.TemporaryDirectory(prefix="night-") as folder:
+            aside = Path(folder) / path.name
+            yield aside
+            with reaching(path):
+                path.fs.put_file(str(aside), path.path)
+        return
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is not a file that could be replaced: name another.")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +175,17 @@ def read_json(path: Path) -> Any:
 
 
 def new_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Make folder ``path``, which must not exist, with what ``fill`` writes into it; it appears whole or not at all."""
+    """Make folder ``path``, which must not exist, with what ``fill`` writes into it; it appears whole or not at all.
+
+    In a remote store, where there are no folders to rename, its files appear one by one in the order of their names.
+    """
+    if is_remote(path):
+        with tempfile.TemporaryDirectory(prefix="night-") as folder:
+            fill(Path(folder))
+            with reaching(path):
+                for file in sorted(Path(folder).iterdir()):
+                    path.fs.put_file(str(file), (path / file.name).path)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}{path.name}-", dir=path.parent))
     try:
@@ -93,6 +214,17 @@ def require_writable(folder: Path) -> None:
     Raises:
         InputError: it cannot.
     """
+    if is_remote(folder):
+        if str(folder).startswith("http"):
+            raise InputError(f"{folder}: a web server can be read from, not written to; name a folder or a bucket.")
+        probe = folder / f"{UNFINISHED}probe"
+        with reaching(folder):
+            try:
+                probe.fs.pipe_file(probe.path, b"")
+                probe.fs.rm_file(probe.path)
+            except FileNotFoundError:
+                raise InputError(f"{folder}: there is no such bucket; make it first.") from None
+        return
     try:
         nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         with tempfile.NamedTemporaryFile(dir=nearest):

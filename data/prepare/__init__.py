@@ -1,1 +1,1 @@
-"""Writing night files."""
+"""Raw recordings to night files: ``python -m data.prepare --help``."""

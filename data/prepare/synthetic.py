@@ -12,13 +12,12 @@ import numpy as np
 from scipy import ndimage, signal
 from tqdm import tqdm
 
-from config import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, DatasetSpec, InputError, SyntheticConfig
-from data.store import read_json, write_json, written_aside
+from config import EPOCH_SAMPLES, EPOCH_SECONDS, EVENTS, SAMPLING_RATE, DatasetSpec, InputError, SyntheticConfig
+from data.night_files import write_arrays
+from data.store import read_json, write_json
 
 CHANNELS = ("EEG C4-M1", "EOG L", "EOG R", "EMG", "ECG", "Airflow", "SpO2")
 """In µV, but airflow (arbitrary units) and SpO2 (%)."""
-
-EVENTS = ("Obstructive Apnea", "Central Apnea", "Mixed Apnea", "Hypopnea", "SpO2 Desaturation")
 
 W, N1, N2, N3, REM = range(5)
 
@@ -55,9 +54,7 @@ def ensure_nights(folder: Path, spec: DatasetSpec, config: SyntheticConfig) -> N
         return
     write_json(record, settings)
     for subject, path in tqdm(todo.items(), desc=f"writing synthetic nights to {folder}", unit="night"):
-        night = make_night(subject, config)
-        with written_aside(path) as aside:
-            np.savez(aside, **night)
+        write_arrays(path, make_night(subject, config))
 
 
 def make_night(subject: int, config: SyntheticConfig) -> dict[str, np.ndarray]:

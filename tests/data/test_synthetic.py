@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from config import DATASETS, InputError, SyntheticConfig, configure
+from config import DATASETS, EVENTS, InputError, SyntheticConfig, configure
 from data.folds import find_nights
 from data.night import read_night
-from data.prepare.synthetic import CHANNELS, EVENTS, ensure_nights, make_night
+from data.prepare.synthetic import CHANNELS, ensure_nights, make_night
 
 W, N1, N2, N3, REM = range(5)
 

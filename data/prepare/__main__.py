@@ -1,0 +1,97 @@
+"""Raw recordings to night files: ``python -m data.prepare --db sleepedf --data_dir raw/sleepedf``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import command_line
+from config import ALIASES, InputError, PreparationConfig, configure
+
+DATABASES = ("sleepedf", "sleepedfx", "isruc", "ucddb", "shhs", "synthetic", "custom")
+FORMATS = ("npz", "parquet")
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = command_line.Parser(
+        prog="python -m data.prepare",
+        description="Turn recordings and their scorings into night files: 30-s epochs at 100 Hz with their stages. "
+        "Finished nights are skipped, bad ones listed; nights.csv says what became of each.",
+    )
+    parser.add_argument("--db", required=True, help=f"database: {', '.join(DATABASES)}")
+    parser.add_argument(
+        "--data_dir", metavar="DIR", help="folder of recordings and scorings, local or remote (default raw/DB)"
+    )
+    parser.add_argument("--output_dir", metavar="DIR", help="folder of night files, local or remote (default data/DB)")
+    parser.add_argument(
+        "--select_ch", nargs="+", default=[], metavar="NAME", help="channels to take instead of the database's own"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="npz", help="form of the night files (default npz)")
+    parser.add_argument("--spec", metavar="FILE", help="of --db custom: a .toml or .yaml file that describes it")
+    parser.add_argument("--list", action="store_true", help="show what the recordings hold, and write nothing")
+    parser.add_argument("--download", action="store_true", help="fetch Sleep-EDF into --data_dir first")
+    command_line.add_workers(parser, "nights")
+    return parser.parse_args(arguments)
+
+
+def prepare(arguments: argparse.Namespace) -> int:
+    db = ALIASES.get(arguments.db, arguments.db)
+    if db not in DATABASES:
+        raise InputError(f"unknown database {db!r}: choose one of {', '.join(DATABASES)}.")
+    if (db == "custom") != (arguments.spec is not None):
+        raise InputError("--db custom and --spec FILE go together.")
+    command_line.check_workers(arguments)
+    from data.store import location, require_writable
+
+    output = location(arguments.output_dir or f"data/{db}")
+    folder = location(arguments.data_dir or f"raw/{db}")
+    if db == "synthetic":
+        return _synthetic(arguments, output)
+
+    from data.prepare.batch import make_jobs, prepare_all, summary
+    from data.prepare.custom import load_spec
+    from data.prepare.spec import SPECS, find_sources
+
+    spec = load_spec(location(arguments.spec)) if db == "custom" else SPECS[db]
+    channels = spec.chosen(arguments.select_ch)
+    if arguments.download:
+        from data.prepare.download import download
+
+        download(db, folder)
+    sources = find_sources(spec, folder)
+    if arguments.list:
+        from data.prepare.listing import listing
+
+        for source in sources:
+            print(listing(source, spec, channels))
+        return 0
+    require_writable(output)
+    jobs = make_jobs(sources, output, arguments.format, spec, channels, PreparationConfig())
+    outcomes = prepare_all(jobs, output, arguments.jobs, arguments.cluster)
+    print(summary(outcomes))
+    failed = any(outcome.status == "failed" for outcome in outcomes)
+    print(f"{'Some nights failed; the others are' if failed else 'All nights are'} in {output}, with nights.csv.")
+    return 1 if failed else 0
+
+
+def _synthetic(arguments: argparse.Namespace, output: Path) -> int:
+    given = {"--data_dir": arguments.data_dir, "--list": arguments.list, "--download": arguments.download}
+    for option, value in given.items():
+        if value:
+            raise InputError(f"{option} has no meaning for synthetic nights, which are made, not recorded.")
+    if arguments.select_ch or arguments.format != "npz":
+        raise InputError("synthetic nights are written as .npz with all their channels: leave the option out.")
+    from data.prepare.synthetic import ensure_nights
+
+    config = configure("synthetic")
+    ensure_nights(output, config.dataset, config.synthetic)
+    print(f"{len(config.dataset.subjects)} synthetic nights are in {output}.")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parsed = parse(arguments)
+    return command_line.run(lambda: prepare(parsed), "python -m data.prepare")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

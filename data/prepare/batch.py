@@ -1,0 +1,175 @@
+"""Many recordings to night files: goes on after a bad one, skips finished ones, and keeps the books."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import parallel
+from config import STAGES, InputError, PreparationConfig
+from data.night import UNSCORED
+from data.night_files import night_path, read_about, read_arrays, write_arrays
+from data.prepare.conversion import convert, settings
+from data.prepare.spec import ChannelSpec, RecordingSpec, Source
+from data.store import is_remote, remove_unfinished, written_aside
+
+TABLE = "nights.csv"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one night's preparation needs to know."""
+
+    source: Source
+    target: Path
+    spec: RecordingSpec
+    channels: tuple[ChannelSpec, ...]
+    config: PreparationConfig
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one night: ``status`` is written, kept or failed; one row of ``nights.csv``."""
+
+    night: str
+    status: str
+    recording: str
+    epochs: int = 0
+    W: int = 0
+    N1: int = 0
+    N2: int = 0
+    N3: int = 0
+    REM: int = 0
+    unscored: int = 0
+    trimmed_minutes: float = 0.0
+    dropped_epochs: int = 0
+    events: str = ""
+    channels: str = ""
+    notes: str = ""
+    seconds: float = 0.0
+    reason: str = ""
+
+
+def prepare(job: Job) -> Outcome:
+    """Prepare one night, or find it finished; a bad recording is an outcome, not an error."""
+    started = time.perf_counter()
+    name, recording = job.source.night, job.source.recording
+    try:
+        if job.target.exists():
+            return _kept(job)
+        arrays = convert(job.source, job.spec, job.channels, job.config)
+        write_arrays(job.target, arrays)
+        return _outcome(name, "written", arrays, time.perf_counter() - started)
+    except InputError as error:
+        return Outcome(name, "failed", recording.name, reason=str(error))
+    except OSError as error:
+        # A full disk or a vanished folder ends this night, not the others.
+        return Outcome(name, "failed", recording.name, reason=f"{error.filename or job.target}: {error.strerror}.")
+    except MemoryError:
+        return Outcome(name, "failed", recording.name, reason=f"{recording} does not fit into memory.")
+
+
+def _kept(job: Job) -> Outcome:
+    """The outcome of a night that is already there."""
+    about = read_about(job.target)
+    if about and about.get("settings") != settings(job.spec, job.channels, job.config):
+        raise InputError(
+            f"{job.target} was prepared with other channels or settings: remove it, or name another --output_dir."
+        )
+    arrays = read_arrays(job.target, ("y", "events", "event_names", "about"))
+    return _outcome(job.source.night, "kept", arrays, 0.0)
+
+
+def _outcome(night: str, status: str, arrays: dict[str, np.ndarray], seconds: float) -> Outcome:
+    import json
+
+    about: dict[str, Any] = json.loads(str(arrays["about"])) if "about" in arrays else {}
+    stages = arrays["y"]
+    names = arrays.get("event_names", ())
+    counts = arrays["events"].sum(axis=0) if "events" in arrays else ()
+    return Outcome(
+        night,
+        status,
+        about.get("recording", ""),
+        epochs=len(stages),
+        **{stage: int((stages == number).sum()) for number, stage in enumerate(STAGES)},
+        unscored=int((stages == UNSCORED).sum()),
+        trimmed_minutes=about.get("trimmed_minutes", 0.0),
+        dropped_epochs=about.get("dropped_epochs", 0),
+        events="; ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True)),
+        channels="; ".join(f"{c['name']} ({c['unit']})" for c in about.get("channels", ())),
+        notes="; ".join(about.get("notes", ())),
+        seconds=round(seconds, 2),
+    )
+
+
+def prepare_all(jobs: Sequence[Job], output: Path, processes: int = 1, cluster: str | None = None) -> list[Outcome]:
+    """Prepare every night, with progress and an estimate, and write ``nights.csv`` beside them.
+
+    Raises:
+        InputError: the cluster or a worker process failed; nights finished until then stay.
+    """
+    from tqdm import tqdm
+
+    if not is_remote(output) and output.is_dir():
+        # Of a killed run; a run beside this one on the same folder is not foreseen.
+        remove_unfinished(output)
+    outcomes: list[Outcome] = []
+    with tqdm(total=len(jobs), desc=f"preparing {output.name}", unit="night", smoothing=0) as bar:
+        for outcome in parallel.each(prepare, jobs, processes, cluster):
+            outcomes.append(outcome)
+            bar.update()
+            failed = sum(outcome.status == "failed" for outcome in outcomes)
+            bar.set_postfix_str(f"{failed} failed" if failed else "", refresh=False)
+    outcomes.sort(key=lambda outcome: outcome.night)
+    write_table(outcomes, output)
+    return outcomes
+
+
+def write_table(outcomes: Sequence[Outcome], output: Path) -> None:
+    """Write ``nights.csv``, one row a night, failures with their reasons."""
+    import pandas as pd
+
+    with written_aside(output / TABLE) as aside:
+        pd.DataFrame([asdict(outcome) for outcome in outcomes]).to_csv(aside, index=False)
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """What to print at the end: a row a night, the sums, and the failures with their reasons."""
+    import pandas as pd
+
+    good = [outcome for outcome in outcomes if outcome.status != "failed"]
+    lines = []
+    if good:
+        columns = ["night", "status", "epochs", *STAGES, "unscored", "trimmed_minutes", "dropped_epochs"]
+        table = pd.DataFrame([asdict(outcome) for outcome in good])[columns]
+        sums = {column: table[column].sum() for column in columns[2:]}
+        shown = pd.concat([table, pd.DataFrame([{"night": f"{len(good)} nights", "status": "", **sums}])])
+        if len(good) > 40:
+            shown = shown.iloc[[*range(20), -1]]
+            lines.append(f"The first 20 nights of {len(good)}; all are in {TABLE}.")
+        titles = {"trimmed_minutes": "trimmed min", "dropped_epochs": "dropped"}
+        lines.append(shown.rename(columns=titles).to_string(index=False))
+        lines += [f"note: {outcome.night}: {outcome.notes}" for outcome in good if outcome.notes]
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    if failed:
+        lines.append(f"{len(failed)} of {len(outcomes)} failed:")
+        lines += [f"  {outcome.night}: {outcome.reason}" for outcome in failed]
+    return "\n".join(lines)
+
+
+def make_jobs(
+    sources: Sequence[Source],
+    output: Path,
+    form: str,
+    spec: RecordingSpec,
+    channels: tuple[ChannelSpec, ...],
+    config: PreparationConfig,
+) -> list[Job]:
+    """One job for each source."""
+    target = partial(night_path, output, form=form)
+    return [Job(source, target(source.night), spec, channels, config) for source in sources]

@@ -1,0 +1,170 @@
+"""From one recording and its scoring to the arrays of a night.
+
+The order is fixed: channels, units, resampling, filters, epochs aligned with the scoring, trimming of wake, and only
+then the removal of epochs without a stage.
+"""
+
+import json
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from config import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, InputError, PreparationConfig
+from data.night import UNSCORED, night_from_arrays
+from data.prepare.recording import VOLTS, Channel, Recording, open_recording
+from data.prepare.scoring import Scoring, W
+from data.prepare.spec import ChannelSpec, RecordingSpec, Source
+
+
+def settings(spec: RecordingSpec, channels: Sequence[ChannelSpec], config: PreparationConfig) -> dict[str, Any]:
+    """What a night depends on beside its recording, as JSON holds it."""
+    return {
+        "db": spec.db,
+        "channels": [{"name": c.name, "band_hz": list(c.band) if c.band else None} for c in channels],
+        "as_stored": spec.as_stored,
+        "multimodal": spec.multimodal,
+        "wake_minutes": config.wake_minutes,
+        "event_overlap_seconds": config.event_overlap_seconds,
+    }
+
+
+def convert(
+    source: Source, spec: RecordingSpec, channels: Sequence[ChannelSpec], config: PreparationConfig
+) -> dict[str, np.ndarray]:
+    """The arrays of a night file.
+
+    Returns:
+        ``x`` float32 (epochs, 3000), or (epochs, channels, 3000) of several channels or a multimodal database;
+        ``ch_names``; ``y`` int32 (epochs,); ``fs``; ``events`` uint8 (epochs, kinds) and ``event_names`` where the
+        scoring has them; ``about``, a JSON text of where it all comes from.
+
+    Raises:
+        InputError: the recording, the scoring, or the two together make no night.
+    """
+    if source.missing:
+        raise InputError(f"{source.recording} has no scoring: {source.missing} is not there.")
+    with open_recording(source.recording) as recording:
+        names = find_channels(recording, channels)
+        scoring = spec.read_scoring(source.scoring, recording)
+        notes = list(scoring.notes)
+        total = _common_epochs(source, recording, scoring, notes)
+        stages = scoring.stages[:total]
+        kept, trimmed = _kept(stages, config.wake_minutes)
+        if not len(kept):
+            raise InputError(f"{source.recording}: no epoch of it has a stage.")
+        x = np.empty((len(kept), len(channels), EPOCH_SAMPLES), np.float32)
+        described = []
+        first = round(scoring.start * SAMPLING_RATE)
+        for position, (channel, name) in enumerate(zip(channels, names, strict=True)):
+            header = recording.channel(name)
+            signal = resample(recording.read(name, spec.as_stored), header.rate)
+            if channel.band:
+                signal = band_pass(signal, channel.band)
+            if spec.multimodal:
+                signal = robust_scale(signal)
+            # Resampling may end a sample short; the night is cut in whole epochs.
+            signal = np.pad(signal, (0, max(0, first + total * EPOCH_SAMPLES - len(signal))), mode="edge")
+            epochs = signal[first : first + total * EPOCH_SAMPLES].reshape(total, EPOCH_SAMPLES)
+            x[:, position] = epochs[kept]
+            described.append({"name": channel.name, "from": name, **_described(header, spec)})
+    arrays = {
+        "x": x if spec.multimodal or len(channels) > 1 else x[:, 0],
+        "ch_names": np.array([channel.name for channel in channels]),
+        "y": stages[kept].astype(np.int32),
+        "fs": np.float64(SAMPLING_RATE),
+    }
+    if scoring.event_names:
+        arrays["events"] = scoring.event_labels(total, config.event_overlap_seconds)[kept]
+        arrays["event_names"] = np.array(scoring.event_names)
+    about = {
+        "recording": source.recording.name,
+        "scoring": sorted(path.name for path in source.scoring.values()),
+        "channels": described,
+        "trimmed_minutes": trimmed * EPOCH_SECONDS / 60,
+        "dropped_epochs": int(total - trimmed - len(kept)),
+        "notes": notes,
+        "settings": settings(spec, channels, config),
+    }
+    arrays["about"] = np.array(json.dumps(about))
+    # What a reader would refuse is never written.
+    night_from_arrays(source.recording, arrays, tuple(channel.name for channel in channels))
+    return arrays
+
+
+def find_channels(recording: Recording, channels: Sequence[ChannelSpec]) -> list[str]:
+    """What the recording calls ``channels``.
+
+    Raises:
+        InputError: it lacks one.
+    """
+    names = [channel.find(recording.channels) for channel in channels]
+    if None in names:
+        lacking = channels[names.index(None)]
+        spelled = f" (nor {', '.join(lacking.spellings)})" if lacking.spellings else ""
+        raise InputError(
+            f"{recording.path} has no channel {lacking.name}{spelled}; it has {', '.join(recording.channels)}."
+        )
+    return [name for name in names if name is not None]
+
+
+def resample(signal: np.ndarray, rate: float) -> np.ndarray:
+    """``signal`` (samples,) from ``rate`` Hz to 100 Hz; sample k stays at k / 100 s, however long the night."""
+    if rate == SAMPLING_RATE:
+        return signal
+    from scipy.signal import resample_poly
+
+    ratio = Fraction(SAMPLING_RATE / rate).limit_denominator(100_000)
+    return resample_poly(signal, ratio.numerator, ratio.denominator, padtype="edge")
+
+
+def band_pass(signal: np.ndarray, band: tuple[float, float]) -> np.ndarray:
+    """Zero-phase FIR band-pass of ``signal`` (samples,) at 100 Hz between the two frequencies in Hz."""
+    from mne.filter import filter_data
+
+    return filter_data(signal, SAMPLING_RATE, *band, copy=False, verbose="error")
+
+
+def robust_scale(signal: np.ndarray) -> np.ndarray:
+    """``signal`` (samples,) less its median, over its interquartile range; a range of 0 counts as 1."""
+    low, median, high = np.percentile(signal, (25, 50, 75))
+    return (signal - median) / ((high - low) or 1.0)
+
+
+def _common_epochs(source: Source, recording: Recording, scoring: Scoring, notes: list[str]) -> int:
+    """How many epochs both signal and scoring have; they may differ by one."""
+    signal = int((recording.seconds - scoring.start) / EPOCH_SECONDS + 1e-6)
+    listed = len(scoring.stages)
+    # Scorings often end in a long unscored entry that nothing was recorded for.
+    scored = int(np.flatnonzero(scoring.stages != UNSCORED).max(initial=-1)) + 1
+    if scored > signal + 1 or listed < signal - 1:
+        raise InputError(
+            f"{source.recording} lasts {signal} epochs of {EPOCH_SECONDS} s, its scoring "
+            f"{', '.join(path.name for path in source.scoring.values())} {scored if scored > signal else listed}: "
+            "they may differ by one; check that they belong together."
+        )
+    if listed != signal and (scored > signal or listed < signal):
+        notes.append(f"signal of {signal} epochs and scoring of {listed} cut to the shorter")
+    return min(signal, listed)
+
+
+def _kept(stages: np.ndarray, wake_minutes: float) -> tuple[np.ndarray, int]:
+    """Positions of the epochs to keep, and how many were trimmed at both ends."""
+    asleep = np.flatnonzero((stages != W) & (stages != UNSCORED))
+    first, last = 0, len(stages)
+    if len(asleep):
+        margin = round(wake_minutes * 60 / EPOCH_SECONDS)
+        first, last = max(0, asleep[0] - margin), min(len(stages), asleep[-1] + margin + 1)
+    within = np.arange(first, last)
+    return within[stages[first:last] != UNSCORED], len(stages) - len(within)
+
+
+def _described(header: Channel, spec: RecordingSpec) -> dict[str, Any]:
+    """The channel's own rate and unit, and the unit it has in the night."""
+    unit = header.unit if spec.as_stored or header.unit not in VOLTS else "µV"
+    return {
+        "rate_hz": header.rate,
+        "header_unit": header.unit,
+        "unit": "interquartile ranges" if spec.multimodal else unit or "as stored (no unit given)",
+    }

@@ -1,0 +1,43 @@
+"""What a recording holds and what would be used of it, without writing anything."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from config import STAGES, InputError
+from data.night import UNSCORED
+from data.prepare.recording import open_recording
+from data.prepare.spec import ChannelSpec, RecordingSpec, Source
+
+
+def listing(source: Source, spec: RecordingSpec, channels: Sequence[ChannelSpec]) -> str:
+    """Channels with rate and unit, length, start, scoring; ``->`` marks the channels that would be used."""
+    lines = [f"{source.recording} -> night {source.night}"]
+    try:
+        with open_recording(source.recording) as recording:
+            start = f", starts {recording.start:%Y-%m-%d %H:%M:%S}" if recording.start else ""
+            lines.append(f"  {recording.seconds / 3600:.2f} h ({recording.seconds / 30:.1f} epochs){start}")
+            used = {channel.find(recording.channels): channel.name for channel in channels}
+            for name in recording.channels:
+                header = recording.channel(name)
+                unit = header.unit or "no unit"
+                mark = f"-> {used[name]}" if name in used else ""
+                lines.append(f"  {name:<20}{header.rate:>8g} Hz  {unit:<8}{mark}".rstrip())
+            missing = [channel.name for channel in channels if channel.find(recording.channels) is None]
+            if missing:
+                lines.append(f"  MISSING: {', '.join(missing)}")
+            if source.missing:
+                raise InputError(f"no scoring: {source.missing} is not there.")
+            scoring = spec.read_scoring(source.scoring, recording)
+            counts = [f"{stage} {np.sum(scoring.stages == number)}" for number, stage in enumerate(STAGES)]
+            unscored = np.sum(scoring.stages == UNSCORED)
+            files = ", ".join(path.name for path in source.scoring.values())
+            lines.append(f"  scoring {files}: {len(scoring.stages)} epochs; {', '.join(counts)}, unscored {unscored}")
+            if scoring.event_names:
+                kinds = [
+                    f"{name} {sum(event.name == name for event in scoring.events)}" for name in scoring.event_names
+                ]
+                lines.append(f"  events: {', '.join(kinds)}")
+    except InputError as error:
+        lines.append(f"  CANNOT BE USED: {error}")
+    return "\n".join(lines)

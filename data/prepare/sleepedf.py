@@ -1,0 +1,67 @@
+"""Sleep-EDF's scoring: an EDF+ file of annotations (Kemp et al., IEEE Trans. Biomed. Eng. 47, 2000)."""
+
+import warnings
+from pathlib import Path
+
+from config import InputError
+from data.night import UNSCORED
+from data.prepare.recording import Recording
+from data.prepare.scoring import N1, N2, N3, REM, Scoring, W, from_intervals
+from data.store import on_disk
+
+LABELS = {
+    "Sleep stage W": W,
+    "Sleep stage 1": N1,
+    "Sleep stage 2": N2,
+    "Sleep stage 3": N3,
+    "Sleep stage 4": N3,
+    "Sleep stage R": REM,
+    "Sleep stage ?": UNSCORED,
+    "Movement time": UNSCORED,
+}
+
+
+def read_scoring(files: dict[str, Path], recording: Recording) -> Scoring:
+    """The stages of a hypnogram file.
+
+    Raises:
+        InputError: it is no such file.
+    """
+    path = files["hypnogram"]
+    intervals = []
+    for onset, duration, label in read_annotations(path, recording):
+        if label not in LABELS:
+            raise InputError(f"{path}: the annotation {label[:40]!r} at {onset:g} s is no sleep stage.")
+        intervals.append((onset, duration, LABELS[label]))
+    stages, start = from_intervals(path, intervals)
+    return Scoring(stages, start)
+
+
+def read_annotations(path: Path, recording: Recording) -> list[tuple[float, float, str]]:
+    """(onset in s of the recording, duration in s, text) of each annotation in a file that MNE reads.
+
+    Raises:
+        InputError: it holds none or cannot be read.
+    """
+    import mne
+
+    try:
+        with on_disk(path) as local, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            annotations = mne.read_annotations(local)
+    except InputError:
+        raise
+    # A damaged file may raise anything.
+    except Exception as error:
+        told = " ".join(str(error).split())[:160] or type(error).__name__
+        raise InputError(f"{path} cannot be read as annotations ({told}).") from None
+    if len(annotations) == 0:
+        raise InputError(f"{path} holds no annotations.")
+    # Onsets count from the annotation file's own start.
+    shift = 0.0
+    if annotations.orig_time is not None and recording.start is not None:
+        shift = (annotations.orig_time - recording.start).total_seconds()
+    return [
+        (float(onset) + shift, float(duration), str(text).strip())
+        for onset, duration, text in zip(annotations.onset, annotations.duration, annotations.description, strict=True)
+    ]
