@@ -5,7 +5,7 @@ from pathlib import Path
 
 from config import InputError
 from data.night import UNSCORED
-from data.prepare.recording import Recording
+from data.prepare.recording import Recording, edf_start
 from data.prepare.scoring import N1, N2, N3, REM, Scoring, W, from_intervals
 from data.store import on_disk
 
@@ -45,10 +45,15 @@ def read_annotations(path: Path, recording: Recording) -> list[tuple[float, floa
     """
     import mne
 
+    shift = 0.0
     try:
         with on_disk(path) as local, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             annotations = mne.read_annotations(local)
+            begin = annotations.orig_time or edf_start(local)
+        # Onsets count from the annotation file's own start.
+        if begin is not None and recording.start is not None:
+            shift = (begin - recording.start).total_seconds()
     except InputError:
         raise
     # A damaged file may raise anything.
@@ -57,10 +62,6 @@ def read_annotations(path: Path, recording: Recording) -> list[tuple[float, floa
         raise InputError(f"{path} cannot be read as annotations ({told}).") from None
     if len(annotations) == 0:
         raise InputError(f"{path} holds no annotations.")
-    # Onsets count from the annotation file's own start.
-    shift = 0.0
-    if annotations.orig_time is not None and recording.start is not None:
-        shift = (annotations.orig_time - recording.start).total_seconds()
     return [
         (float(onset) + shift, float(duration), str(text).strip())
         for onset, duration, text in zip(annotations.onset, annotations.duration, annotations.description, strict=True)
