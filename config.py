@@ -34,11 +34,12 @@ class DatasetSpec:
     db: str
     title: str
     subjects: tuple[int, ...]
+    """Empty: whoever has night files."""
     folds: int
     night_patterns: tuple[str, ...]
     """File-name patterns of one subject's nights; ``{subject}`` is replaced by the subject's number."""
     channel: str
-    """Channel staged when a night file holds several."""
+    """Channel staged when a night file holds several; empty: it must be set."""
     published: tuple[tuple[str, float, float, float], ...] = ()
     """Published single-channel results to print beside ours: model, accuracy, macro-F1, kappa."""
 
@@ -95,6 +96,14 @@ DATASETS = {
             folds=5,
             night_patterns=("synthetic{subject:02d}.npz",),
             channel="EEG C4-M1",
+        ),
+        DatasetSpec(
+            db="custom",
+            title="Your own recordings",
+            subjects=(),
+            folds=10,
+            night_patterns=("subject{subject}_*.npz",),
+            channel="",
         ),
     )
 }
@@ -290,7 +299,9 @@ def _check(config: Config) -> None:
         raise InputError("--set subjects: a subject is a number, 0 or above.")
     if len(set(dataset.subjects)) < len(dataset.subjects):
         raise InputError("--set subjects: a subject is named twice.")
-    if not 2 <= dataset.folds <= len(dataset.subjects):
+    if dataset.folds < 2:
+        raise InputError(f"--set folds={dataset.folds}: it must be 2 or above.")
+    if dataset.subjects and dataset.folds > len(dataset.subjects):
         raise InputError(
             f"--set folds={dataset.folds}: with {len(dataset.subjects)} subjects it must lie between 2 and that number."
         )

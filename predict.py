@@ -27,7 +27,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="DIR",
         help="holds DB/FOLD/, or the folds themselves (default ./pretrained_model)",
     )
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of night files (default data/DB)")
+    parser.add_argument(
+        "--data", metavar="DIR", help="folder of night files, local or such as s3://bucket/isruc (default data/DB)"
+    )
     parser.add_argument("--fold", type=int, nargs="+", metavar="K", help="folds to evaluate (default: all in DIR)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     parser.add_argument(
@@ -44,9 +46,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def predict(arguments: argparse.Namespace) -> None:
     spec = dataset_spec(arguments.db) if arguments.db is not None else _only_database(arguments.dir)
     folders, missing_folds = _folds(spec, arguments.dir, arguments.fold)
-    data = arguments.data or Path("data") / spec.db
 
-    from data.store import require_writable
+    from data.store import location, require_writable
+
+    data = location(arguments.data or f"data/{spec.db}")
 
     if spec.db == "synthetic" and not arguments.data:
         from data.prepare.synthetic import ensure_nights
@@ -150,7 +153,8 @@ def _evaluate(spec: DatasetSpec, fold: int, folder: Path, data: Path) -> "tuple[
     nights = find_nights(tested, data)
     paths = [path for files in nights.values() for path in files]
     progress = tqdm(paths, desc=f"fold {fold}", unit="night", leave=False)
-    return list(stage_nights(model.network, progress, spec.channel)), missing_subjects(tested, nights)
+    channel = spec.channel or model.metadata["channel"]
+    return list(stage_nights(model.network, progress, channel)), missing_subjects(tested, nights)
 
 
 def _write(

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import command_line
@@ -15,18 +16,21 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         description="Train RecSleepNet by subject-wise cross-validation. A finished fold is skipped, "
         "an interrupted one continues. Results of a fold go to OUT/DB[_SUFFIX]/FOLD/.",
     )
-    parser.add_argument("--db", required=True, help="database: sleepedf, sleepedfx, isruc, ucddb or synthetic")
+    parser.add_argument("--db", required=True, help="database: sleepedf, sleepedfx, isruc, ucddb, synthetic or custom")
     parser.add_argument("--gpu", type=int, metavar="N", help="number of the GPU to use (default: TensorFlow's choice)")
     parser.add_argument("--from_fold", type=int, default=0, metavar="K", help="first fold (default 0)")
     parser.add_argument("--to_fold", type=int, metavar="K", help="last fold (default: the database's last)")
     parser.add_argument("--suffix", default="", metavar="S", help="appended to the result folder's name")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of night files (default data/DB)")
+    parser.add_argument(
+        "--data", metavar="DIR", help="folder of night files, local or such as s3://bucket/isruc (default data/DB)"
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("output"), metavar="DIR", help="folder of results (default output)"
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="set a value of config.py; repeatable"
     )
+    command_line.add_workers(parser, "folds")
     return parser.parse_args(arguments)
 
 
@@ -40,22 +44,30 @@ def train(arguments: argparse.Namespace) -> None:
             raise InputError(f"--gpu {arguments.gpu}: a GPU's number is 0 or above.")
         os.environ["CUDA_VISIBLE_DEVICES"] = str(arguments.gpu)
 
-    from data.folds import find_nights, missing_subjects, split
-    from data.night import check_nights
-    from data.store import require_writable
+    command_line.check_workers(arguments)
 
-    spec, training = config.dataset, config.training
-    data = arguments.data or Path("data") / spec.db
-    results = arguments.out / (f"{spec.db}_{arguments.suffix}" if arguments.suffix else spec.db)
+    from data.folds import find_nights, missing_subjects, split, with_subjects_found
+    from data.night import check_nights
+    from data.store import anywhere, location, require_writable
+
+    data = location(arguments.data or f"data/{config.dataset.db}")
+    results = arguments.out / (f"{config.dataset.db}_{arguments.suffix}" if arguments.suffix else config.dataset.db)
+    if arguments.cluster:
+        data, results = anywhere(data), anywhere(results)
     require_writable(results)
-    if spec.db == "synthetic":
+    if config.dataset.db == "synthetic":
         from data.prepare.synthetic import ensure_nights
 
-        ensure_nights(data, spec, config.synthetic)
-    nights = find_nights(spec, data)
+        ensure_nights(data, config.dataset, config.synthetic)
+    if not config.dataset.channel:
+        raise InputError(f"--db {config.dataset.db}: say which channel to stage, with --set channel=NAME.")
+    nights = find_nights(config.dataset, data)
     if not nights:
-        names = " or ".join(pattern.format(subject=spec.subjects[0]) for pattern in spec.night_patterns)
-        raise InputError(f"{data} holds no night file of {spec.db}: names such as {names} are looked for.")
+        example = config.dataset.subjects[0] if config.dataset.subjects else 1
+        names = " or ".join(pattern.format(subject=example) for pattern in config.dataset.night_patterns)
+        raise InputError(f"{data} holds no night file of {config.dataset.db}: names such as {names} are looked for.")
+    config = replace(config, dataset=with_subjects_found(config.dataset, nights))
+    spec, training = config.dataset, config.training
     missing = missing_subjects(spec, nights)
     if missing:
         print(
@@ -65,26 +77,23 @@ def train(arguments: argparse.Namespace) -> None:
     splits = [split(spec, fold, nights, training.seed, training.validation_fraction) for fold in folds]
     checked = check_nights(nights, spec.channel)
 
-    import tensorflow as tf
+    from tqdm import tqdm
 
-    from recsleep.fold import FoldTrainer, finished_scores
+    import parallel
+    from recsleep.fold import FoldTask, train_fold
 
-    # The same seed gives the same weights, bit for bit.
-    tf.config.experimental.enable_op_determinism()
-    pooled = None
-    for part in splits:
-        folder = results / str(part.fold)
-        scores = finished_scores(folder, config)
-        if scores is not None:
-            print(f"fold {part.fold} is finished: skipped.")
-        else:
-            print(
-                f"fold {part.fold}: {len(part.train)} subjects train, {len(part.validation)} validate, "
-                f"{len(part.test)} test."
-            )
-            scores = FoldTrainer(config, part, checked, folder).train()
-        print(f"fold {part.fold} test: {scores.line()}")
-        pooled = scores if pooled is None else pooled + scores
+    alone = arguments.jobs == 1 and arguments.cluster is None
+    tasks = [FoldTask(config, part, checked, results / str(part.fold), bar=alone) for part in splits]
+    finished = dict(
+        tqdm(
+            parallel.each(train_fold, tasks, arguments.jobs, arguments.cluster),
+            total=len(tasks),
+            desc="folds",
+            unit="fold",
+            disable=alone,
+        )
+    )
+    pooled = sum((finished[fold] for fold in folds[1:]), finished[folds[0]])
     print(f"\nTest subjects of {_name(folds)}, pooled: {pooled.line()}\n{pooled.table()}")
     for model, accuracy, macro_f1, kappa in spec.published:
         print(

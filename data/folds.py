@@ -1,13 +1,16 @@
 """Which subjects train, validate and test in each fold, and which night files they have."""
 
+import fnmatch
+import re
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from config import DatasetSpec, InputError
+from data.store import reaching
 
 
 @dataclass(frozen=True)
@@ -64,28 +67,73 @@ def split(spec: DatasetSpec, fold: int, available: Collection[int], seed: int, v
 
 
 def find_nights(spec: DatasetSpec, folder: Path) -> dict[int, list[Path]]:
-    """The night files in ``folder`` by subject; subjects without any are left out.
+    """The night files in ``folder``, local or remote, by subject; subjects without any are left out.
 
     Raises:
-        InputError: there is no such folder, or a file could be two subjects'.
+        InputError: there is no such folder, a file could be two subjects', or a night is there in two forms.
     """
-    if not folder.is_dir():
-        raise InputError(f"the folder of night files {folder} does not exist: name it with --data.")
-    nights = {
-        subject: sorted(
-            {path for pattern in spec.night_patterns for path in folder.glob(pattern.format(subject=subject))}
-        )
-        for subject in spec.subjects
-    }
-    owners: dict[Path, int] = {}
-    for subject, paths in nights.items():
-        for path in paths:
-            if owners.setdefault(path, subject) != subject:
+    there = _entries(folder)
+    owners: dict[str, int] = {}
+    nights: dict[int, list[Path]] = {}
+    for subject in spec.subjects or _subjects_named(spec, there):
+        patterns = [pattern.format(subject=subject) for pattern in spec.night_patterns]
+        names = {name for pattern in patterns for name in fnmatch.filter(there, pattern) if name.endswith(".npz")}
+        tables = {
+            name
+            for pattern in patterns
+            for name in fnmatch.filter(there, pattern.removesuffix(".npz"))
+            if not name.endswith(".npz") and (there[name] / "y.parquet").exists()
+        }
+        twice = sorted(name for name in tables if f"{name}.npz" in names)
+        if twice:
+            raise InputError(f"{folder} holds night {twice[0]} as .npz and as Parquet: remove one of them.")
+        for name in names | tables:
+            if owners.setdefault(name, subject) != subject:
                 raise InputError(
-                    f"{path} fits the names of subjects {owners[path]} and {subject}: "
+                    f"{there[name]} fits the names of subjects {owners[name]} and {subject}: "
                     "make night_patterns tell them apart."
                 )
-    return {subject: paths for subject, paths in nights.items() if paths}
+        if names or tables:
+            nights[subject] = [there[name] for name in sorted(names | tables)]
+    return nights
+
+
+def _entries(folder: Path) -> dict[str, Path]:
+    """What ``folder`` holds, by name."""
+    try:
+        with reaching(folder):
+            return {path.name: path for path in folder.iterdir() if not path.name.startswith(".")}
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"the folder of night files {folder} does not exist: name it with --data.") from None
+
+
+def _subjects_named(spec: DatasetSpec, names: Collection[str]) -> list[int]:
+    """The subjects whose nights are there, of a database that does not list its own."""
+    found = set()
+    for pattern in spec.night_patterns:
+        before, after = re.split(r"\{subject[^}]*\}", pattern.removesuffix(".npz"))
+        subject = re.compile(f"{_as_regex(before)}(\\d{{1,9}}){_as_regex(after)}(\\.npz)?")
+        found |= {int(match[1]) for name in names if (match := subject.fullmatch(name))}
+    return sorted(found)
+
+
+def _as_regex(glob: str) -> str:
+    return "".join({"*": ".*", "?": "."}.get(character, re.escape(character)) for character in glob)
+
+
+def with_subjects_found(spec: DatasetSpec, nights: Collection[int]) -> DatasetSpec:
+    """``spec``, its subjects those who have ``nights`` if it lists none of its own.
+
+    Raises:
+        InputError: too few of them for its folds.
+    """
+    if spec.subjects:
+        return spec
+    if len(nights) < spec.folds:
+        raise InputError(
+            f"{len(nights)} subjects have night files, too few for {spec.folds} folds: lower them with --set folds=N."
+        )
+    return replace(spec, subjects=tuple(sorted(nights)))
 
 
 def missing_subjects(spec: DatasetSpec, nights: Collection[int]) -> list[int]:

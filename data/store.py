@@ -45,6 +45,11 @@ def location(name: str | Path) -> Path:
         ) from None
 
 
+def anywhere(path: Path) -> Path:
+    """``path``, so that a process with another working folder finds it too."""
+    return path if is_remote(path) else path.absolute()
+
+
 def is_remote(path: Path) -> bool:
     """Whether ``path`` lies in a remote store."""
     return "://" in str(path)

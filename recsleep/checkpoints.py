@@ -87,7 +87,8 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     metadata = read_json(folder / METADATA)
     try:
         hashes = {name: metadata["sha256"][name] for name in (CONFIG, WEIGHTS)}
-        well_formed = isinstance(metadata["db"], str) and all(type(s) is int for s in metadata["split"]["test"])
+        named = isinstance(metadata["db"], str) and isinstance(metadata["channel"], str)
+        well_formed = named and all(type(s) is int for s in metadata["split"]["test"])
     except (KeyError, TypeError, IndexError):
         well_formed = False
     if not well_formed:

@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,40 @@ from recsleep.staging import StagedNight, stage_nights
 from recsleep.training import JointTraining, ReconstructionTraining, adam
 
 
+@dataclass(frozen=True)
+class FoldTask:
+    """One fold to train: what :class:`FoldTrainer` needs, and whether it shows a progress bar."""
+
+    config: Config
+    split: Split
+    nights: dict[int, list[NightFile]]
+    folder: Path
+    bar: bool = True
+
+
+def train_fold(task: FoldTask) -> tuple[int, Scores]:
+    """Train one fold, or find it finished, in whatever process this is; returns its number and test scores.
+
+    Raises:
+        InputError: the folder holds another run's results, a night turned bad, or the training diverged.
+    """
+    # The same seed gives the same weights, bit for bit.
+    tf.config.experimental.enable_op_determinism()
+    split = task.split
+    scores = finished_scores(task.folder, task.config)
+    if scores is not None:
+        print(f"fold {split.fold} is finished: skipped.")
+    else:
+        print(
+            f"fold {split.fold}: {len(split.train)} subjects train, {len(split.validation)} validate, "
+            f"{len(split.test)} test.",
+            flush=True,
+        )
+        scores = FoldTrainer(task).train()
+    print(f"fold {split.fold} test: {scores.line()}", flush=True)
+    return split.fold, scores
+
+
 class FoldTrainer:
     """Trains one fold, pass by pass; each finished pass is kept, so that a killed run continues with the next.
 
@@ -33,19 +67,19 @@ class FoldTrainer:
     run that was killed and continued ends with the weights of an undisturbed one.
 
     Args:
-        config: of the run.
-        split: the fold's subjects.
-        nights: all subjects' checked night files.
-        folder: where the fold's results go, and meanwhile its progress.
+        task: the run's configuration, the fold's subjects, all subjects' checked night files, and the folder of the
+            fold's results and, meanwhile, its progress.
 
     Raises:
-        InputError: ``folder`` holds progress of a run with another configuration or other nights.
+        InputError: the folder holds progress of a run with another configuration or other nights.
     """
 
-    def __init__(self, config: Config, split: Split, nights: dict[int, list[NightFile]], folder: Path) -> None:
+    def __init__(self, task: FoldTask) -> None:
+        config, split, nights = task.config, task.split, task.nights
         self.config = config
         self.split = split
-        self.folder = folder
+        self.folder = task.folder
+        self.bar = task.bar
         self.seed = (config.training.seed, split.fold)
         self.files = {
             part: [night for subject in getattr(split, part) for night in nights[subject]]
@@ -74,7 +108,12 @@ class FoldTrainer:
         steps = [self._steps(self.order(number)) for number in range(self.total_passes)]
         done = len(self.history)
         with tqdm(
-            total=sum(steps), initial=sum(steps[:done]), unit="step", desc=f"fold {self.split.fold}", mininterval=0.5
+            total=sum(steps),
+            initial=sum(steps[:done]),
+            unit="step",
+            desc=f"fold {self.split.fold}",
+            mininterval=0.5,
+            disable=not self.bar,
         ) as bar:
             for number in range(done, self.total_passes):
                 self.one_pass(number, bar)

@@ -175,13 +175,13 @@ def test_validation_and_test_signals_train_only_when_asked(tmp_path, transductiv
     """And then in the first phase alone, which uses no labels."""
     from data.folds import Split
     from data.night import NightFile
-    from recsleep.fold import FoldTrainer
+    from recsleep.fold import FoldTask, FoldTrainer
 
     config = configure(
         "ucddb", [f"transductive={transductive}", "reconstruction_passes=1", "filters=4", "lstm_units=4"]
     )
     nights = {subject: [NightFile(Path(f"ucddb{subject:03d}.npz"), 20, 1.0)] for subject in (2, 3, 5, 6)}
-    trainer = FoldTrainer(config, Split(0, (3, 5), (6,), (2,)), nights, tmp_path)
+    trainer = FoldTrainer(FoldTask(config, Split(0, (3, 5), (6,), (2,)), nights, tmp_path))
     first, second = ({night.path.stem for night in trainer.order(number)} for number in (0, 1))
     assert first == {"ucddb003", "ucddb005"} | ({"ucddb002", "ucddb006"} if transductive else set())
     assert second == {"ucddb003", "ucddb005"}
@@ -225,19 +225,19 @@ def exchange(key, value):
 def test_damaged_progress_is_told(tmp_path, ucddb, spoil):
     from data.folds import Split
     from data.night import check_nights
-    from recsleep.fold import FoldTrainer
+    from recsleep.fold import FoldTask, FoldTrainer
 
     config = configure("ucddb", ["reconstruction_passes=1", "passes=2", "filters=4", "lstm_units=4", "window_epochs=5"])
     nights = check_nights({subject: [ucddb / f"ucddb{subject:03d}.npz"] for subject in (2, 3, 5)}, "C3A2")
-    fold = (config, Split(0, (3,), (5,), (2,)), nights, tmp_path / "0")
-    stopped = FoldTrainer(*fold)
+    task = FoldTask(config, Split(0, (3,), (5,), (2,)), nights, tmp_path / "0")
+    stopped = FoldTrainer(task)
     with tqdm(disable=True) as bar:
         stopped.one_pass(0, bar)
         stopped.one_pass(1, bar)
-    assert len(FoldTrainer(*fold).history) == 2
+    assert len(FoldTrainer(task).history) == 2
     spoil(tmp_path / "0" / "progress" / "2")
     with pytest.raises(InputError) as error:
-        FoldTrainer(*fold)
+        FoldTrainer(task)
     assert "progress" in str(error.value)
     assert "\n" not in str(error.value)
 

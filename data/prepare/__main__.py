@@ -40,10 +40,12 @@ def prepare(arguments: argparse.Namespace) -> int:
     if (db == "custom") != (arguments.spec is not None):
         raise InputError("--db custom and --spec FILE go together.")
     command_line.check_workers(arguments)
-    from data.store import location, require_writable
+    from data.store import anywhere, location, require_writable
 
     output = location(arguments.output_dir or f"data/{db}")
     folder = location(arguments.data_dir or f"raw/{db}")
+    if arguments.cluster:
+        output, folder = anywhere(output), anywhere(folder)
     if db == "synthetic":
         return _synthetic(arguments, output)
 
