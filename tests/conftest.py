@@ -1,6 +1,11 @@
 """What the tests share: night files written on the spot, and the reference material where it is at hand."""
 
 import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 # Before any backend starts: float64 layers need it on JAX.
@@ -53,6 +58,67 @@ def make_night():
         return path
 
     return write
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def _running(*commands: list[str], **options):
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+        for command in commands
+    ]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="session")
+def dask_cluster(tmp_path_factory):
+    """The address of a Dask scheduler with two worker processes, started in a folder of their own."""
+    address = f"tcp://127.0.0.1:{_free_port()}"
+    dask = [sys.executable, "-m", "distributed.cli"]
+    scheduler = [*dask[:2], "distributed.cli.dask_scheduler", "--no-dashboard", "--port", address.rpartition(":")[2]]
+    worker = [*dask[:2], "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard"]
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    with _running(scheduler, worker, worker, cwd=tmp_path_factory.mktemp("workers"), env=environment):
+        from distributed import Client
+
+        with Client(address, timeout="60s") as client:
+            client.wait_for_workers(2, timeout=60)
+        yield address
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """A real S3 server; the environment variables that AWS's libraries know point to it."""
+    import boto3
+
+    address = f"http://127.0.0.1:{_free_port()}"
+    settings = {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    server = [sys.executable, "-m", "moto.server", "--port", address.rpartition(":")[2]]
+    with _running(server), pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        for _ in range(600):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", int(address.rpartition(":")[2]))) == 0:
+                    break
+            time.sleep(0.1)
+        boto3.client("s3").create_bucket(Bucket="nights")
+        yield address
 
 
 @pytest.fixture

@@ -22,7 +22,11 @@ def models(tmp_path, make_night):
         save_model(
             folder / "ucddb" / str(fold),
             RecSleepNet(**TINY),
-            {"db": "ucddb", "split": {"fold": fold, "train": [5], "validation": [6], "test": [subject]}},
+            {
+                "db": "ucddb",
+                "channel": "C3A2",
+                "split": {"fold": fold, "train": [5], "validation": [6], "test": [subject]},
+            },
         )
         make_night(tmp_path / "nights" / f"ucddb{subject:03d}.npz", 12, seed=subject)
     return folder

@@ -1,0 +1,173 @@
+"""Every kind of bad recording ends in one sentence, and writes nothing."""
+
+import re
+
+import numpy as np
+import pytest
+import recordings
+from recordings import wave
+
+from data.night import read_night
+from data.prepare.__main__ import main
+
+CODES = "W12344RRW"
+
+
+def spoil_header(first: int, content: bytes):
+    def spoil(psg, _):
+        data = bytearray(psg.read_bytes())
+        data[first : first + len(content)] = content
+        psg.write_bytes(data)
+
+    return spoil
+
+
+def rewrite(**signals):
+    def spoil(psg, _):
+        recordings.write_edf(psg, {"EEG Fpz-Cz": (signals["data"], 100, "uV")})
+
+    return spoil
+
+
+def hypnogram(codes: str):
+    def spoil(_, scoring):
+        recordings.write_hypnogram(scoring, recordings.runs(list(codes), recordings.SLEEP_EDF_NAMES))
+
+    return spoil
+
+
+def annotate(entries):
+    return lambda _, scoring: recordings.write_hypnogram(scoring, entries)
+
+
+SECONDS = 30 * len(CODES)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda psg, _: psg.write_bytes(b""), "PSG.edf is empty"),
+        (lambda psg, _: psg.write_bytes(psg.read_bytes()[:-2]), "is truncated: its header promises"),
+        (lambda psg, _: psg.write_bytes(psg.read_bytes()[:700]), "is truncated within its header"),
+        (lambda psg, _: psg.write_bytes(psg.read_bytes()[:100]), "has a damaged header"),
+        (spoil_header(0, b"PK\x03\x04"), "is not an EDF file: it does not begin like one"),
+        (spoil_header(236, b"-1      "), "gives -1 as its number of records: it was not closed properly"),
+        (spoil_header(236, b"many    "), "its number of records reads 'many'"),
+        (spoil_header(244, b"0       "), "damaged header: .* records of 0 s"),
+        (spoil_header(252, b"9999"), "its length does not suit 9999 signals"),
+        (lambda psg, scoring: psg.write_bytes(scoring.read_bytes()), "holds annotations only, no signal"),
+        (lambda psg, _: psg.unlink(), None),
+        (lambda _, scoring: scoring.unlink(), "has no scoring: SC4001..-Hypnogram.edf is not there"),
+        (lambda _, scoring: scoring.write_bytes(b""), "Hypnogram.edf holds no annotations"),
+        (lambda psg, scoring: scoring.write_bytes(psg.read_bytes()), "Hypnogram.edf holds no annotations"),
+        (hypnogram(CODES + "WW"), "lasts 9 epochs of 30 s, its scoring SC4001EC-Hypnogram.edf 11: they may differ"),
+        (hypnogram(CODES[:-2]), "lasts 9 epochs of 30 s, its scoring SC4001EC-Hypnogram.edf 7: they may differ"),
+        (hypnogram("?" * 9), "scores no epoch"),
+        (annotate([(0, SECONDS, "Sleep stage 7")]), "the annotation 'Sleep stage 7' at 0 s is no sleep stage"),
+        (annotate([(0, 47, "Sleep stage 2")]), "the stage at 0 s lasts 47 s, which does not fit"),
+        (rewrite(data=np.zeros(SECONDS * 100)), "channel EEG Fpz-Cz is flat all night"),
+    ],
+)
+def test_one_sentence_and_no_night(tmp_path, capsys, spoil, told):
+    psg = recordings.sleepedf(tmp_path / "raw", CODES, record_seconds=1)
+    recordings.sleepedf(tmp_path / "raw", CODES, "SC4011E0")
+    spoil(psg, psg.with_name("SC4001EC-Hypnogram.edf"))
+    code = main(["--db", "sleepedf", "--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    assert "Traceback" not in printed
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"SC4011E0.npz", "nights.csv"}
+    if told is None:
+        assert code == 0
+    else:
+        assert code == 1 and "1 of 2 failed" in printed
+        assert re.search(told, printed), printed
+
+
+def test_values_that_are_not_finite(tmp_path, capsys):
+    """EDF cannot hold NaN; MNE's own format can."""
+    import mne
+
+    (tmp_path / "raw").mkdir()
+    signal = wave(120, 100)
+    signal[500:505] = np.nan
+    info = mne.create_info(["C4"], 100.0, "eeg")
+    mne.io.RawArray(signal[None] * 1e-6, info, verbose="error").save(tmp_path / "raw" / "a_raw.fif", verbose="error")
+    (tmp_path / "raw" / "a_raw.txt").write_text("0 1 2 4")
+    spec = tmp_path / "lab.toml"
+    spec.write_text(
+        'recordings = "*.fif"\nscoring = "{name}.txt"\nform = "lines"\n[channels]\nC4 = []\n'
+        '[labels]\n0 = "W"\n1 = "N1"\n2 = "N2"\n4 = "REM"\n'
+    )
+    folders = ["--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path / "out")]
+    assert main(["--db", "custom", "--spec", str(spec), *folders]) == 1
+    assert "channel C4 holds NaN or infinite values in 5 samples" in capsys.readouterr().out
+
+
+def test_a_recording_that_vanishes_while_listed(tmp_path, capsys, monkeypatch):
+    from data.prepare import batch
+
+    first = recordings.sleepedf(tmp_path / "raw", CODES)
+    recordings.sleepedf(tmp_path / "raw", CODES, "SC4011E0")
+    prepare_all = batch.prepare_all
+
+    def vanishing(*arguments):
+        first.unlink()
+        return prepare_all(*arguments)
+
+    monkeypatch.setattr(batch, "prepare_all", vanishing)
+    folders = ["--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path / "out")]
+    assert main(["--db", "sleepedf", *folders]) == 1
+    assert "SC4001E0-PSG.edf does not exist (any more)" in capsys.readouterr().out
+
+
+def test_nights_shorter_than_a_window_and_without_sleep_are_written(tmp_path):
+    recordings.isruc(tmp_path / "raw", "025", 1)
+    recordings.isruc(tmp_path / "raw", "000", 2)
+    assert main(["--db", "isruc", "--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path)]) == 0
+    assert read_night(tmp_path / "subject0.npz", ["C3-A2"]).stages.tolist() == [0, 2, 4]
+    assert read_night(tmp_path / "subject1.npz", ["C3-A2"]).stages.tolist() == [0, 0, 0]
+
+
+def test_one_epoch_of_difference_is_cut_and_said(tmp_path, capsys):
+    path = recordings.isruc(tmp_path / "raw", "0123", 1)
+    (path.parent / "1_1.txt").write_text("0 1 2 3 5")
+    assert main(["--db", "isruc", "--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path)]) == 0
+    assert read_night(tmp_path / "subject0.npz", ["C3-A2"]).stages.tolist() == [0, 1, 2, 3]
+    assert "note: subject0: signal of 4 epochs and scoring of 5 cut to the shorter" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--db", "nsrr"], "unknown database 'nsrr': choose one of sleepedf"),
+        (["--db", "isruc", "--data_dir", "nowhere"], "the folder nowhere does not exist"),
+        (["--db", "isruc", "--data_dir", "."], "holds no recording of isruc: a name like 1.rec is looked for"),
+        (["--db", "isruc", "--jobs", "0"], "--jobs 0: a number of processes"),
+        (["--db", "isruc", "--jobs", "2", "--cluster", "tcp://a:1"], "give one of them"),
+        (["--db", "custom"], "--db custom and --spec FILE go together"),
+        (["--db", "isruc", "--spec", "a.toml"], "--db custom and --spec FILE go together"),
+        (["--db", "isruc", "--download"], "--download serves sleepedf and sleepedfx"),
+        (["--db", "synthetic", "--list"], "--list has no meaning for synthetic nights"),
+        (["--db", "isruc", "--data_dir", "ftp://a/b"], "ftp:// is not among the remote stores"),
+        (["--db", "isruc", "--data_dir", "s3://"], "names no bucket"),
+    ],
+)
+def test_wrong_arguments_are_told(tmp_path, capsys, monkeypatch, arguments, told):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert told in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_recordings_of_one_night(tmp_path, capsys):
+    recordings.isruc(tmp_path / "raw" / "a", "0123", 1)
+    recordings.isruc(tmp_path / "raw" / "b", "0123", 1)
+    assert main(["--db", "isruc", "--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path)]) == 2
+    assert "are both night subject0: keep one of them" in capsys.readouterr().err
+
+
+def test_a_channel_named_twice(tmp_path, capsys):
+    recordings.isruc(tmp_path / "raw", "0123", 1)
+    folders = ["--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path)]
+    assert main(["--db", "isruc", *folders, "--select_ch", "C3-A2", "c3-m2"]) == 2
+    assert "names a channel twice" in capsys.readouterr().err
