@@ -30,7 +30,7 @@ def read_arrays(path: Path, keys: Sequence[str], channels: Sequence[str] = ()) -
     """
     try:
         return _read_npz(path, keys) if path.suffix == ".npz" else _read_parquet(path, keys, channels)
-    except InputError:
+    except (InputError, ImportError):
         raise
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path} does not exist (any more).") from None

@@ -34,15 +34,17 @@ def location(name: str | Path) -> Path:
         raise InputError(f"{name}: {scheme}:// is not among the remote stores {', '.join(REMOTE)}.")
     if not rest.strip("/"):
         raise InputError(f"{name} names no {'server' if scheme.startswith('http') else 'bucket'}.")
+    from fsspec import get_filesystem_class
     from upath import UPath
 
     try:
-        # Listings are never cached: other machines write to the same store.
-        return UPath(f"{scheme}://{rest.rstrip('/')}", use_listings_cache=False)
+        get_filesystem_class(scheme)
     except ImportError:
         raise InputError(
             f"{name}: {scheme}:// needs the package {REMOTE[scheme]}; pip install {REMOTE[scheme]}."
         ) from None
+    # Listings are never cached: other machines write to the same store.
+    return UPath(f"{scheme}://{rest.rstrip('/')}", use_listings_cache=False)
 
 
 def anywhere(path: Path) -> Path:
@@ -64,7 +66,7 @@ def reaching(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (InputError, FileNotFoundError):
+    except (InputError, FileNotFoundError, NotADirectoryError):
         raise
     # Each store's library has its own family of exceptions.
     except Exception as error:
