@@ -53,7 +53,7 @@ def _connected(address: str, function: Callable[..., Any]) -> Iterator[None]:
     try:
         from distributed import Client
     except ImportError:
-        raise InputError("--cluster needs the package distributed; pip install distributed.") from None
+        raise InputError("--cluster needs the package distributed: pip install distributed.") from None
     try:
         client = Client(address, timeout="10s")
     except (OSError, ValueError, TypeError) as error:

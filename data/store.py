@@ -41,7 +41,7 @@ def location(name: str | Path) -> Path:
         get_filesystem_class(scheme)
     except ImportError:
         raise InputError(
-            f"{name}: {scheme}:// needs the package {REMOTE[scheme]}; pip install {REMOTE[scheme]}."
+            f"{name}: {scheme}:// needs the package {REMOTE[scheme]}: pip install -r requirements.txt {REMOTE[scheme]}."
         ) from None
     # Listings are never cached: other machines write to the same store.
     return UPath(f"{scheme}://{rest.rstrip('/')}", use_listings_cache=False)

@@ -67,7 +67,9 @@ def convert(
             # Resampling may end a sample short; the night is cut in whole epochs.
             signal = np.pad(signal, (0, max(0, first + total * EPOCH_SAMPLES - len(signal))), mode="edge")
             epochs = signal[first : first + total * EPOCH_SAMPLES].reshape(total, EPOCH_SAMPLES)
-            x[:, position] = epochs[kept]
+            # What float32 cannot hold becomes infinite, and is told below.
+            with np.errstate(over="ignore"):
+                x[:, position] = epochs[kept]
             described.append({"name": channel.name, "from": name, **_described(header, spec)})
     arrays = {
         "x": x if spec.multimodal or len(channels) > 1 else x[:, 0],
