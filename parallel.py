@@ -1,14 +1,54 @@
 """The same work on many items: in this process, in several, or on the workers of a Dask cluster."""
 
+import os
+import pickle
+import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from config import InputError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class Alone:
+    """``function``, called in a fresh process each time.
+
+    For work that rests on what a whole process shares, such as TensorFlow's settings and the random generators that
+    draw a network's first weights: a Dask worker has other threads, which draw from them too.
+
+    Raises:
+        InputError: as ``function`` does, or its process was killed.
+    """
+
+    def __init__(self, function: Callable[[Item], Result]) -> None:
+        self.function = function
+        self.__module__ = function.__module__
+
+    def __call__(self, item: Item) -> Result:
+        with tempfile.TemporaryDirectory(prefix="call-") as folder:
+            call, answer = Path(folder) / "call", Path(folder) / "answer"
+            call.write_bytes(pickle.dumps((self.function, item)))
+            paths = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            command = [sys.executable, "-m", "parallel", call, answer]
+            # The fresh process ends when this one does, for then nobody holds the other end of its input.
+            with subprocess.Popen(command, env=paths, stdin=subprocess.PIPE) as process:
+                code = process.wait()
+            if not answer.exists():
+                raise InputError(
+                    f"a worker's process ended with code {code}, perhaps for want of memory: "
+                    "give the same command with fewer side by side."
+                )
+            result = pickle.loads(answer.read_bytes())
+        if isinstance(result, InputError):
+            raise result
+        return result
 
 
 def each(
@@ -38,7 +78,9 @@ def each(
             stack.enter_context(parallel_config(backend="dask"))
             jobs = -1
         try:
-            yield from Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(
+            # Threads suffice to wait for processes.
+            threads = {"backend": "threading"} if isinstance(function, Alone) and cluster is None else {}
+            yield from Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, **threads)(
                 delayed(function)(item) for item in items
             )
         except TerminatedWorkerError:
@@ -88,3 +130,27 @@ def _can_import(module: str) -> bool:
     except ImportError:
         return False
     return True
+
+
+def _answer(call: Path, answer: Path) -> None:
+    """The fresh process's side of :class:`Alone`."""
+    threading.Thread(target=_end_with_the_caller, daemon=True).start()
+    function, item = pickle.loads(call.read_bytes())
+    try:
+        result = function(item)
+    except InputError as error:
+        result = error
+    except KeyboardInterrupt:
+        return
+    aside = answer.with_suffix(".aside")
+    aside.write_bytes(pickle.dumps(result))
+    aside.rename(answer)
+
+
+def _end_with_the_caller() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    _answer(Path(sys.argv[1]), Path(sys.argv[2]))

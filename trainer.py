@@ -83,10 +83,13 @@ def train(arguments: argparse.Namespace) -> None:
     from recsleep.fold import FoldTask, train_fold
 
     alone = arguments.jobs == 1 and arguments.cluster is None
+    train_one = train_fold if alone else parallel.Alone(train_fold)
     tasks = [FoldTask(config, part, checked, results / str(part.fold), bar=alone) for part in splits]
     finished = dict(
         tqdm(
-            parallel.each(train_fold, tasks, arguments.jobs, arguments.cluster),
+            parallel.each(
+                train_fold if alone else parallel.Alone(train_fold), tasks, arguments.jobs, arguments.cluster
+            ),
             total=len(tasks),
             desc="folds",
             unit="fold",

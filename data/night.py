@@ -99,7 +99,9 @@ def _signals(
         raise InputError(f"{path} has no channel {missing[0]!r}; it has {', '.join(names)}.")
     if len(x) == 0:
         raise InputError(f"{path} has no epochs.")
-    signals = np.ascontiguousarray(x[:, [names.index(channel) for channel in wanted]], dtype=np.float32)
+    if tuple(wanted) != names:
+        x = x[:, [names.index(channel) for channel in wanted]]
+    signals = np.ascontiguousarray(x, dtype=np.float32)
     for number, channel in enumerate(wanted):
         signal = signals[:, number]
         bad = ~np.isfinite(signal).all(axis=1)

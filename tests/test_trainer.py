@@ -28,7 +28,7 @@ TINY = [
 
 def command(*arguments: str | Path) -> list[str]:
     settings = [part for value in TINY for part in ("--set", value)]
-    return [sys.executable, "trainer.py", "--db", "synthetic", *map(str, arguments), *settings]
+    return [sys.executable, "trainer.py", "--db", "synthetic", *settings, *map(str, arguments)]
 
 
 def run(project: Path, *arguments: str | Path) -> subprocess.CompletedProcess:
@@ -50,6 +50,41 @@ def trained(tmp_path_factory):
     done = run(project, "--from_fold", 1, "--to_fold", 1, "--data", folder / "nights", "--out", folder / "out")
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
+
+
+@pytest.mark.parametrize("how", ["jobs", "cluster"])
+def test_folds_side_by_side_give_the_same_weights(trained, project, tmp_path, how, request):
+    """Two processes of this machine, or two workers of a Dask cluster started in another folder."""
+    folder, _ = trained
+    option = ("--jobs", 2) if how == "jobs" else ("--cluster", request.getfixturevalue("dask_cluster"))
+    places = ("--to_fold", 1, "--data", folder / "nights", "--out", tmp_path)
+    done = run(project, *places, *option)
+    assert done.returncode == 0, done.stderr
+    assert "Test subjects of folds 0 to 1, pooled" in done.stdout
+    alone, beside = (weights(out / "synthetic" / "1") for out in (folder / "out", tmp_path))
+    assert all(np.array_equal(alone[name], beside[name]) for name in alone)
+
+
+def test_what_a_worker_refuses_is_told(trained, project):
+    folder, _ = trained
+    refused = run(
+        project, "--jobs", 2, "--to_fold", 1, "--data", folder / "nights", "--out", folder / "out", "--set", "passes=6"
+    )
+    assert refused.returncode == 2 and refused.stderr.count("error:") == 1
+    assert "was trained with passes 5, not 6" in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_folds_end_when_their_trainer_is_killed(trained, project, tmp_path):
+    folder, _ = trained
+    places = ("--data", folder / "nights", "--out", tmp_path, "--to_fold", 1)
+    process = subprocess.Popen(
+        command(*places, "--jobs", 2, "--set", "passes=100000"), cwd=project, stdout=subprocess.PIPE, text=True
+    )
+    assert any("joint" in line for line in process.stdout)
+    process.send_signal(signal.SIGKILL)
+    # The folds' processes hold the other ends of this pipe: it ends when they have ended.
+    process.stdout.read()
+    process.wait()
 
 
 def test_a_fold_leaves_model_logs_predictions_and_split(trained):

@@ -65,7 +65,8 @@ def convert(
             if spec.multimodal:
                 signal = robust_scale(signal)
             # Resampling may end a sample short; the night is cut in whole epochs.
-            signal = np.pad(signal, (0, max(0, first + total * EPOCH_SAMPLES - len(signal))), mode="edge")
+            short = first + total * EPOCH_SAMPLES - len(signal)
+            signal = np.pad(signal, (0, short), mode="edge") if short > 0 else signal
             epochs = signal[first : first + total * EPOCH_SAMPLES].reshape(total, EPOCH_SAMPLES)
             # What float32 cannot hold becomes infinite, and is told below.
             with np.errstate(over="ignore"):
@@ -129,9 +130,11 @@ def band_pass(signal: np.ndarray, band: tuple[float, float]) -> np.ndarray:
 
 
 def robust_scale(signal: np.ndarray) -> np.ndarray:
-    """``signal`` (samples,) less its median, over its interquartile range; a range of 0 counts as 1."""
+    """``signal`` (samples,), changed in place: less its median, over its interquartile range; a range of 0 is 1."""
     low, median, high = np.percentile(signal, (25, 50, 75))
-    return (signal - median) / ((high - low) or 1.0)
+    signal -= median
+    signal /= (high - low) or 1.0
+    return signal
 
 
 def _common_epochs(source: Source, recording: Recording, scoring: Scoring, notes: list[str]) -> int:
