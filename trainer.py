@@ -87,9 +87,7 @@ def train(arguments: argparse.Namespace) -> None:
     tasks = [FoldTask(config, part, checked, results / str(part.fold), bar=alone) for part in splits]
     finished = dict(
         tqdm(
-            parallel.each(
-                train_fold if alone else parallel.Alone(train_fold), tasks, arguments.jobs, arguments.cluster
-            ),
+            parallel.each(train_one, tasks, arguments.jobs, arguments.cluster),
             total=len(tasks),
             desc="folds",
             unit="fold",

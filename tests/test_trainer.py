@@ -68,9 +68,21 @@ def test_folds_side_by_side_give_the_same_weights(trained, project, tmp_path, ho
 def test_what_a_worker_refuses_is_told(trained, project):
     folder, _ = trained
     refused = run(
-        project, "--jobs", 2, "--to_fold", 1, "--data", folder / "nights", "--out", folder / "out", "--set", "passes=6"
+        project,
+        "--jobs",
+        2,
+        "--from_fold",
+        1,
+        "--to_fold",
+        1,
+        "--data",
+        folder / "nights",
+        "--out",
+        folder / "out",
+        "--set",
+        "passes=6",
     )
-    assert refused.returncode == 2 and refused.stderr.count("error:") == 1
+    assert refused.returncode == 2 and refused.stderr.count("error:") == 1, refused.stderr
     assert "was trained with passes 5, not 6" in refused.stderr and "Traceback" not in refused.stderr
 
 
