@@ -1,15 +1,20 @@
 """Does the stream's memory grow with the nights, does the model wait for it? ``python -m benchmarks.pipeline``.
 
 A process of its own reads 10, 30, 100 and 500 nights (links to a synthetic one) and reports its peak memory; then a
-training pass over 30 nights says what share of its time went into waiting for the next batch.
+training pass over 30 nights says what share of its time went into waiting for the next batch, and another over 100
+nights of one channel in an S3 server on this machine, which takes its share of the processor.
 """
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,17 +34,20 @@ def stream(folder: Path) -> None:
     print(f"{count:6d} windows{time.perf_counter() - started:8.1f} s{peak:8.0f} MiB at most")
 
 
-def train(folder: Path) -> None:
+def train(folder: str) -> None:
     """One joint pass; print the share of time in which the model waited for a batch."""
     from config import TrainingConfig
+    from data.folds import find_nights
     from data.pipeline import windows
+    from data.store import location
     from recsleep.model import RecSleepNet
     from recsleep.training import JointTraining, adam
 
+    spec = replace(SPEC, subjects=(), night_patterns=("synthetic{subject}.npz",))
     config = TrainingConfig()
     model = JointTraining(RecSleepNet(), config.batch_nights, config)
     model.compile(optimizer=adam(config, config.clip_norm), jit_compile=False)
-    nights = sorted(folder.glob("*.npz"))[:30]
+    nights = [path for paths in find_nights(spec, location(folder)).values() for path in paths]
     for _ in range(2):  # The first pass compiles.
         waited, started = 0.0, time.perf_counter()
         batches = iter(windows(nights, SPEC.channel, config.batch_nights, config.window_epochs))
@@ -60,7 +68,7 @@ def train(folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--stream", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--train", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.stream:
         stream(arguments.stream)
@@ -82,7 +90,31 @@ def main() -> None:
                 (folder / f"synthetic{number:03d}.npz").symlink_to(night)
             print(f"{count:4d} nights:", end="", flush=True)
             subprocess.run([sys.executable, "-m", "benchmarks.pipeline", "--stream", folder], check=True)
-        subprocess.run([sys.executable, "-m", "benchmarks.pipeline", "--train", Path(temporary) / "100"], check=True)
+        subprocess.run([sys.executable, "-m", "benchmarks.pipeline", "--train", Path(temporary) / "30"], check=True)
+        with np.load(night) as arrays:
+            one_channel = Path(temporary) / "one.npz"
+            np.savez(one_channel, x=arrays["x"][:, 0], y=arrays["y"], fs=arrays["fs"])
+        with s3_server() as environment:
+            code = (
+                "import sys; from data.store import location; fs = location('s3://nights').fs; fs.mkdir('nights'); "
+                "[fs.put_file(sys.argv[1], f'nights/synthetic{n}.npz') for n in range(100)]"
+            )
+            subprocess.run([sys.executable, "-c", code, one_channel], check=True, env=environment)
+            command = [sys.executable, "-m", "benchmarks.pipeline", "--train", "s3://nights"]
+            print("from S3, ", end="", flush=True)
+            subprocess.run(command, check=True, env=environment)
+
+
+@contextmanager
+def s3_server(port: int = 5990) -> Iterator[dict[str, str]]:
+    """The environment in which AWS's libraries find a server on this machine."""
+    server = subprocess.Popen([sys.executable, "-m", "moto.server", "--port", str(port)], stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(5)
+        keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
+        yield os.environ | keys | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+    finally:
+        server.kill()
 
 
 if __name__ == "__main__":

@@ -171,5 +171,5 @@ def _described(header: Channel, spec: RecordingSpec) -> dict[str, Any]:
     return {
         "rate_hz": header.rate,
         "header_unit": header.unit,
-        "unit": "interquartile ranges" if spec.multimodal else unit or "as stored (no unit given)",
+        "unit": "interquartile ranges" if spec.multimodal else unit or "as stored",
     }

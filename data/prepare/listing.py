@@ -20,9 +20,9 @@ def listing(source: Source, spec: RecordingSpec, channels: Sequence[ChannelSpec]
             used = {channel.find(recording.channels): channel.name for channel in channels}
             for name in recording.channels:
                 header = recording.channel(name)
-                unit = header.unit or "no unit"
+                unit = header.unit or "as stored"
                 mark = f"-> {used[name]}" if name in used else ""
-                lines.append(f"  {name:<20}{header.rate:>8g} Hz  {unit:<8}{mark}".rstrip())
+                lines.append(f"  {name:<20}{header.rate:>8g} Hz  {unit:<10}{mark}".rstrip())
             missing = [channel.name for channel in channels if channel.find(recording.channels) is None]
             if missing:
                 lines.append(f"  MISSING: {', '.join(missing)}")

@@ -25,7 +25,7 @@ EDF_MAGIC, BDF_MAGIC = b"0       ", b"\xffBIOSEMI"
 
 @dataclass(frozen=True)
 class Channel:
-    """One channel as its recording describes it: the unit is "" where the recording names none."""
+    """One channel as its recording describes it: the unit is "" where it is none that MNE knows, such as %."""
 
     name: str
     rate: float

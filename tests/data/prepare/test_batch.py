@@ -114,8 +114,8 @@ def test_list_writes_nothing(ten, capsys):
     assert main(command(ten, "--list")) == 0
     printed = capsys.readouterr().out
     assert not (ten / "out").exists()
-    assert "C3-A2                    200 Hz  µV      -> C3-A2" in printed
-    assert "SaO2                    12.5 Hz  no unit" in printed
+    assert "C3-A2                    200 Hz  µV        -> C3-A2" in printed
+    assert "SaO2                    12.5 Hz  as stored" in printed
     assert "scoring 1_1.txt: 16 epochs; W 4, N1 3, N2 4, N3 3, REM 2, unscored 0" in printed
     assert "MISSING: C3-A2" in printed and "CANNOT BE USED" in printed
 
