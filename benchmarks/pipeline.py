@@ -43,7 +43,7 @@ def train(folder: str) -> None:
     from recsleep.model import RecSleepNet
     from recsleep.training import JointTraining, adam
 
-    spec = replace(SPEC, subjects=(), night_patterns=("synthetic{subject}.npz",))
+    spec = replace(SPEC, subjects=(), night_patterns=("synthetic{subject:03d}.npz",))
     config = TrainingConfig()
     model = JointTraining(RecSleepNet(), config.batch_nights, config)
     model.compile(optimizer=adam(config, config.clip_norm), jit_compile=False)
@@ -97,7 +97,7 @@ def main() -> None:
         with s3_server() as environment:
             code = (
                 "import sys; from data.store import location; fs = location('s3://nights').fs; fs.mkdir('nights'); "
-                "[fs.put_file(sys.argv[1], f'nights/synthetic{n}.npz') for n in range(100)]"
+                "[fs.put_file(sys.argv[1], f'nights/synthetic{n:03d}.npz') for n in range(100)]"
             )
             subprocess.run([sys.executable, "-c", code, one_channel], check=True, env=environment)
             command = [sys.executable, "-m", "benchmarks.pipeline", "--train", "s3://nights"]
