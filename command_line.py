@@ -35,6 +35,9 @@ def run(command: Callable[[], int | None], prog: str) -> int:
     """Run ``command`` and return an exit code: its own or 0, 2 after a user's mistake, 130 after Ctrl-C."""
     # TensorFlow's start-up notes are nothing a user can act on.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # A file's name may hold bytes that are no text.
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return command() or 0
     except InputError as error:

@@ -94,8 +94,19 @@ def files_below(folder: Path) -> list[Path]:
     else:
         if not folder.is_dir():
             raise InputError(f"the folder {folder} does not exist.")
-        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        names, seen = [], set()
+        for root, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
+            # A link to a folder above would go round for ever.
+            if os.path.realpath(root) in seen:
+                folders.clear()
+                continue
+            seen.add(os.path.realpath(root))
+            names += [(Path(root) / name).relative_to(folder).as_posix() for name in files]
     return [folder / name for name in sorted(names) if not any(part.startswith(".") for part in name.split("/"))]
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 @contextmanager
@@ -206,9 +217,9 @@ def new_folder(path: Path, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what a killed run left half-written below ``folder``."""
-    for path in list(folder.rglob(f"{UNFINISHED}*")):
+def remove_unfinished(folder: Path, below: bool = True) -> None:
+    """Remove what a killed run left half-written in ``folder``, and in the folders ``below`` it too."""
+    for path in list(folder.rglob(f"{UNFINISHED}*") if below else folder.glob(f"{UNFINISHED}*")):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

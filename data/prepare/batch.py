@@ -1,5 +1,7 @@
 """Many recordings to night files: goes on after a bad one, skips finished ones, and keeps the books."""
 
+import json
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,11 +15,9 @@ import parallel
 from config import STAGES, InputError, PreparationConfig
 from data.night import UNSCORED
 from data.night_files import night_path, read_about, read_arrays, write_arrays
-from data.prepare.conversion import convert, settings
-from data.prepare.spec import ChannelSpec, RecordingSpec, Source
+from data.prepare.conversion import convert, settings, sizes
+from data.prepare.spec import TABLE, ChannelSpec, RecordingSpec, Source
 from data.store import is_remote, remove_unfinished, written_aside
-
-TABLE = "nights.csv"
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,13 @@ def prepare(job: Job) -> Outcome:
     started = time.perf_counter()
     name, recording = job.source.night, job.source.recording
     try:
+        if job.source.problem:
+            raise InputError(job.source.problem)
         if job.target.exists():
             return _kept(job)
+        other = job.target.with_suffix("") if job.target.suffix == ".npz" else job.target.with_name(f"{name}.npz")
+        if other.exists():
+            raise InputError(f"{other} is this night in another --format: remove it, or name another --output_dir.")
         arrays = convert(job.source, job.spec, job.channels, job.config)
         write_arrays(job.target, arrays)
         return _outcome(name, "written", arrays, time.perf_counter() - started)
@@ -74,35 +79,43 @@ def prepare(job: Job) -> Outcome:
 
 
 def _kept(job: Job) -> Outcome:
-    """The outcome of a night that is already there."""
-    about = read_about(job.target)
-    if about and about.get("settings") != settings(job.spec, job.channels, job.config):
-        raise InputError(
-            f"{job.target} was prepared with other channels or settings: remove it, or name another --output_dir."
+    """The outcome of a night that is already there, made from the same files in the same way."""
+    where = f"{job.target} is there, but"
+    try:
+        about = read_about(job.target)
+        outcome = _outcome(
+            job.source.night, "kept", read_arrays(job.target, ("y", "events", "event_names", "about")), 0.0
         )
-    arrays = read_arrays(job.target, ("y", "events", "event_names", "about"))
-    return _outcome(job.source.night, "kept", arrays, 0.0)
+    except (InputError, KeyError, TypeError, ValueError, AttributeError):
+        raise InputError(f"{where} is no whole night: remove it and give the same command again.") from None
+    if about.get("settings") != settings(job.spec, job.channels, job.config):
+        raise InputError(
+            f"{where} was prepared with other channels or settings: remove it, or name another --output_dir."
+        )
+    if about.get("bytes") != sizes(job.source):
+        raise InputError(f"{where} its recording or scoring has changed since: remove it, to prepare it again.")
+    return outcome
 
 
 def _outcome(night: str, status: str, arrays: dict[str, np.ndarray], seconds: float) -> Outcome:
-    import json
-
-    about: dict[str, Any] = json.loads(str(arrays["about"])) if "about" in arrays else {}
+    about: dict[str, Any] = json.loads(str(arrays["about"]))
     stages = arrays["y"]
+    if stages.ndim != 1 or not np.isin(stages, range(UNSCORED, len(STAGES))).all():
+        raise ValueError("y holds no stages")
     names = arrays.get("event_names", ())
-    counts = arrays["events"].sum(axis=0) if "events" in arrays else ()
+    counts = arrays["events"].sum(axis=0) if len(names) else ()
     return Outcome(
         night,
         status,
-        about.get("recording", ""),
+        about["recording"],
         epochs=len(stages),
         **{stage: int((stages == number).sum()) for number, stage in enumerate(STAGES)},
         unscored=int((stages == UNSCORED).sum()),
-        trimmed_minutes=about.get("trimmed_minutes", 0.0),
-        dropped_epochs=about.get("dropped_epochs", 0),
+        trimmed_minutes=about["trimmed_minutes"],
+        dropped_epochs=about["dropped_epochs"],
         events="; ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True)),
-        channels="; ".join(f"{c['name']} ({c['unit']})" for c in about.get("channels", ())),
-        notes="; ".join(about.get("notes", ())),
+        channels="; ".join(f"{c['name']} ({c['unit']})" for c in about["channels"]),
+        notes="; ".join(about["notes"]),
         seconds=round(seconds, 2),
     )
 
@@ -117,7 +130,7 @@ def prepare_all(jobs: Sequence[Job], output: Path, processes: int = 1, cluster: 
 
     if not is_remote(output) and output.is_dir():
         # Of a killed run; a run beside this one on the same folder is not foreseen.
-        remove_unfinished(output)
+        remove_unfinished(output, below=False)
     outcomes: list[Outcome] = []
     with tqdm(total=len(jobs), desc=f"preparing {output.name}", unit="night", smoothing=0) as bar:
         for outcome in parallel.each(prepare, jobs, processes, cluster):
@@ -135,7 +148,7 @@ def write_table(outcomes: Sequence[Outcome], output: Path) -> None:
     import pandas as pd
 
     with written_aside(output / TABLE) as aside:
-        pd.DataFrame([asdict(outcome) for outcome in outcomes]).to_csv(aside, index=False)
+        pd.DataFrame([asdict(outcome) for outcome in outcomes]).to_csv(aside, index=False, errors="backslashreplace")
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
@@ -170,6 +183,30 @@ def make_jobs(
     channels: tuple[ChannelSpec, ...],
     config: PreparationConfig,
 ) -> list[Job]:
-    """One job for each source."""
+    """One job for each source.
+
+    Raises:
+        InputError: ``output`` holds a night of one of the recordings under another subject's number.
+    """
     target = partial(night_path, output, form=form)
+    if spec.db == "custom":
+        _same_subjects(sources, output)
     return [Job(source, target(source.night), spec, channels, config) for source in sources]
+
+
+def _same_subjects(sources: Sequence[Source], output: Path) -> None:
+    """Refuse to number subjects anew beside nights that carry the old numbers: a person would count as two."""
+    try:
+        there = {path.name.removesuffix(".npz") for path in output.iterdir()}
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for source in sources:
+        name = source.night.partition("_")[2]
+        others = [
+            night for night in there if night != source.night and re.fullmatch(rf"subject\d+_{re.escape(name)}", night)
+        ]
+        if others and source.night not in there:
+            raise InputError(
+                f"{output / others[0]} is {source.recording} under another subject's number, as recordings were added: "
+                "let the spec's subject find the number in their names, or name another --output_dir."
+            )

@@ -13,7 +13,7 @@ import numpy as np
 
 from config import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, InputError, PreparationConfig
 from data.night import UNSCORED, night_from_arrays
-from data.prepare.recording import VOLTS, Channel, Recording, open_recording
+from data.prepare.recording import Channel, Recording, open_recording
 from data.prepare.scoring import Scoring, W
 from data.prepare.spec import ChannelSpec, RecordingSpec, Source
 
@@ -25,9 +25,15 @@ def settings(spec: RecordingSpec, channels: Sequence[ChannelSpec], config: Prepa
         "channels": [{"name": c.name, "band_hz": list(c.band) if c.band else None} for c in channels],
         "as_stored": spec.as_stored,
         "multimodal": spec.multimodal,
+        "spec": spec.details,
         "wake_minutes": config.wake_minutes,
         "event_overlap_seconds": config.event_overlap_seconds,
     }
+
+
+def sizes(source: Source) -> dict[str, int]:
+    """The size of each file that a night comes from, by which a changed one is noticed."""
+    return {path.name: path.stat().st_size for path in (source.recording, *source.scoring.values())}
 
 
 def convert(
@@ -43,8 +49,8 @@ def convert(
     Raises:
         InputError: the recording, the scoring, or the two together make no night.
     """
-    if source.missing:
-        raise InputError(f"{source.recording} has no scoring: {source.missing} is not there.")
+    if source.problem:
+        raise InputError(source.problem)
     with open_recording(source.recording) as recording:
         names = find_channels(recording, channels)
         scoring = spec.read_scoring(source.scoring, recording)
@@ -59,7 +65,7 @@ def convert(
         first = round(scoring.start * SAMPLING_RATE)
         for position, (channel, name) in enumerate(zip(channels, names, strict=True)):
             header = recording.channel(name)
-            signal = resample(recording.read(name, spec.as_stored), header.rate)
+            signal = resample(recording.read(header, spec.as_stored), header.rate)
             if channel.band:
                 signal = band_pass(signal, channel.band)
             if spec.multimodal:
@@ -84,6 +90,7 @@ def convert(
     about = {
         "recording": source.recording.name,
         "scoring": sorted(path.name for path in source.scoring.values()),
+        "bytes": sizes(source),
         "channels": described,
         "trimmed_minutes": trimmed * EPOCH_SECONDS / 60,
         "dropped_epochs": int(total - trimmed - len(kept)),
@@ -167,7 +174,7 @@ def _kept(stages: np.ndarray, wake_minutes: float) -> tuple[np.ndarray, int]:
 
 def _described(header: Channel, spec: RecordingSpec) -> dict[str, Any]:
     """The channel's own rate and unit, and the unit it has in the night."""
-    unit = header.unit if spec.as_stored or header.unit not in VOLTS else "µV"
+    unit = "µV" if header.is_voltage and not spec.as_stored else header.unit
     return {
         "rate_hz": header.rate,
         "header_unit": header.unit,

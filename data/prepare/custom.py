@@ -3,6 +3,7 @@
 import csv
 import fnmatch
 import io
+import json
 import re
 import tomllib
 from collections.abc import Callable
@@ -85,6 +86,7 @@ def load_spec(path: Path) -> RecordingSpec:
         subject=_subject(values.get("subject", ""), wrong),
         as_stored=values.get("as_stored", False),
         multimodal=values.get("multimodal", False),
+        details=json.loads(json.dumps(values, default=str)),
     )
 
 
@@ -101,7 +103,8 @@ def _parsed(path: Path) -> Any:
 
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    # PyYAML's constructors meet a wrong value with almost any exception.
+    except Exception as error:
         raise InputError(f"{path} is not valid YAML ({' '.join(str(error).split())[:160]}).") from None
 
 
@@ -111,6 +114,8 @@ def _mapping(
     table = values.get(key) or {}
     if not isinstance(table, dict):
         raise wrong(f"{key} must be a table: {KEYS[key]}.")
+    if not all(isinstance(part, (str, int)) for entry in table.items() for part in entry):
+        raise wrong(f"{key} holds something else than texts: {KEYS[key]}.")
     table = {str(name): str(value) for name, value in table.items()}
     stray = [value for value in table.values() if allowed and value not in allowed]
     if stray:
@@ -126,12 +131,13 @@ def _channels(table: Any, wrong: Callable[[str], InputError]) -> tuple[ChannelSp
         value = value if isinstance(value, dict) else {"spellings": value}
         spellings, band = value.get("spellings", []), value.get("band")
         spellings = [spellings] if isinstance(spellings, str) else spellings
-        if set(value) - {"spellings", "band"} or not isinstance(spellings, list):
+        alike = isinstance(spellings, list) and all(isinstance(spelling, str) for spelling in spellings)
+        if set(value) - {"spellings", "band"} or not alike:
             raise wrong(f"channel {name}: give its spellings as a list, or spellings and a band.")
         if band is not None:
             numbers = isinstance(band, list) and len(band) == 2 and all(type(b) in (int, float) for b in band)
-            if not numbers or not 0 < band[0] < band[1] < 50:
-                raise wrong(f"channel {name}: band is two frequencies in Hz, such as [0.5, 40], both below 50.")
+            if not numbers or not 0.01 <= band[0] < band[1] <= 49:
+                raise wrong(f"channel {name}: band is two frequencies in Hz, such as [0.5, 40], from 0.01 to 49.")
             band = (float(band[0]), float(band[1]))
         channels.append(ChannelSpec(str(name), tuple(map(str, spellings)), band))
     return tuple(channels)
@@ -178,11 +184,15 @@ def read_scoring(
 def _csv(path: Path, columns: dict[str, str]) -> list[tuple[float, float, str]]:
     """Rows of (start in s, duration in s, label)."""
     text = read_text(path)
+    wanted = set(columns.values())
+    header = text.partition("\n")[0]
+    delimiter = next((d for d in ",;\t" if wanted <= set(next(csv.reader([header], delimiter=d), []))), None)
+    if delimiter is None:
+        raise InputError(f"{path} does not begin with a line that names the columns {', '.join(columns.values())}.")
     try:
-        dialect = csv.Sniffer().sniff(text[:4096], ",;\t")
-        rows = list(csv.DictReader(io.StringIO(text), dialect=dialect))
+        rows = list(csv.DictReader(io.StringIO(text), delimiter=delimiter, strict=True))
     except csv.Error as error:
-        raise InputError(f"{path} is not a table of comma-separated values ({error}).") from None
+        raise InputError(f"{path} is not a table of values ({error}).") from None
     entries = []
     for number, row in enumerate(rows, 2):
         lacking = [name for name in columns.values() if row.get(name) is None]
@@ -194,5 +204,7 @@ def _csv(path: Path, columns: dict[str, str]) -> list[tuple[float, float, str]]:
             raise InputError(f"{path}, line {number}: start and duration are seconds.") from None
         if not (abs(span[0]) < 1e7 and 0 <= span[1] < 1e7):
             raise InputError(f"{path}, line {number}: start and duration are seconds of one night.")
+        if any("\n" in value for value in row.values() if isinstance(value, str)):
+            raise InputError(f"{path}, line {number}: a quotation mark is not closed.")
         entries.append((*span, row[columns["label"]].strip()))
     return entries

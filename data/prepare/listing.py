@@ -19,6 +19,9 @@ def listing(source: Source, spec: RecordingSpec, channels: Sequence[ChannelSpec]
             lines.append(f"  {recording.seconds / 3600:.2f} h ({recording.seconds / 30:.1f} epochs){start}")
             used = {channel.find(recording.channels): channel.name for channel in channels}
             for name in recording.channels:
+                if recording.channels.count(name) > 1:
+                    lines.append(f"  {name:<20}{'is there more than once':>30}")
+                    continue
                 header = recording.channel(name)
                 unit = header.unit or "as stored"
                 mark = f"-> {used[name]}" if name in used else ""
@@ -26,8 +29,8 @@ def listing(source: Source, spec: RecordingSpec, channels: Sequence[ChannelSpec]
             missing = [channel.name for channel in channels if channel.find(recording.channels) is None]
             if missing:
                 lines.append(f"  MISSING: {', '.join(missing)}")
-            if source.missing:
-                raise InputError(f"no scoring: {source.missing} is not there.")
+            if source.problem:
+                raise InputError(source.problem)
             scoring = spec.read_scoring(source.scoring, recording)
             counts = [f"{stage} {np.sum(scoring.stages == number)}" for number, stage in enumerate(STAGES)]
             unscored = np.sum(scoring.stages == UNSCORED)
@@ -40,4 +43,6 @@ def listing(source: Source, spec: RecordingSpec, channels: Sequence[ChannelSpec]
                 lines.append(f"  events: {', '.join(kinds)}")
     except InputError as error:
         lines.append(f"  CANNOT BE USED: {error}")
+    except OSError as error:
+        lines.append(f"  CANNOT BE USED: {error.filename or source.recording}: {error.strerror}.")
     return "\n".join(lines)

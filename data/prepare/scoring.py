@@ -93,13 +93,18 @@ def from_intervals(path: Path, intervals: Iterable[tuple[float, float, int]]) ->
     for onset, duration, stage in intervals:
         first, count = (onset - start) / EPOCH_SECONDS, duration / EPOCH_SECONDS
         on_grid = max(abs(first - round(first)), abs(count - round(count))) * EPOCH_SECONDS < TOLERANCE
+        if stage != UNSCORED and count <= 0:
+            raise InputError(f"{path}: the stage at {onset:g} s has no duration.")
         if stage != UNSCORED and not on_grid:
             raise InputError(
                 f"{path}: the stage at {onset:g} s lasts {duration:g} s, which does not fit 30-s epochs that begin at "
                 f"{start:g} s."
             )
         if stage != UNSCORED:
-            stages[max(0, round(first)) : round(first + count)] = stage
+            span = stages[max(0, round(first)) : round(first + count)]
+            if ((span != UNSCORED) & (span != stage)).any():
+                raise InputError(f"{path}: the stage at {onset:g} s contradicts another entry for the same epoch.")
+            span[:] = stage
     return stages, start
 
 

@@ -1,11 +1,13 @@
 """Sleep-EDF's scoring: an EDF+ file of annotations (Kemp et al., IEEE Trans. Biomed. Eng. 47, 2000)."""
 
 import warnings
+from datetime import datetime
 from pathlib import Path
 
 from config import InputError
 from data.night import UNSCORED
-from data.prepare.recording import Recording, edf_start
+from data.prepare.edf import start_of
+from data.prepare.recording import Recording
 from data.prepare.scoring import N1, N2, N3, REM, Scoring, W, from_intervals
 from data.store import on_disk
 
@@ -47,10 +49,11 @@ def read_annotations(path: Path, recording: Recording) -> list[tuple[float, floa
 
     shift = 0.0
     try:
-        with on_disk(path) as local, warnings.catch_warnings():
+        # MNE goes by the name's ending, in small letters.
+        with on_disk(path, path.stem + path.suffix.lower()) as local, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             annotations = mne.read_annotations(local)
-            begin = annotations.orig_time or edf_start(local)
+            begin = annotations.orig_time or _start(local)
         # Onsets count from the annotation file's own start.
         if begin is not None and recording.start is not None:
             shift = (begin - recording.start).total_seconds()
@@ -66,3 +69,9 @@ def read_annotations(path: Path, recording: Recording) -> list[tuple[float, floa
         (float(onset) + shift, float(duration), str(text).strip())
         for onset, duration, text in zip(annotations.onset, annotations.duration, annotations.description, strict=True)
     ]
+
+
+def _start(local: Path) -> datetime | None:
+    """The start in an EDF file's header, which MNE's reader of annotations leaves out."""
+    with local.open("rb") as file:
+        return start_of(file.read(184))

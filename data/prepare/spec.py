@@ -4,8 +4,9 @@ import fnmatch
 import glob
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from config import DATASETS, InputError
 from data.prepare import isruc, nsrr, sleepedf, ucddb
@@ -52,6 +53,7 @@ class RecordingSpec:
             its first group the subject's number; if empty, recordings count as subjects, in their order.
         optional: parts of the scoring that may be missing.
         as_stored: voltages stay in the recording's own unit.
+        details: what else a custom spec says, kept with each night.
         multimodal: each channel is centred on its median and divided by its interquartile range over the night.
     """
 
@@ -66,6 +68,7 @@ class RecordingSpec:
     optional: tuple[str, ...] = ()
     as_stored: bool = False
     multimodal: bool = False
+    details: dict[str, Any] = field(default_factory=dict)
 
     def chosen(self, names: Sequence[str] = ()) -> tuple[ChannelSpec, ...]:
         """The channels called ``names`` by any spelling; the spec's own without names."""
@@ -73,19 +76,19 @@ class RecordingSpec:
         for name in names:
             known = (c for c in self.channels if plain(name) in map(plain, (c.name, *c.spellings)))
             chosen.append(next(known, ChannelSpec(name)))
-        if len({channel.name for channel in chosen}) < len(chosen):
+        if len({plain(channel.name) for channel in chosen}) < len(chosen):
             raise InputError("--select_ch names a channel twice.")
         return tuple(chosen) or self.channels
 
 
 @dataclass(frozen=True)
 class Source:
-    """One recording with the files of its scoring, by part; ``missing`` names a part that was not found."""
+    """One recording with the files of its scoring, by part; or the problem, in a sentence, that leaves it unusable."""
 
     night: str
     recording: Path
     scoring: dict[str, Path] = field(default_factory=dict)
-    missing: str = ""
+    problem: str = ""
 
 
 _SLEEP_EDF = {
@@ -143,34 +146,78 @@ SPECS = {
 }
 
 
+TABLE = "nights.csv"
+"""What preparation writes beside the nights; never a scoring."""
+
+
 def find_sources(spec: RecordingSpec, folder: Path) -> list[Source]:
-    """The recordings of ``spec`` anywhere below ``folder``, by name, each with its scoring.
+    """The recordings of ``spec`` anywhere below ``folder``, by path, each with its scoring or its problem.
 
     Raises:
-        InputError: there is no such folder, or no recording in it, or two of the same night.
+        InputError: there is no such folder, or no recording in it.
     """
-    files = files_below(folder)
-    by_name: dict[str, list[Path]] = {}
-    for path in files:
-        by_name.setdefault(path.name, []).append(path)
+    files = [path for path in files_below(folder) if path.name != TABLE]
+    found = [(path, match) for path in files if (match := re.fullmatch(spec.recording, path.name, re.IGNORECASE))]
+    listing = _Listing(files, {path.stem for path, _ in found})
     subjects = DATASETS[spec.db].subjects if spec.db in DATASETS else ()
     sources: dict[str, Source] = {}
-    for path in files:
-        match = re.fullmatch(spec.recording, path.name, re.IGNORECASE)
-        if not match:
-            continue
+    outside = []
+    for path, match in found:
         groups: dict[str, str | int] = {**match.groupdict(), "name": path.stem}
         number = _subject(spec, path, folder, groups, len(sources))
         if subjects and number not in subjects:
+            outside.append(path.name)
             continue
         night = spec.night.format(**{**groups, "subject": number})
-        if night in sources:
-            raise InputError(f"{path} and {sources[night].recording} are both night {night}: keep one of them.")
         groups["subject"] = number + spec.first_subject
-        sources[night] = _with_scoring(spec, night, path, groups, by_name)
-    if not sources:
+        if night in sources:
+            problem = f"{path} and {sources[night].recording} are both night {night}: keep one of them."
+            sources[f"{night} ({path})"] = Source(night, path, problem=problem)
+        else:
+            sources[night] = _with_scoring(spec, night, path, groups, listing)
+    if not found:
         raise InputError(f"{folder} holds no recording of {spec.db}: {_example(spec)} is looked for.")
-    return list(sources.values())
+    if outside:
+        print(
+            f"{len(outside)} recordings in {folder}, such as {outside[0]}, are of subjects outside {spec.db}'s "
+            f"{subjects[0]} to {subjects[-1]}, and are left out."
+        )
+    return _each_scoring_once(list(sources.values()))
+
+
+def _each_scoring_once(sources: list[Source]) -> list[Source]:
+    """``sources``, of which those that share a scoring with another have that as their problem."""
+    users: dict[Path, list[Source]] = {}
+    for source in sources:
+        for path in source.scoring.values():
+            users.setdefault(path, []).append(source)
+    shared = {}
+    for path, sharing in users.items():
+        if len(sharing) > 1:
+            problem = f"{path} would be the scoring of {sharing[0].recording} and of {sharing[1].recording}: "
+            shared |= {source.recording: problem + "name each recording's scoring after it." for source in sharing}
+    return [
+        replace(source, scoring={}, problem=shared[source.recording]) if source.recording in shared else source
+        for source in sources
+    ]
+
+
+class _Listing:
+    """The files below a folder, by name, and the stems of the recordings among them."""
+
+    def __init__(self, files: Sequence[Path], stems: set[str]) -> None:
+        self.by_name: dict[str, list[Path]] = {}
+        for path in files:
+            self.by_name.setdefault(path.name, []).append(path)
+        self.stems = stems
+
+    def matching(self, pattern: str, stem: str) -> list[Path]:
+        """The files of a name like ``pattern``, less those that a longer recording's name claims."""
+        if not glob.has_magic(pattern):
+            return self.by_name.get(pattern, [])
+        longer = [other for other in self.stems if other != stem and other.startswith(stem)]
+        names = [name for name in fnmatch.filter(self.by_name, pattern) if not name.startswith(tuple(longer))]
+        return [path for name in names for path in self.by_name[name]]
 
 
 def _subject(spec: RecordingSpec, path: Path, folder: Path, groups: dict[str, str | int], position: int) -> int:
@@ -187,30 +234,28 @@ def _subject(spec: RecordingSpec, path: Path, folder: Path, groups: dict[str, st
 
 
 def _with_scoring(
-    spec: RecordingSpec, night: str, recording: Path, groups: dict[str, str | int], by_name: dict[str, list[Path]]
+    spec: RecordingSpec, night: str, recording: Path, groups: dict[str, str | int], listing: _Listing
 ) -> Source:
     files: dict[str, Path] = {}
+    escaped = {key: glob.escape(value) if isinstance(value, str) else value for key, value in groups.items()}
     for part, templates in spec.scoring.items():
-        escaped = {key: glob.escape(value) if isinstance(value, str) else value for key, value in groups.items()}
         for template in templates:
-            found = _matching(template.format(**escaped), by_name)
-            # Names may repeat in other folders; the recording's own comes first.
-            found = [path for path in found if path.parent == recording.parent] or found
+            found = [path for path in listing.matching(template.format(**escaped), recording.stem) if path != recording]
+            # Names may repeat in other folders: the recording's own folder comes first, and alone where the name of
+            # the scoring does not say whose it is.
+            beside = [path for path in found if path.parent == recording.parent]
+            found = beside if beside or "{" not in template else found
             if len(found) > 1:
-                raise InputError(f"{recording} has two scorings, {found[0]} and {found[1]}: keep one of them.")
+                problem = f"{recording} has two scorings, {found[0]} and {found[1]}: keep one of them."
+                return Source(night, recording, problem=problem)
             if found:
                 files[part] = found[0]
                 break
         else:
             if part not in spec.optional:
-                return Source(night, recording, missing=" or ".join(t.format(**groups) for t in templates))
+                names = " or ".join(template.format(**groups) for template in templates)
+                return Source(night, recording, problem=f"{recording} has no scoring: {names} is not there.")
     return Source(night, recording, files)
-
-
-def _matching(pattern: str, by_name: dict[str, list[Path]]) -> list[Path]:
-    if not glob.has_magic(pattern):
-        return by_name.get(pattern, [])
-    return [path for name in fnmatch.filter(by_name, pattern) for path in by_name[name]]
 
 
 def _example(spec: RecordingSpec) -> str:

@@ -47,15 +47,18 @@ def _events(path: Path, recording: Recording) -> tuple[tuple[Event, ...], int]:
         if name is None:
             continue
         # A column that is often empty stands before the duration.
-        duration = next((int(word) for word in rest.split() if word.isdecimal() and len(word) < 5), None)
+        duration = next((float(word) for word in rest.split() if re.fullmatch(r"\d{1,4}(\.\d+)?", word)), None)
         if duration is None:
             lost += 1
             continue
         start = (int(hour) * 3600 + int(minute) * 60 + int(second) - begin) % DAY
-        if start > recording.seconds:
+        if start > DAY / 2:
+            # Just before the recording: an event may reach into it.
+            start -= DAY
+        if start > recording.seconds or start + duration < 0:
             raise InputError(
                 f"{path}: the {name} at {hour}:{minute}:{second} lies outside the recording, which starts at "
                 f"{recording.start:%H:%M:%S} and lasts {recording.seconds / 3600:.1f} h."
             )
-        events.append(Event(name, float(start), float(duration)))
+        events.append(Event(name, float(start), duration))
     return tuple(events), lost

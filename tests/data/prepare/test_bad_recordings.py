@@ -1,5 +1,6 @@
 """Every kind of bad recording ends in one sentence, and writes nothing."""
 
+import os
 import re
 
 import numpy as np
@@ -162,8 +163,92 @@ def test_wrong_arguments_are_told(tmp_path, capsys, monkeypatch, arguments, told
 def test_two_recordings_of_one_night(tmp_path, capsys):
     recordings.isruc(tmp_path / "raw" / "a", "0123", 1)
     recordings.isruc(tmp_path / "raw" / "b", "0123", 1)
-    assert main(["--db", "isruc", "--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path)]) == 2
-    assert "are both night subject0: keep one of them" in capsys.readouterr().err
+    assert main(["--db", "isruc", "--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path)]) == 1
+    assert "are both night subject0: keep one of them" in capsys.readouterr().out
+
+
+def test_recordings_of_other_subjects_are_said(tmp_path, capsys):
+    recordings.sleepedf(tmp_path / "raw", CODES)
+    recordings.sleepedf(tmp_path / "raw", CODES, "SC4201E0")
+    assert main(["--db", "sleepedf", "--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path)]) == 0
+    assert "SC4201E0-PSG.edf, are of subjects outside sleepedf's 0 to 19" in capsys.readouterr().out
+
+
+def prepared(tmp_path, unit="uV", change=lambda content: content, channel="C3-A2"):
+    """An ISRUC recording with bytes changed: its exit code and, if it was made, its night."""
+    path = recordings.write_edf(
+        tmp_path / "raw" / "1.rec",
+        {"C3-A2": (wave(120, 100), 100, unit), "O2-A1": (wave(120, 100, 1), 100, "uV")},
+    )
+    (tmp_path / "raw" / "1_1.txt").write_text("0 1 2 5")
+    path.write_bytes(change(path.read_bytes()))
+    folders = ["--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path / "out"), "--select_ch", channel]
+    code = main(["--db", "isruc", *folders])
+    return code, None if code else read_night(tmp_path / "out" / "subject0.npz", [channel])
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"),
+    [("uV", 1), ("UV", 1), ("mV", 1e3), ("mv", 1e3), ("nV", 1e-3), ("V", 1e6), ("%", 1), ("", 1), ("degC", 1)],
+)
+def test_units_of_voltage_in_any_spelling(tmp_path, unit, factor):
+    _, night = prepared(tmp_path, unit)
+    true = wave(120, 100).reshape(4, 3000)
+    assert np.abs(night.signals[:, 0] / factor - true).max() < 400 / 65535
+
+
+def patched(first: int, text: bytes):
+    return lambda content: content[:first] + text + content[first + len(text) :]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (patched(192, b"EDF+D"), "is interrupted (EDF+D), so its epochs cannot be placed"),
+        (patched(256 + 16, b"C3-A2           "), "has 2 channels called C3-A2"),
+        (patched(256 + 2 * 112, b"-200    "), "channel C3-A2 has a damaged header: a range of it is empty"),
+        (patched(256 + 2 * 128, b"-32768  "), "channel C3-A2 has a damaged header: a range of it is empty"),
+        (patched(256 + 2 * 104, b"low     "), "its physical minimum of C3-A2 reads 'low'"),
+    ],
+)
+def test_headers_that_would_be_read_wrongly(tmp_path, capsys, change, told):
+    assert prepared(tmp_path, change=change)[0] == 1
+    assert told in capsys.readouterr().out
+
+
+def test_labels_padded_with_nul_and_bytes_after_the_end(tmp_path):
+    _, night = prepared(tmp_path, change=lambda content: content + bytes(50_000))
+    assert night.stages.tolist() == [0, 1, 2, 4]
+
+
+def test_a_link_to_a_folder_above_and_one_elsewhere(tmp_path):
+    recordings.isruc(tmp_path / "elsewhere", "0123", 1)
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "loop").symlink_to(tmp_path / "raw")
+    (tmp_path / "raw" / "linked").symlink_to(tmp_path / "elsewhere")
+    assert main(["--db", "isruc", "--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path / "out")]) == 0
+    assert [path.name for path in (tmp_path / "out").glob("*.npz")] == ["subject0.npz"]
+
+
+def test_only_its_own_unfinished_files_are_removed(tmp_path):
+    recordings.isruc(tmp_path / "raw", "0123", 1)
+    other = tmp_path / "raw" / ".unfinished-thing" / "x"
+    other.parent.mkdir()
+    other.write_text("")
+    assert main(["--db", "isruc", "--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path)]) == 0
+    assert other.exists()
+
+
+def test_names_that_are_no_text(tmp_path):
+    spec = tmp_path / "lab.toml"
+    head = 'recordings = "*.edf"\nscoring = "{name}.txt"\nform = "lines"\n'
+    spec.write_text(head + '[channels]\nC4 = []\n[labels]\n0 = "W"\n1 = "N1"\n')
+    path = recordings.write_edf(tmp_path / "raw" / "a.edf", {"C4": (wave(60, 100), 100, "uV")})
+    named = path.rename(path.with_name(os.fsdecode(b"\xff.edf")))
+    named.with_suffix(".txt").write_text("0 1")
+    folders = ["--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path / "out")]
+    assert main(["--db", "custom", "--spec", str(spec), *folders]) == 0
+    assert "\\udcff" in (tmp_path / "out" / "nights.csv").read_text()
 
 
 def test_a_channel_named_twice(tmp_path, capsys):

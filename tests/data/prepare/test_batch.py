@@ -65,7 +65,23 @@ def test_finished_nights_are_skipped_and_mended_ones_made(ten, capsys):
 def test_other_settings_do_not_mix(ten, capsys):
     main(command(ten))
     assert main(command(ten, "--select_ch", "LOC-A2")) == 1
-    assert "subject0.npz was prepared with other channels or settings" in capsys.readouterr().out
+    assert "subject0.npz is there, but was prepared with other channels or settings" in capsys.readouterr().out
+
+
+def test_changed_files_and_odd_ones_in_their_place_are_told(ten, capsys):
+    main(command(ten))
+    out = ten / "out"
+    (ten / "raw" / "1" / "1_1.txt").write_text("\n".join(CODES) + "\n\n\n")
+    (out / "subject1.npz").write_bytes(b"PK")
+    np.savez(out / "subject3.npz", x=np.zeros((2, 3000)), about="{}")
+    np.savez(out / "subject5.npz", x=1, y=["a", "b"], about='{"recording": "a"}')
+    (out / "subject6.npz").rename(out / "subject6")
+    assert main(command(ten)) == 1
+    printed = capsys.readouterr().out
+    assert "subject0.npz is there, but its recording or scoring has changed since" in printed
+    assert printed.count("is there, but is no whole night: remove it") == 3
+    assert "subject6 is this night in another --format" in printed
+    assert "7 of 10 failed:" in printed.split("3 of 10 failed:")[-1] or "8 of 10 failed:" in printed
 
 
 def test_killed_midway_finishes_the_rest(tmp_path, project):
@@ -114,8 +130,8 @@ def test_list_writes_nothing(ten, capsys):
     assert main(command(ten, "--list")) == 0
     printed = capsys.readouterr().out
     assert not (ten / "out").exists()
-    assert "C3-A2                    200 Hz  µV        -> C3-A2" in printed
-    assert "SaO2                    12.5 Hz  as stored" in printed
+    assert "C3-A2                    200 Hz  uV        -> C3-A2" in printed
+    assert "SaO2                    12.5 Hz  %" in printed
     assert "scoring 1_1.txt: 16 epochs; W 4, N1 3, N2 4, N3 3, REM 2, unscored 0" in printed
     assert "MISSING: C3-A2" in printed and "CANNOT BE USED" in printed
 

@@ -161,12 +161,21 @@ def test_bad_specs_are_told(tmp_path, change, told):
     assert told in str(error.value)
 
 
+YAML_HEAD = "recordings: a\nscoring: b\nform: csv\nchannels: {C4: []}\n"
+
+
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
         ("lab.ini", "", "a spec is a .toml, .yaml or .yml file"),
         ("lab.yaml", "a: [1", "is not valid YAML"),
         ("lab.yaml", "!!python/object/apply:os.system ['true']", "is not valid YAML"),
+        ("lab.yaml", "a: !!timestamp x", "is not valid YAML"),
+        (
+            "lab.yaml",
+            "recordings: a\nscoring: b\nform: csv\nchannels: {C4: []}\nlabels: {a: [1]}",
+            "something else than",
+        ),
         ("lab.yaml", "- a\n- b", "a spec is a table of names and values"),
         ("lab.toml", None, "does not exist"),
     ],
@@ -184,8 +193,12 @@ def test_bad_spec_files_are_told(tmp_path, name, text, told):
         ("Onset,Duration,Stage\n0,30,S9\n", "the label 'S9' is not in the spec's labels or events"),
         ("Onset,Duration,Stage\nzero,30,S1\n", "line 2: start and duration are seconds"),
         ("Onset,Duration,Stage\n0,-30,S1\n", "line 2: start and duration are seconds of one night"),
-        ("Onset,Length,Stage\n0,30,S1\n", "line 2: there is no value in the column 'Duration'"),
-        ("", "is not a table|scores no epoch"),
+        ("Onset,Length,Stage\n0,30,S1\n", "does not begin with a line that names the columns Onset, Duration, Stage"),
+        ("Onset,Duration,Stage\n0,30\n", "line 2: there is no value in the column 'Stage'"),
+        ('Onset,Duration,Stage\n0,30,"S1\n30,30,S2\n', "is not a table of values|a quotation mark is not closed"),
+        ("Onset,Duration,Stage\n0,0,S1\n", "the stage at 0 s has no duration"),
+        ("Onset,Duration,Stage\n0,60,S1\n30,30,REM\n", "the stage at 30 s contradicts another entry"),
+        ("", "does not begin with a line that names the columns"),
     ],
 )
 def test_bad_tables_are_told(tmp_path, rows, told, capsys):
@@ -197,3 +210,62 @@ def test_bad_tables_are_told(tmp_path, rows, told, capsys):
     (tmp_path / "raw" / "sub-1" / "a_psg.csv").write_text(rows)
     assert prepare(tmp_path, spec) == 1
     assert re.search(told, capsys.readouterr().out)
+
+
+LINES = (
+    'recordings = "*.edf"\nscoring = "{scoring}"\nform = "lines"\n[channels]\nC4 = []\n[labels]\n0 = "W"\n1 = "N1"\n'
+)
+
+
+def record(tmp_path, *names):
+    for name in names:
+        recordings.write_edf(tmp_path / "raw" / f"{name}.edf", {"C4": (wave(60, 100), 100, "uV")})
+
+
+def test_comments_may_hold_apostrophes(tmp_path):
+    spec = tmp_path / "lab.toml"
+    spec.write_text(TOML.replace('Chin = {spellings = ["EMG chin"], band = [10, 45]}', ""))
+    recordings.write_edf(tmp_path / "raw" / "sub-1" / "a_psg.edf", {"C4:M1": (wave(120, 100), 100, "uV")})
+    rows = ["0,30,Wach,'snore", '30,30,S1,"he said ""x, y"" ok"', "60,30,S2,patient's cough, it's", "90,30,REM,quiet'"]
+    (tmp_path / "raw" / "sub-1" / "a_psg.csv").write_text("\n".join(["Onset,Duration,Stage,Comment", *rows]))
+    assert prepare(tmp_path, spec) == 0
+    assert read_night(tmp_path / "out" / "subject1_a_psg.npz", ["C4-M1"]).stages.tolist() == [0, 1, 2, 4]
+
+
+def test_nobody_gets_another_recordings_scoring(tmp_path, capsys):
+    record(tmp_path, "one/a", "two/b", "s-1", "s-10")
+    (tmp_path / "raw" / "one" / "scoring.txt").write_text("0 1")
+    spec = tmp_path / "lab.toml"
+    spec.write_text(LINES.replace("{scoring}", "scoring.txt"))
+    assert prepare(tmp_path, spec) == 1
+    assert "b.edf has no scoring: scoring.txt is not there" in capsys.readouterr().out
+    (tmp_path / "out").rename(tmp_path / "first")
+    (tmp_path / "raw" / "s-10_hyp.txt").write_text("0 1")
+    spec.write_text(LINES.replace("{scoring}", "{name}*.txt"))
+    assert prepare(tmp_path, spec) == 1
+    printed = capsys.readouterr().out
+    assert "s-1.edf has no scoring" in printed and "s-10 written" in printed
+
+
+def test_a_corrected_spec_does_not_keep_the_old_stages(tmp_path, capsys):
+    record(tmp_path, "a")
+    (tmp_path / "raw" / "a.txt").write_text("0 1")
+    spec = tmp_path / "lab.toml"
+    spec.write_text(LINES.replace("{scoring}", "{name}.txt"))
+    assert prepare(tmp_path, spec) == 0
+    assert prepare(tmp_path, spec) == 0
+    spec.write_text(LINES.replace("{scoring}", "{name}.txt").replace("N1", "N2"))
+    assert prepare(tmp_path, spec) == 1
+    assert "was prepared with other channels or settings" in capsys.readouterr().out
+
+
+def test_subjects_are_not_numbered_anew(tmp_path, capsys):
+    record(tmp_path, "b", "c")
+    for name in "abc":
+        (tmp_path / "raw" / f"{name}.txt").write_text("0 1")
+    spec = tmp_path / "lab.toml"
+    spec.write_text(LINES.replace("{scoring}", "{name}.txt"))
+    assert prepare(tmp_path, spec) == 0
+    record(tmp_path, "a")
+    assert prepare(tmp_path, spec) == 2
+    assert "under another subject's number, as recordings were added" in capsys.readouterr().err

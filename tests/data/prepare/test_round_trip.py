@@ -113,10 +113,11 @@ def test_a_reversed_physical_range_turns_the_signal(tmp_path):
 def test_ucddb_keeps_its_units_and_reads_its_events(tmp_path):
     # Recording from 23:10:30: an obstructive apnea from 45 s to 62 s, a hypopnea over midnight.
     events = [
+        "23:10:25  HYP-C              5.5     96     1",
         "23:11:15  APNEA-O           17       90.1   3.2     -       +",
         "23:11:50  PB         PB     60",
         "23:12:00  POSSIBLE          12       93",
-        "23:13:29  HYP-C    EVENT    11       91.0   4.0     +       -",
+        "23:13:29  HYP-C    EVENT    11.5     91.0   4.0     +       -",
         "00:00:01  APNEA-M           29       88     5",
         "00:01:00  HYP-O",
     ]
