@@ -143,12 +143,20 @@ def prepare_all(jobs: Sequence[Job], output: Path, processes: int = 1, cluster: 
     return outcomes
 
 
+def _row(outcome: Outcome) -> dict[str, Any]:
+    """The outcome by column; bytes of a file's name that are no text are escaped, for pandas takes none."""
+    return {
+        name: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+        for name, value in asdict(outcome).items()
+    }
+
+
 def write_table(outcomes: Sequence[Outcome], output: Path) -> None:
     """Write ``nights.csv``, one row a night, failures with their reasons."""
     import pandas as pd
 
     with written_aside(output / TABLE) as aside:
-        pd.DataFrame([asdict(outcome) for outcome in outcomes]).to_csv(aside, index=False, errors="backslashreplace")
+        pd.DataFrame(map(_row, outcomes)).to_csv(aside, index=False)
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
@@ -159,7 +167,7 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     lines = []
     if good:
         columns = ["night", "status", "epochs", *STAGES, "unscored", "trimmed_minutes", "dropped_epochs"]
-        table = pd.DataFrame([asdict(outcome) for outcome in good])[columns]
+        table = pd.DataFrame(map(_row, good))[columns]
         sums = {column: table[column].sum() for column in columns[2:]}
         shown = pd.concat([table, pd.DataFrame([{"night": f"{len(good)} nights", "status": "", **sums}])])
         if len(good) > 40:
