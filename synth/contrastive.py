@@ -1,0 +1,45 @@
+"""NT-Xent, the normalised temperature-scaled cross entropy of two views of the same epochs.
+
+Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020, equation 1.
+"""
+
+from typing import Any
+
+from keras import ops
+
+
+def nt_xent_logits(first: Any, second: Any, temperature: float) -> Any:
+    """Similarities of each of the 2 B views to its partner, in column 0, and to all others, over ``temperature``.
+
+    Args:
+        first: (B, D), one view of each epoch.
+        second: (B, D), the other view.
+        temperature: of the softmax.
+
+    Returns:
+        (2 B, 2 B - 1).
+    """
+    batch = first.shape[0]
+    views = ops.concatenate([first, second], axis=0)
+    views = views / ops.maximum(ops.sqrt(ops.sum(ops.square(views), axis=1, keepdims=True)), 1e-8)
+    similarity = ops.matmul(views, ops.transpose(views)) / temperature
+    partner = ops.concatenate([ops.arange(batch, 2 * batch), ops.arange(batch)])
+    # Row i: its partner, then all others but itself, in order.
+    rows = ops.arange(2 * batch)[:, None]
+    others = ops.arange(2 * batch - 2)[None, :]
+    low, high = ops.minimum(rows[:, 0], partner)[:, None], ops.maximum(rows[:, 0], partner)[:, None]
+    others = others + ops.cast(others >= low, others.dtype)
+    others = others + ops.cast(others >= high, others.dtype)
+    return ops.take_along_axis(similarity, ops.concatenate([partner[:, None], others], axis=1), axis=1)
+
+
+def nt_xent(first: Any, second: Any, temperature: float) -> Any:
+    """The loss, a scalar: how badly each view's partner is told from the other views.
+
+    Args:
+        first: (B, D), one view of each epoch.
+        second: (B, D), the other view.
+        temperature: of the softmax.
+    """
+    logits = nt_xent_logits(first, second, temperature)
+    return ops.mean(ops.logsumexp(logits, axis=1) - logits[:, 0])

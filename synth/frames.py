@@ -1,0 +1,177 @@
+"""Frames of an epoch and the convolutional backbone that describes each.
+
+Lee et al., "NeuroNet", arXiv:2404.17585 (2024): a multi-scale one-dimensional ResNet with squeeze and excitation.
+
+Shapes: B epochs, F frames of an epoch, S samples of a frame, T time steps, C channels.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from config import EPOCH_SAMPLES, SAMPLING_RATE
+from synth.lora import as_lora, call_dense, dense
+
+BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}
+WIDTHS = (64, 128, 128, 256)
+STRIDES = (1, 1, 2, 2)
+POOLING = {3: 16, 5: 11, 7: 6}
+"""Of each branch's kernel, the steps that its last features are averaged over."""
+SQUEEZE = 16
+
+
+def frame_starts(window: float, step: float) -> range:
+    """The first samples of an epoch's frames of ``window`` s, every ``step`` s; none that would not be whole."""
+    size = round(window * SAMPLING_RATE)
+    return range(0, EPOCH_SAMPLES - size + 1, round(step * SAMPLING_RATE))
+
+
+def cut_frames(signals: Any, window: float, step: float) -> Any:
+    """The frames (B, F, S) of epochs (B, 3000)."""
+    size = round(window * SAMPLING_RATE)
+    return ops.stack([signals[:, first : first + size] for first in frame_starts(window, step)], axis=1)
+
+
+@keras.saving.register_keras_serializable(package="synth")
+class ResidualBlock(keras.layers.Layer):
+    """Two convolutions with squeeze and excitation, and what came in added to their output.
+
+    The convolutions pad by 1 whatever their kernel, so that the output is shorter for kernels above 3; what is added is
+    cut on its right to that length.
+
+    Args:
+        filters: C of the output.
+        kernel_size: of both convolutions.
+        stride: of the first.
+    """
+
+    def __init__(self, filters: int, kernel_size: int, stride: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.stride = stride
+        own = {"dtype": self.dtype_policy}
+        self.pad = keras.layers.ZeroPadding1D(1, **own)
+        self.conv1 = keras.layers.Conv1D(filters, kernel_size, stride, use_bias=False, name="conv1", **own)
+        self.bn1 = keras.layers.BatchNormalization(**BATCH_NORM, name="bn1", **own)
+        self.conv2 = keras.layers.Conv1D(filters, kernel_size, use_bias=False, name="conv2", **own)
+        self.bn2 = keras.layers.BatchNormalization(**BATCH_NORM, name="bn2", **own)
+        self.squeeze = keras.layers.Dense(filters // SQUEEZE, "relu", use_bias=False, name="squeeze", **own)
+        self.excite = keras.layers.Dense(filters, "sigmoid", use_bias=False, name="excite", **own)
+        self.shortcut: keras.layers.Conv1D | None = None
+
+    def build(self, input_shape: Any) -> None:
+        channels = input_shape[-1]
+        if self.stride != 1 or channels != self.filters:
+            self.shortcut = keras.layers.Conv1D(
+                self.filters, 1, self.stride, use_bias=False, name="shortcut", dtype=self.dtype_policy
+            )
+            self.shortcut.build((None, None, channels))
+            self.shortcut_bn = keras.layers.BatchNormalization(
+                **BATCH_NORM, name="shortcut_bn", dtype=self.dtype_policy
+            )
+            self.shortcut_bn.build((None, None, self.filters))
+        self.conv1.build((None, None, channels))
+        for layer in (self.bn1, self.conv2, self.bn2, self.squeeze):
+            layer.build((None, None, self.filters))
+        self.excite.build((None, None, self.filters // SQUEEZE))
+        self.built = True
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        """(B, T, C) to (B, T', filters)."""
+        y = ops.elu(self.bn1(self.conv1(self.pad(x)), training=training))
+        y = self.bn2(self.conv2(self.pad(y)), training=training)
+        y = y * self.excite(self.squeeze(ops.mean(y, axis=1, keepdims=True)))
+        if self.shortcut is not None:
+            x = self.shortcut_bn(self.shortcut(x), training=training)
+        return ops.elu(y + x[:, : y.shape[1]])
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("filters", "kernel_size", "stride")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+@keras.saving.register_keras_serializable(package="synth")
+class FrameBackbone(keras.layers.Layer):
+    """The features of each frame: a stem, three branches of kernels 3, 5 and 7, and two linear layers.
+
+    All frames of all epochs are one batch, so that batch normalisation has one set of statistics over all of them; the
+    published code takes them frame by frame. Inference is the same.
+
+    Args:
+        window: length of a frame in seconds.
+        lora: adapts the layers it names (``linear1``, ``linear2``).
+
+    Example:
+
+    >>> FrameBackbone(window=4)(keras.ops.ones((2, 27, 400))).shape
+    (2, 27, 3328)
+    """
+
+    def __init__(self, window: float, lora: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.window = window
+        self.lora = as_lora(lora)
+        own = {"dtype": self.dtype_policy}
+        self.stem = keras.layers.Conv1D(WIDTHS[0], 7, 2, use_bias=False, name="stem", **own)
+        self.stem_bn = keras.layers.BatchNormalization(**BATCH_NORM, name="stem_bn", **own)
+        self.branches = [
+            [
+                ResidualBlock(width, kernel, stride, name=f"branch{kernel}_{number}", **own)
+                for number, (width, stride) in enumerate(zip(WIDTHS, STRIDES, strict=True), 1)
+            ]
+            for kernel in POOLING
+        ]
+
+    def build(self, input_shape: Any) -> None:
+        self.samples = round(self.window * SAMPLING_RATE)
+        self.stem.build((None, self.samples + 6, 1))
+        self.stem_bn.build((None, None, WIDTHS[0]))
+        steps = 0
+        for kernel, blocks in zip(POOLING, self.branches, strict=True):
+            length, channels = ((self.samples - 1) // 2 + 1 - 1) // 2 + 1, WIDTHS[0]
+            for block in blocks:
+                block.build((None, length, channels))
+                length = (length + 2 - kernel) // block.stride + 1 + 2 - kernel + 1
+                channels = block.filters
+            steps += length - POOLING[kernel] + 1
+        self.flat = steps * WIDTHS[-1]
+        self.features = self.flat // 2
+        own = {"dtype": self.dtype_policy}
+        self.linear1 = dense(self.features, self.lora.get("linear1"), name="linear1", **own)
+        self.linear2 = dense(self.features, self.lora.get("linear2"), name="linear2", **own)
+        self.linear1.build((None, self.flat))
+        self.linear2.build((None, self.features))
+        self.built = True
+
+    def call(self, x: Any, training: bool = False, linear_training: bool | None = None) -> Any:
+        """Frames (B, F, S) to features (B, F, D).
+
+        ``linear_training`` is training of the linear layers alone, for a frozen backbone with adapted ones.
+        """
+        batch, frames = ops.shape(x)[0], x.shape[1]
+        x = ops.reshape(x, (-1, self.samples, 1))
+        x = self.stem_bn(self.stem(ops.pad(x, ((0, 0), (3, 3), (0, 0)))), training=training)
+        x = ops.elu(x)
+        # ELU stays above -1: such padding never is a maximum.
+        x = ops.max_pool(ops.pad(x, ((0, 0), (1, 1), (0, 0)), constant_values=-2.0), 3, 2, "valid")
+        outputs = []
+        for kernel, blocks in zip(POOLING, self.branches, strict=True):
+            y = x
+            for block in blocks:
+                y = block(y, training=training)
+            outputs.append(ops.average_pool(y, POOLING[kernel], 1, "valid"))
+        y = ops.transpose(ops.concatenate(outputs, axis=1), (0, 2, 1))
+        y = ops.reshape(y, (-1, self.flat))
+        linear_training = training if linear_training is None else linear_training
+        y = ops.elu(call_dense(self.linear1, y, linear_training))
+        y = call_dense(self.linear2, y, linear_training)
+        return ops.reshape(y, (batch, frames, self.features))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (*input_shape[:2], self.features)
+
+    def get_config(self) -> dict[str, Any]:
+        lora = {"lora": {name: vars(lora) for name, lora in self.lora.items()}}
+        return {**super().get_config(), "window": self.window, **lora}

@@ -1,0 +1,107 @@
+"""Low-rank adaptation (LoRA), rank-stabilised: a frozen Dense layer learns through two thin matrices beside it.
+
+Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022; Kalajdzievski, "A Rank Stabilization Scaling
+Factor for Fine-Tuning with LoRA", arXiv:2312.03732 (2023).
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@dataclass(frozen=True)
+class Lora:
+    """How a layer is adapted: the rank r, alpha (the product is scaled by alpha / sqrt(r)), and the input's dropout."""
+
+    rank: int = 4
+    alpha: float = 16.0
+    dropout: float = 0.0
+
+
+@keras.saving.register_keras_serializable(package="synth")
+class LoraDense(keras.layers.Dense):
+    """A Dense layer whose own kernel and bias are frozen; A and B beside it learn: x W + b + scale · (x A) B.
+
+    A begins as normal noise of variance 1 / r, B as zeros, so that at first the layer computes what it did before.
+
+    Args:
+        units: as of Dense.
+        lora: how it is adapted; a :class:`Lora` or its values by name.
+    """
+
+    def __init__(self, units: int, lora: Lora | dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(units, **kwargs)
+        self.lora = Lora(**lora) if isinstance(lora, dict) else lora
+        self.scale = self.lora.alpha / math.sqrt(self.lora.rank)
+        self.input_dropout = keras.layers.Dropout(self.lora.dropout, dtype=self.dtype_policy)
+
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+        for variable in (self._kernel, self.bias):
+            variable.trainable = False
+        # Dense locks its list of weights once it is built.
+        self._tracker.unlock()
+        rank = self.lora.rank
+        noise = keras.initializers.RandomNormal(stddev=1 / math.sqrt(rank))
+        self.a = self.add_weight(name="lora_a", shape=(input_shape[-1], rank), initializer=noise)
+        self.b = self.add_weight(name="lora_b", shape=(rank, self.units), initializer="zeros")
+        self._tracker.lock()
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        adapted = ops.matmul(ops.matmul(self.input_dropout(inputs, training=training), self.a), self.b)
+        return super().call(inputs) + self.scale * adapted
+
+    def merged_kernel(self) -> Any:
+        """The kernel of the plain Dense layer that computes the same."""
+        return self._kernel + self.scale * ops.matmul(self.a, self.b)
+
+    # Dense would save its own kind of LoRA, merged.
+    def save_own_variables(self, store: dict[str, Any]) -> None:
+        keras.layers.Layer.save_own_variables(self, store)
+
+    def load_own_variables(self, store: dict[str, Any]) -> None:
+        keras.layers.Layer.load_own_variables(self, store)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "lora": asdict(self.lora)}
+
+
+def dense(units: int, lora: Lora | None = None, **kwargs: Any) -> keras.layers.Dense:
+    """A Dense layer, adapted if ``lora`` is given."""
+    return keras.layers.Dense(units, **kwargs) if lora is None else LoraDense(units, lora, **kwargs)
+
+
+def call_dense(layer: keras.layers.Dense, x: Any, training: bool) -> Any:
+    """``layer(x)``; only an adapted layer knows of training, for its dropout."""
+    return layer(x, training=training) if isinstance(layer, LoraDense) else layer(x)
+
+
+def as_lora(named: dict[str, Any] | None) -> dict[str, Lora]:
+    """Each layer's :class:`Lora` by the layer's name, from such or from their values."""
+    return {name: Lora(**lora) if isinstance(lora, dict) else lora for name, lora in (named or {}).items()}
+
+
+def merge(model: keras.Model) -> keras.Model:
+    """A new model without LoRA that computes what ``model`` does when it is not trained, for deployment."""
+    merged = type(model).from_config(_without_lora(model.get_config()))
+    # Keras has no public way to visit the layers within layers.
+    adapted = {layer.path: layer for layer in model._flatten_layers() if isinstance(layer, LoraDense)}
+    values = {variable.path: variable for variable in model.weights}
+    for variable in merged.weights:
+        layer, _, name = variable.path.rpartition("/")
+        variable.assign(
+            adapted[layer].merged_kernel() if name == "kernel" and layer in adapted else values[variable.path]
+        )
+    return merged
+
+
+def _without_lora(config: Any) -> Any:
+    """A model's configuration with every ``lora`` emptied, and every ``rank`` of one set to 0."""
+    if not isinstance(config, dict):
+        return config
+    return {
+        name: {} if name == "lora" else 0 if name == "rank" else _without_lora(value) for name, value in config.items()
+    }

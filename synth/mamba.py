@@ -1,0 +1,400 @@
+"""Mamba and Mamba-2 as Keras layers, in keras.ops: they run on TensorFlow (under XLA too), JAX and PyTorch.
+
+Mamba: Gu & Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", arXiv:2312.00752 (2023), section 3.
+Mamba-2: Dao & Gu, "Transformers are SSMs", arXiv:2405.21060 (2024), sections 6 and 7.
+
+Shapes, with the papers' letters: B sequences, L length, D features of the input (``d_model``), E inner features
+(``expand`` · D), N state size (``d_state``), K steps of the convolution (``d_conv``), H heads of P features each
+(E = H · P), Q steps of a chunk.
+"""
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+LINEAR_INITIALIZER = {
+    "class_name": "VarianceScaling",
+    "config": {"scale": 1 / 3, "mode": "fan_in", "distribution": "uniform"},
+}
+"""Uniform within 1 / sqrt(inputs) to either side, as PyTorch draws a linear layer."""
+
+MASKED = -1e30
+"""Stands in an exponent for minus infinity, whose gradient would not be a number."""
+
+
+class StateSpaceLayer(keras.layers.Layer):
+    """What both layers share: projections in and out, a causal convolution, and a state carried along the sequence.
+
+    A step whose ``mask`` is false leaves the state as it was, enters the convolution as zeros, and gives zeros. State
+    and decays are float32 under mixed precision.
+    """
+
+    def __init__(self, d_model: int, d_state: int, d_conv: int, expand: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.d_model = d_model
+        self.d_state = d_state
+        self.d_conv = d_conv
+        self.expand = expand
+        self.d_inner = expand * d_model
+        self.supports_masking = True
+
+    @property
+    def state_dtype(self) -> str:
+        """Of the state: never less than float32."""
+        return "float32" if self.compute_dtype in ("bfloat16", "float16") else self.compute_dtype
+
+    def _linear(self, name: str, inputs: int, outputs: int) -> Any:
+        return self.add_weight(name=name, shape=(inputs, outputs), initializer=LINEAR_INITIALIZER)
+
+    def _build_convolution(self, channels: int) -> None:
+        limit = 1 / math.sqrt(self.d_conv)
+        uniform = keras.initializers.RandomUniform(-limit, limit)
+        self.convolution_kernel = self.add_weight(
+            name="convolution_kernel", shape=(self.d_conv, channels), initializer=uniform
+        )
+        self.convolution_bias = self.add_weight(name="convolution_bias", shape=(channels,), initializer=uniform)
+
+    def _step_bias(self, shape: tuple[int, ...], dtype: str) -> Any:
+        """The b for which softplus(b) is log-uniform between 0.001 and 0.1."""
+        step = ops.exp(keras.random.uniform(shape, math.log(1e-3), math.log(1e-1), dtype=dtype))
+        return step + ops.log(-ops.expm1(-step))
+
+    def _convolve(self, x: Any, window: Any) -> tuple[Any, Any]:
+        """Depthwise causal convolution and SiLU of ``x`` (B, L, C) after ``window``, the K - 1 steps before it."""
+        length = ops.shape(x)[1]
+        # As K shifted products: on a CPU the gradients of a grouped convolution are several times slower.
+        padded = ops.concatenate([ops.cast(window, x.dtype), x], axis=1)
+        y, kernel = self._cast(self.convolution_bias), self._cast(self.convolution_kernel)
+        for k in range(self.d_conv):
+            y = y + padded[:, k : k + length] * kernel[k]
+        return ops.silu(y), padded[:, length:]
+
+    def _cast(self, weight: Any) -> Any:
+        """``weight`` in the precision computed in; outside ``__call__`` Keras does not see to that."""
+        return ops.cast(weight, self.compute_dtype)
+
+    def _zero_window(self, batch: Any, channels: int) -> Any:
+        return ops.zeros((batch, self.d_conv - 1, channels), self.compute_dtype)
+
+    def run(self, x: Any, state: Any = None, mask: Any = None) -> tuple[Any, Any]:
+        """Run over ``x`` (B, L, D) from ``state``, by default zeros; ``mask`` (B, L) is true where a step counts.
+
+        Returns:
+            The outputs (B, L, D), and the state after the last step.
+        """
+        raise NotImplementedError
+
+    def call(self, x: Any, mask: Any = None) -> Any:
+        """The outputs (B, L, D) for ``x`` (B, L, D); ``mask`` (B, L) is true where a step counts."""
+        return self.run(x, mask=mask)[0]
+
+    def step(self, x: Any, state: Any) -> tuple[Any, Any]:
+        """One step: ``x`` (B, D) and the state so far to the output (B, D) and the state after it."""
+        y, state = self.run(x[:, None], state)
+        return y[:, 0], state
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("d_model", "d_state", "d_conv", "expand")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+class Recurrence(keras.layers.RNN):
+    """A cell run along a sequence, from a given state: outputs of all steps, and the last state.
+
+    Keras's ``ops.scan`` would do, but on TensorFlow it cannot be differentiated under XLA, and wants outputs shaped
+    like the state.
+    """
+
+    def __init__(self, cell: keras.layers.Layer, **kwargs: Any) -> None:
+        super().__init__(cell, return_sequences=True, return_state=True, **kwargs)
+
+    def run(self, parts: tuple[Any, ...], state: Any) -> tuple[Any, Any]:
+        """``parts`` (B, L, ...) side by side to outputs (B, L, ...); ``state`` (B, ...) before and after."""
+        outputs, last = self(ops.concatenate(parts, axis=-1), initial_state=[state])
+        return outputs, last
+
+
+@keras.saving.register_keras_serializable(package="synth")
+class SelectiveCell(keras.layers.Layer):
+    """One step of Mamba's recurrence: h' = exp(step · A) h + step · u · input, y = output · h'.
+
+    Args:
+        inner: E.
+        states: N.
+    """
+
+    def __init__(self, inner: int, states: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.inner, self.states = inner, states
+        self.state_size = inner * states
+        self.output_size = inner
+
+    def build(self, input_shape: Any) -> None:
+        self.a_log = self.add_weight(
+            name="a_log", shape=(self.inner, self.states), initializer=self._a_log, autocast=False
+        )
+        self.built = True
+
+    @staticmethod
+    def _a_log(shape: tuple[int, ...], dtype: str) -> Any:
+        # Tiled, for PyTorch cannot assign to a broadcast tensor.
+        return ops.tile(ops.log(ops.arange(1, shape[1] + 1, dtype=dtype))[None], (shape[0], 1))
+
+    def call(self, inputs: Any, states: list[Any]) -> tuple[Any, list[Any]]:
+        """``inputs`` (B, 2 E + 2 N): step, step · u, input, output; the state is (B, E · N)."""
+        inner = self.inner
+        step, taken, entry, exit_ = ops.split(inputs, [inner, 2 * inner, 2 * inner + self.states], axis=-1)
+        hidden = ops.reshape(states[0], (-1, inner, self.states))
+        hidden = ops.exp(step[:, :, None] * -ops.exp(self.a_log)) * hidden + taken[:, :, None] * entry[:, None, :]
+        y = ops.sum(hidden * exit_[:, None, :], axis=-1)
+        return y, [ops.reshape(hidden, (-1, self.state_size))]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "inner": self.inner, "states": self.states}
+
+
+@keras.saving.register_keras_serializable(package="synth")
+class ChunkCell(keras.layers.Layer):
+    """From one chunk of Mamba-2 to the next: h' = kept · h + added; the output is h, what the chunk begins with.
+
+    Args:
+        heads: H.
+        size: P · N.
+    """
+
+    def __init__(self, heads: int, size: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.heads, self.size = heads, size
+        self.state_size = self.output_size = heads * size
+
+    def call(self, inputs: Any, states: list[Any]) -> tuple[Any, list[Any]]:
+        """``inputs`` (B, H + H P N): kept, added; the state is (B, H P N)."""
+        kept, added = inputs[:, : self.heads], inputs[:, self.heads :]
+        hidden = ops.reshape(states[0], (-1, self.heads, self.size)) * kept[:, :, None]
+        return states[0], [ops.reshape(hidden, (-1, self.state_size)) + added]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "heads": self.heads, "size": self.size}
+
+
+@keras.saving.register_keras_serializable(package="synth")
+class Mamba(StateSpaceLayer):
+    """Mamba: a state space whose step, input and output matrices depend on the input (arXiv:2312.00752, algorithm 2).
+
+    Args:
+        d_model: D, features of input and output.
+        d_state: N, states of each inner feature.
+        d_conv: K, steps that the convolution sees.
+        expand: E = expand · D inner features.
+
+    Example:
+
+    >>> layer = Mamba(d_model=64)
+    >>> layer(keras.ops.ones((2, 20, 64))).shape
+    (2, 20, 64)
+    """
+
+    def __init__(self, d_model: int, d_state: int = 16, d_conv: int = 4, expand: int = 2, **kwargs: Any) -> None:
+        super().__init__(d_model, d_state, d_conv, expand, **kwargs)
+        self.rank = -(-d_model // 16)
+
+    def build(self, input_shape: Any) -> None:
+        inner, states = self.d_inner, self.d_state
+        self.in_kernel = self._linear("in_kernel", self.d_model, 2 * inner)
+        self._build_convolution(inner)
+        self.x_kernel = self._linear("x_kernel", inner, self.rank + 2 * states)
+        limit = self.rank**-0.5
+        self.step_kernel = self.add_weight(
+            name="step_kernel",
+            shape=(self.rank, inner),
+            initializer=keras.initializers.RandomUniform(-limit, limit),
+        )
+        self.step_bias = self.add_weight(name="step_bias", shape=(inner,), initializer=self._step_bias, autocast=False)
+        cell = SelectiveCell(inner, states, dtype=self.state_dtype, name="cell")
+        self.recurrence = Recurrence(cell, dtype=self.state_dtype, name="recurrence")
+        self.recurrence.build((None, None, 2 * (inner + states)))
+        self.a_log = cell.a_log
+        self.skip = self.add_weight(name="skip", shape=(inner,), initializer="ones", autocast=False)
+        self.out_kernel = self._linear("out_kernel", inner, self.d_model)
+        self.built = True
+
+    def initial_state(self, batch: Any) -> tuple[Any, Any]:
+        """Zeros: the convolution's window (B, K - 1, E), and the state space's state (B, E, N)."""
+        state = ops.zeros((batch, self.d_inner, self.d_state), self.state_dtype)
+        return self._zero_window(batch, self.d_inner), state
+
+    def run(self, x: Any, state: Any = None, mask: Any = None) -> tuple[Any, Any]:
+        window, hidden = self.initial_state(ops.shape(x)[0]) if state is None else state
+        x = self._cast(x)
+        u, z = ops.split(ops.matmul(x, self._cast(self.in_kernel)), 2, axis=-1)
+        counts = None if mask is None else ops.expand_dims(mask, -1)
+        if counts is not None:
+            u = u * ops.cast(counts, u.dtype)
+        u, window = self._convolve(u, window)  # (B, L, E)
+        parts = ops.matmul(u, self._cast(self.x_kernel))
+        rank, states = self.rank, self.d_state
+        step = ops.cast(ops.matmul(parts[..., :rank], self._cast(self.step_kernel)), self.state_dtype)
+        step = ops.softplus(step + self.step_bias)  # (B, L, E)
+        if counts is not None:
+            # A step of no length: the state neither decays nor takes anything in.
+            step = step * ops.cast(counts, step.dtype)
+        inputs = ops.cast(parts[..., rank : rank + states], self.state_dtype)  # (B, L, N)
+        outputs = ops.cast(parts[..., rank + states :], self.state_dtype)  # (B, L, N)
+        u32 = ops.cast(u, self.state_dtype)
+        batch = ops.shape(x)[0]
+        flat = ops.reshape(hidden, (batch, self.d_inner * self.d_state))
+        y, flat = self.recurrence.run((step, step * u32, inputs, outputs), flat)
+        hidden = ops.reshape(flat, (batch, self.d_inner, self.d_state))
+        y = y + self.skip * u32
+        y = ops.cast(y, self.compute_dtype) * ops.silu(z)
+        y = ops.matmul(y, self._cast(self.out_kernel))
+        return y if counts is None else y * ops.cast(counts, y.dtype), (window, hidden)
+
+
+@keras.saving.register_keras_serializable(package="synth")
+class Mamba2(StateSpaceLayer):
+    """Mamba-2: one decay per head, computed chunk by chunk as matrix products (arXiv:2405.21060, listing 1).
+
+    Within a chunk every step sees every earlier one through a decaying matrix, as in attention; from chunk to chunk a
+    state is carried. The cost grows with the length, and is nearly all matrix products.
+
+    Args:
+        d_model: D, features of input and output.
+        d_state: N, states of each inner feature.
+        d_conv: K, steps that the convolution sees.
+        expand: E = expand · D inner features.
+        headdim: P, inner features of a head; E must be a multiple.
+        chunk_size: Q, the longest stretch computed as one matrix; the result does not depend on it.
+
+    Example:
+
+    >>> layer = Mamba2(d_model=64)
+    >>> layer(keras.ops.ones((2, 20, 64))).shape
+    (2, 20, 64)
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        headdim: int = 64,
+        chunk_size: int = 64,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(d_model, d_state, d_conv, expand, **kwargs)
+        if self.d_inner % headdim:
+            raise ValueError(f"expand * d_model = {self.d_inner} is not a multiple of headdim = {headdim}.")
+        self.headdim = headdim
+        self.chunk_size = chunk_size
+        self.heads = self.d_inner // headdim
+
+    def build(self, input_shape: Any) -> None:
+        inner, states, heads = self.d_inner, self.d_state, self.heads
+        self.in_kernel = self._linear("in_kernel", self.d_model, 2 * inner + 2 * states + heads)
+        self._build_convolution(inner + 2 * states)
+        self.step_bias = self.add_weight(name="step_bias", shape=(heads,), initializer=self._step_bias, autocast=False)
+        self.a_log = self.add_weight(name="a_log", shape=(heads,), initializer=self._a_log, autocast=False)
+        self.skip = self.add_weight(name="skip", shape=(heads,), initializer="ones", autocast=False)
+        size = self.headdim * states
+        cell = ChunkCell(heads, size, dtype=self.state_dtype, name="cell")
+        self.recurrence = Recurrence(cell, dtype=self.state_dtype, name="recurrence")
+        self.recurrence.build((None, None, heads + heads * size))
+        self.norm_scale = self.add_weight(name="norm_scale", shape=(inner,), initializer="ones")
+        self.out_kernel = self._linear("out_kernel", inner, self.d_model)
+        self.built = True
+
+    @staticmethod
+    def _a_log(shape: tuple[int, ...], dtype: str) -> Any:
+        return ops.log(keras.random.uniform(shape, 1.0, 16.0, dtype=dtype))
+
+    def initial_state(self, batch: Any) -> tuple[Any, Any]:
+        """Zeros: the convolution's window (B, K - 1, E + 2 N), and the state space's state (B, H, P, N)."""
+        state = ops.zeros((batch, self.heads, self.headdim, self.d_state), self.state_dtype)
+        return self._zero_window(batch, self.d_inner + 2 * self.d_state), state
+
+    def run(self, x: Any, state: Any = None, mask: Any = None) -> tuple[Any, Any]:
+        batch, length = ops.shape(x)[0], ops.shape(x)[1]
+        window, hidden = self.initial_state(batch) if state is None else state
+        inner, states = self.d_inner, self.d_state
+        zxbcdt = ops.matmul(self._cast(x), self._cast(self.in_kernel))
+        z, xbc, step = ops.split(zxbcdt, [inner, 2 * inner + 2 * states], axis=-1)
+        counts = None if mask is None else ops.expand_dims(mask, -1)
+        if counts is not None:
+            xbc = xbc * ops.cast(counts, xbc.dtype)
+        xbc, window = self._convolve(xbc, window)
+        u, inputs, outputs = ops.split(xbc, [inner, inner + states], axis=-1)
+        u = ops.reshape(u, (batch, length, self.heads, self.headdim))
+        step = ops.softplus(ops.cast(step, self.state_dtype) + self.step_bias)  # (B, L, H)
+        if counts is not None:
+            # A step of no length: the state neither decays nor takes anything in.
+            step = step * ops.cast(counts, step.dtype)
+        y, hidden = self._state_space(u, step, inputs, outputs, hidden)
+        y = y + ops.cast(self.skip, y.dtype)[:, None] * u
+        y = ops.reshape(y, (batch, length, inner)) * ops.silu(z)
+        y32 = ops.cast(y, self.state_dtype)
+        y32 = y32 * ops.rsqrt(ops.mean(ops.square(y32), axis=-1, keepdims=True) + 1e-5)
+        y = ops.matmul(self._cast(y32) * self._cast(self.norm_scale), self._cast(self.out_kernel))
+        return y if counts is None else y * ops.cast(counts, y.dtype), (window, hidden)
+
+    def _state_space(self, u: Any, step: Any, inputs: Any, outputs: Any, hidden: Any) -> tuple[Any, Any]:
+        """The recurrence h' = exp(step · A) h + step · u ⊗ input, y = output · h, for all steps.
+
+        Args:
+            u: (B, L, H, P).
+            step: (B, L, H), in the state's dtype.
+            inputs: (B, L, N), the papers' B.
+            outputs: (B, L, N), the papers' C.
+            hidden: (B, H, P, N) before the first step.
+
+        Returns:
+            y (B, L, H, P), and the state after the last step.
+        """
+        batch, length = ops.shape(u)[0], ops.shape(u)[1]
+        size = min(self.chunk_size, length) if isinstance(length, int) else self.chunk_size
+        count = -(-length // size)
+        padding = count * size - length
+
+        def chunks(v: Any) -> Any:
+            """(B, L, ...) as (B, C, Q, ...), the last chunk filled with steps of no length."""
+            v = ops.pad(v, [[0, 0], [0, padding]] + [[0, 0]] * (len(v.shape) - 2))
+            return ops.reshape(v, (batch, count, size, *v.shape[2:]))
+
+        u, step, inputs, outputs = (chunks(v) for v in (u, step, inputs, outputs))
+        decay = ops.cumsum(step * -ops.exp(self.a_log), axis=2)  # (B, C, Q, H): log of the decay since the chunk began
+        decay = ops.transpose(decay, (0, 1, 3, 2))  # (B, C, H, Q)
+        taken = ops.cast(step, u.dtype)[..., None] * u  # (B, C, Q, H, P)
+        taken = ops.transpose(taken, (0, 1, 3, 2, 4))  # (B, C, H, Q, P)
+
+        # Within the chunks: what step j took in reaches step i >= j, decayed by all between.
+        causal = ops.arange(size)[:, None] >= ops.arange(size)[None, :]
+        between = ops.exp(ops.where(causal, decay[..., :, None] - decay[..., None, :], MASKED))  # (B, C, H, Q, Q)
+        scores = ops.matmul(outputs, ops.swapaxes(inputs, -1, -2))  # (B, C, Q, Q)
+        y = ops.matmul(ops.cast(between, u.dtype) * scores[:, :, None], taken)  # (B, C, H, Q, P)
+
+        # From chunk to chunk: what each adds to the state, and the state that each begins with.
+        to_end = ops.exp(decay[..., -1:] - decay)[..., None]  # (B, C, H, Q, 1)
+        inputs, outputs = (ops.cast(v, self.state_dtype)[:, :, None] for v in (inputs, outputs))  # (B, C, 1, Q, N)
+        added = ops.matmul(ops.swapaxes(ops.cast(taken, self.state_dtype) * to_end, -1, -2), inputs)  # (B, C, H, P, N)
+        kept = ops.exp(decay[..., -1])[..., None, None]  # (B, C, H, 1, 1)
+        if isinstance(count, int) and count == 1:
+            before = hidden[:, None]
+            hidden = kept[:, 0] * hidden + added[:, 0]
+        else:
+            shape = (self.heads, self.headdim, self.d_state)
+            width = self.heads * self.headdim * self.d_state
+            parts = ops.reshape(kept, (batch, count, self.heads)), ops.reshape(added, (batch, count, width))
+            before, hidden = self.recurrence.run(parts, ops.reshape(hidden, (batch, width)))
+            before, hidden = ops.reshape(before, (batch, count, *shape)), ops.reshape(hidden, (batch, *shape))
+        carried = ops.matmul(outputs * ops.exp(decay)[..., None], ops.swapaxes(before, -1, -2))  # (B, C, H, Q, P)
+        y = ops.transpose(y + ops.cast(carried, y.dtype), (0, 1, 3, 2, 4))
+        return ops.reshape(y, (batch, count * size, self.heads, self.headdim))[:, :length], hidden
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "headdim": self.headdim, "chunk_size": self.chunk_size}

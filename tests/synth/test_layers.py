@@ -1,0 +1,312 @@
+"""The layers and models by themselves: recurrences, masks, precision, LoRA, freezing, saving, odd sizes."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from config import InputError
+from synth.checkpoints import entries_of, load_state_dict, read_state_dict
+from synth.downstream import TCMS, FineTuning, Head, SequenceClassifier
+from synth.frames import FrameBackbone
+from synth.lora import Lora, merge
+from synth.mamba import Mamba, Mamba2
+from synth.neuronet import NeuroNet, NeuroNetEncoder
+from synth.synthsleepnet import SynthSleepNet, SynthSleepNetEncoder
+
+pytestmark = pytest.mark.model
+
+RNG = np.random.default_rng(5)
+SMALL = {"window": 3, "step": 3, "dim": 32, "heads": 4, "depth": 1}
+FUSION = {"modalities": ["EEG", "EMG"], "backbone": SMALL, "dim": 64, "heads": 4, "depth": 2}
+
+
+def numpy(x) -> np.ndarray:
+    return ops.convert_to_numpy(x)
+
+
+def normal(*shape) -> np.ndarray:
+    return RNG.normal(size=shape).astype("float32")
+
+
+def size(variables) -> int:
+    return sum(int(np.prod(variable.shape)) for variable in variables)
+
+
+def plain_state_space(layer, x: np.ndarray) -> np.ndarray:
+    """Either layer as a loop over steps in float64, written from the papers' recurrences."""
+    w = {variable.name: numpy(variable).astype("float64") for variable in layer.weights}
+    x = x.astype("float64")
+    inner, states, rows = layer.d_inner, layer.d_state, []
+    first = isinstance(layer, Mamba)
+    width = inner if first else inner + 2 * states
+    window = np.zeros((len(x), layer.d_conv, width))
+    hidden = np.zeros((len(x), inner, states))
+
+    def silu(v):
+        return v / (1 + np.exp(-v))
+
+    for now in x.swapaxes(0, 1):
+        projected = now @ w["in_kernel"]
+        z = projected[:, inner:] if first else projected[:, :inner]
+        entering = projected[:, :inner] if first else projected[:, inner : inner + width]
+        window = np.concatenate([window[:, 1:], entering[:, None]], axis=1)
+        u = silu((window * w["convolution_kernel"]).sum(axis=1) + w["convolution_bias"])
+        if first:
+            parts = u @ w["x_kernel"]
+            step = np.log1p(np.exp(parts[:, : layer.rank] @ w["step_kernel"] + w["step_bias"]))
+            b, c = parts[:, layer.rank : layer.rank + states], parts[:, layer.rank + states :]
+            a, skip = -np.exp(w["a_log"]), w["skip"]
+        else:
+            step = np.log1p(np.exp(projected[:, inner + width :] + w["step_bias"]))
+            step = np.repeat(step, layer.headdim, axis=1)
+            u, b, c = u[:, :inner], u[:, inner : inner + states], u[:, inner + states :]
+            a = -np.repeat(np.exp(w["a_log"]), layer.headdim)[:, None]
+            skip = np.repeat(w["skip"], layer.headdim)
+        hidden = np.exp(step[:, :, None] * a) * hidden + (step * u)[:, :, None] * b[:, None]
+        y = ((hidden * c[:, None]).sum(axis=2) + skip * u) * silu(z)
+        if not first:
+            y = y / np.sqrt((y**2).mean(axis=1, keepdims=True) + 1e-5) * w["norm_scale"]
+        rows.append(y @ w["out_kernel"])
+    return np.stack(rows, axis=1)
+
+
+@pytest.fixture(params=[Mamba, Mamba2])
+def state_space(request):
+    layer = request.param(32, d_state=8, **({"headdim": 16, "chunk_size": 16} if request.param is Mamba2 else {}))
+    layer.build((None, None, 32))
+    return layer
+
+
+@pytest.mark.parametrize("length", [1, 3, 16, 17, 50])
+def test_as_a_plain_loop(state_space, length):
+    x = normal(2, length, 32)
+    expected = plain_state_space(state_space, x)
+    assert np.abs(numpy(state_space(x)) - expected).max() < 1e-5 * max(1, np.abs(expected).max())
+
+
+def test_step_by_step_as_the_whole(state_space):
+    x = normal(2, 20, 32)
+    state, steps = state_space.initial_state(2), []
+    for k in range(20):
+        y, state = state_space.step(ops.convert_to_tensor(x[:, k]), state)
+        steps.append(numpy(y))
+    whole, last = state_space.run(ops.convert_to_tensor(x))
+    assert np.abs(np.stack(steps, 1) - numpy(whole)).max() < 1e-5
+    assert all(np.abs(numpy(a) - numpy(b)).max() < 1e-5 for a, b in zip(state, last, strict=True))
+
+
+def test_in_two_parts_as_the_whole(state_space):
+    x = normal(2, 30, 32)
+    first, state = state_space.run(ops.convert_to_tensor(x[:, :13]))
+    second, _ = state_space.run(ops.convert_to_tensor(x[:, 13:]), state)
+    both = np.concatenate([numpy(first), numpy(second)], axis=1)
+    assert np.abs(both - numpy(state_space(x))).max() < 1e-5
+
+
+def test_padding_changes_nothing(state_space):
+    """Before, after: the epochs that count come out as if they were alone, and the padding gives zeros."""
+    x, padding = normal(1, 10, 32), 5 * normal(1, 4, 32)
+    alone = numpy(state_space(x))
+    for parts in ((x, padding), (padding, x)):
+        mask = np.concatenate([np.full(part.shape[:2], part is x) for part in parts], axis=1)
+        y = numpy(state_space(np.concatenate(parts, axis=1), mask=ops.convert_to_tensor(mask)))
+        assert np.abs(y[mask] - alone[0]).max() < 1e-5
+        assert (y[~mask] == 0).all()
+
+
+def test_state_stays_float32_in_mixed_precision(state_space):
+    config = state_space.get_config() | {"dtype": "mixed_bfloat16"}
+    mixed = type(state_space).from_config(config)
+    mixed.build((None, None, 32))
+    mixed.set_weights(state_space.get_weights())
+    x = normal(2, 100, 32)
+    y, (_, hidden) = mixed.run(ops.convert_to_tensor(x))
+    assert keras.backend.standardize_dtype(y.dtype) == "bfloat16"
+    assert keras.backend.standardize_dtype(hidden.dtype) == "float32"
+    exact = numpy(state_space(x))
+    assert np.abs(numpy(ops.cast(y, "float32")) - exact).max() < 0.05 * np.abs(exact).max()
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="XLA is TensorFlow's and JAX's")
+def test_compiles_under_xla(state_space):
+    x = normal(2, 40, 32)
+    expected = numpy(state_space(x))
+    if keras.backend.backend() == "jax":
+        import jax
+
+        found = jax.jit(lambda x: state_space(x))(x)
+        jax.jit(jax.grad(lambda x: (state_space(x) ** 2).sum()))(x)
+    else:
+        import tensorflow as tf
+
+        @tf.function(jit_compile=True)
+        def compiled(x):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = state_space(x)
+                loss = tf.reduce_sum(y**2)
+            return y, tape.gradient(loss, x)
+
+        found = compiled(tf.constant(x))[0]
+    assert np.abs(numpy(found) - expected).max() < 1e-5
+
+
+def test_published_sizes():
+    counted = {}
+    for window in (3, 4, 5):
+        layer = FrameBackbone(window)
+        layer.build((None, None, 100 * window))
+        counted[window] = size(layer.trainable_weights)
+    assert counted == {3: 5_826_368, 4: 35_912_000, 5: 106_696_000}
+    for layer, features, expected in ((Mamba2(512), 512, 1_603_792), (Mamba(256), 256, 437_760)):
+        layer.build((None, None, features))
+        assert size(layer.weights) == expected
+    assert size(NeuroNet().trainable_weights) == 71_587_392
+    assert size(NeuroNetEncoder(lora={"proj": Lora()}, frozen=True).trainable_weights) == 24_576
+
+
+def signals(*shape) -> dict[str, np.ndarray]:
+    return {name: normal(*shape, 3000) for name in FUSION["modalities"]}
+
+
+def build(name):
+    """A small model, and inputs for it."""
+    if name == "neuronet":
+        model = NeuroNet(**SMALL, decoder_dim=16, decoder_heads=2, decoder_depth=1, projection=(16, 8))
+        return model, {"signals": normal(3, 3000), "noise": RNG.random((2, 3, 10)).astype("float32")}
+    if name == "encoder":
+        return NeuroNetEncoder(**SMALL, lora={"proj": Lora(2)}), normal(3, 3000)
+    if name == "synthsleepnet":
+        model = SynthSleepNet(**FUSION, decoder_dim=16, decoder_heads=2, decoder_depth=1, projection=(16, 8))
+        return model, {
+            "signals": signals(3),
+            "noise": {n: RNG.random((3, 10)).astype("float32") for n in ("EEG", "EMG")},
+        }
+    if name == "fusion encoder":
+        return SynthSleepNetEncoder(**FUSION), signals(3)
+    return FineTuning(FUSION, tcm=name), {"signals": signals(2, 5)}
+
+
+def outputs(model, inputs) -> list[np.ndarray]:
+    found = model(inputs)
+    return [numpy(value) for value in (found.values() if isinstance(found, dict) else [found])]
+
+
+@pytest.mark.parametrize("name", ["neuronet", "encoder", "synthsleepnet", "fusion encoder", *TCMS])
+def test_saved_and_reloaded_without_loss(name, tmp_path):
+    model, inputs = build(name)
+    # LoRA's second matrix begins as zeros.
+    model.set_weights([weight + 0.01 * normal(*weight.shape) for weight in model.get_weights()])
+    model.save_weights(tmp_path / "model.weights.h5")
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(model)["config"]))
+    again = type(model).from_config(config)
+    again.load_weights(tmp_path / "model.weights.h5")
+    for before, after in zip(outputs(model, inputs), outputs(again, inputs), strict=True):
+        assert np.array_equal(before, after)
+    assert {v.path: v.trainable for v in model.weights} == {v.path: v.trainable for v in again.weights}
+
+
+@pytest.mark.parametrize("name", ["encoder", "fusion encoder", "mamba2"])
+def test_merged_computes_the_same(name):
+    model, inputs = build(name)
+    model.set_weights([weight + 0.01 * normal(*weight.shape) for weight in model.get_weights()])
+    plain = merge(model)
+    assert not any(variable.name.startswith("lora") for variable in plain.weights)
+    for before, after in zip(outputs(model, inputs), outputs(plain, inputs), strict=True):
+        assert np.abs(before - after).max() < 1e-4 * np.abs(before).max()
+
+
+def test_frozen_means_frozen():
+    """A call in training changes the batch statistics of what learns alone."""
+    model, inputs = build("synthsleepnet")
+    before = {variable.path: numpy(variable).copy() for variable in model.weights}
+    model(inputs, training=True)
+    moved = {path for path, old in before.items() for v in model.weights if v.path == path and (numpy(v) != old).any()}
+    assert moved and all("moving" in path for path in moved)
+    assert not any("backbone_" in path for path in moved)
+    backbone = [v for v in model.encoder.backbones["EEG"].weights if v.trainable]
+    assert {v.name for v in backbone} == {"lora_a", "lora_b"}
+
+
+def test_a_pretrained_backbone_keeps_its_weights():
+    model, _ = build("synthsleepnet")
+    pretrained = NeuroNetEncoder(**SMALL)
+    state = {
+        entry.name: numpy(entry.variable).T if entry.convert.__name__ == "_transposed" else numpy(entry.variable)
+        for entry in entries_of(pretrained)
+    }
+    load_state_dict(model.encoder.backbones["EEG"], state)
+    x = normal(2, 3000)
+    assert np.abs(numpy(model.encoder.backbones["EEG"](x)) - numpy(pretrained(x))).max() < 1e-6
+
+
+@pytest.mark.parametrize("name", ["synthsleepnet", "neuronet", *TCMS])
+def test_a_batch_of_one(name):
+    model, inputs = build(name)
+    one = ops.convert_to_tensor
+
+    def first(value, axis=0):
+        return (
+            {k: first(v, 1 if k == "noise" and name == "neuronet" else 0) for k, v in value.items()}
+            if isinstance(value, dict)
+            else one(value[:1] if axis == 0 else value[:, :1])
+        )
+
+    assert all(np.isfinite(value).all() for value in outputs(model, first(inputs)))
+
+
+@pytest.mark.parametrize("tcm", TCMS)
+def test_padded_epochs_do_not_reach_the_others(tcm):
+    classifier = SequenceClassifier(64, 5, tcm)
+    classifier.build((None, None, 64))
+    x = normal(1, 8, 64)
+    mask = ops.convert_to_tensor(np.arange(12)[None] < 8)
+    padded = np.concatenate([x, 9 * normal(1, 4, 64)], axis=1)
+    assert np.abs(numpy(classifier(padded, mask=mask))[:, :8] - numpy(classifier(x))).max() < 1e-5
+
+
+def test_probe_shapes():
+    probe = Head(32, 2)
+    probe.build((None, 32))
+    assert probe(normal(7, 32)).shape == (7, 2)
+
+
+def test_every_tensor_that_does_not_fit_is_listed():
+    layer = Mamba2(64)
+    layer.build((None, None, 64))
+    state = {"A_log": np.zeros(2), "D": np.zeros(3), "surplus": np.zeros(1), "in_proj.weight": np.zeros((290, 64))}
+    before = numpy(layer.a_log).copy()
+    with pytest.raises(InputError) as error:
+        load_state_dict(layer, state, "best_model.pth")
+    told = str(error.value)
+    assert told.startswith("best_model.pth does not fit Mamba2: ")
+    assert "conv1d.weight is missing" in told and "norm.weight is missing" in told
+    assert "D has shape (3,), which does not suit" in told and "surplus is unexpected" in told
+    assert np.array_equal(numpy(layer.a_log), before)
+
+
+def test_pth_files(tmp_path):
+    torch = pytest.importorskip("torch", reason="PyTorch reads .pth files")
+    layer = Mamba(32)
+    layer.build((None, None, 32))
+    state = {
+        entry.name: torch.tensor(numpy(entry.variable).T.copy() if entry.variable.ndim == 2 else numpy(entry.variable))
+        for entry in entries_of(layer)
+    }
+    state["conv1d.weight"] = state["conv1d.weight"][:, None]
+    state["A_log"] = state["A_log"].T
+    path = tmp_path / "best_model.pth"
+    torch.save({"model_state": state, "epoch": 3, "name": "x"}, path)
+    other = Mamba(32)
+    other.build((None, None, 32))
+    load_state_dict(other, read_state_dict(path), str(path))
+    assert all(np.array_equal(a, b) for a, b in zip(layer.get_weights(), other.get_weights(), strict=True))
+    for content in (b"", path.read_bytes()[:-300]):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="is damaged, or holds more than tensors"):
+            read_state_dict(path)
+    with pytest.raises(InputError, match="does not exist"):
+        read_state_dict(tmp_path / "none.pth")
