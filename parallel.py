@@ -1,5 +1,6 @@
 """The same work on many items: in this process, in several, or on the workers of a Dask cluster."""
 
+import asyncio
 import os
 import pickle
 import subprocess
@@ -94,14 +95,20 @@ def _connected(address: str, function: Callable[..., Any]) -> Iterator[None]:
     """A connection to the cluster at ``address``, whose workers were found able to import ``function``."""
     try:
         from distributed import Client
+        from distributed.comm import connect
     except ImportError:
         raise InputError("--cluster needs the package distributed: pip install distributed.") from None
+
+    async def knock() -> None:
+        (await connect(address, timeout=10)).abort()
+
     try:
-        client = Client(address, timeout="10s")
+        # Not left to Client: where it fails, it stays half made until collected, which can block the start of the next.
+        asyncio.run(knock())
     except (OSError, ValueError, TypeError) as error:
         told = " ".join(str(error).split())[:120]
         raise InputError(f"no Dask scheduler answers at {address} ({told}): start one, or mend --cluster.") from None
-    with client:
+    with Client(address, timeout="10s") as client:
         workers = client.scheduler_info(n_workers=-1)["workers"]
         if not workers:
             raise InputError(f"the Dask scheduler at {address} has no workers: start some with dask worker {address}.")
