@@ -166,7 +166,7 @@ def _write(
     staged: "dict[int, list[StagedNight]]",
 ) -> None:
     from data.store import write_json
-    from recsleep.checkpoints import versions
+    from model_folder import versions
 
     if arguments.save:
         for fold, nights in staged.items():

@@ -1,24 +1,15 @@
-"""Saved models: our own folders, and the TensorFlow-1 checkpoints of the published RecSleepNet.
+"""Trained folds: our own model folders, and the TensorFlow-1 checkpoints of the published RecSleepNet."""
 
-A model of ours is a folder with ``config.json`` (the network's arguments), ``model.weights.h5`` and ``metadata.json``
-(versions, split, seed, training amplitude, scores, hashes). The network is built from the arguments and only numbers
-are loaded: nothing in the folder is executed.
-"""
-
-import hashlib
-import platform
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
+import model_folder
 from config import InputError
-from data.store import read_json, write_json, written_aside
+from model_folder import METADATA
 from recsleep.model import RecSleepNet
-
-CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
 
 PROGRESS = "progress"
 """Folder, in a fold's, of a training that has not finished."""
@@ -40,18 +31,6 @@ class SavedModel:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-def save_model(folder: Path, network: RecSleepNet, metadata: dict[str, Any]) -> None:
-    """Write ``network`` into ``folder``, ``metadata.json`` last: a folder that holds it is complete."""
-    with written_aside(folder / WEIGHTS) as aside:
-        network.save_weights(aside, overwrite=True)
-    arguments = network.get_config()
-    for name in ("name", "trainable", "dtype"):
-        arguments.pop(name)
-    write_json(folder / CONFIG, {"model": "RecSleepNet", "arguments": arguments})
-    hashes = {name: _sha256(folder / name) for name in (CONFIG, WEIGHTS)}
-    write_json(folder / METADATA, {**metadata, "parameters": network.count_params(), "sha256": hashes})
-
-
 def is_model(folder: Path) -> bool:
     """Whether ``folder`` holds a complete model of ours or a TensorFlow-1 checkpoint."""
     return (folder / METADATA).is_file() or any(folder.glob("*.index"))
@@ -68,7 +47,8 @@ def load_model(folder: Path, dtype: str = "float32") -> SavedModel:
         InputError: there is none, or it is damaged: a file, variable or shape that is missing or wrong is named.
     """
     if (folder / METADATA).is_file():
-        return _load_own(folder, dtype)
+        metadata = read_metadata(folder)
+        return SavedModel(model_folder.load_model(folder, [RecSleepNet], dtype), metadata)
     if any(folder.glob("*.index")):
         return SavedModel(_load_tensorflow1(folder, dtype))
     if (folder / PROGRESS).is_dir():
@@ -79,40 +59,20 @@ def load_model(folder: Path, dtype: str = "float32") -> SavedModel:
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """The metadata of a model of ours, after a check that its files are the ones it describes.
+    """The metadata of a fold of ours, after a check that its files are the ones it describes.
 
     Raises:
-        InputError: a file is missing, damaged or was exchanged.
+        InputError: a file is missing, damaged or was exchanged, or it tells of no trained fold.
     """
-    metadata = read_json(folder / METADATA)
+    metadata = model_folder.read_metadata(folder)
     try:
-        hashes = {name: metadata["sha256"][name] for name in (CONFIG, WEIGHTS)}
         named = isinstance(metadata["db"], str) and isinstance(metadata["channel"], str)
         well_formed = named and all(type(s) is int for s in metadata["split"]["test"])
     except (KeyError, TypeError, IndexError):
         well_formed = False
     if not well_formed:
         raise InputError(f"{folder / METADATA} does not describe a trained fold: train it again in another folder.")
-    for name, expected in hashes.items():
-        if not (folder / name).is_file():
-            raise InputError(f"{folder / name} does not exist: the model is incomplete; train this fold again.")
-        if _sha256(folder / name) != expected:
-            raise InputError(f"{folder / name} is not the file that {METADATA} describes: it is damaged or exchanged.")
     return metadata
-
-
-def _load_own(folder: Path, dtype: str) -> SavedModel:
-    metadata, config = read_metadata(folder), read_json(folder / CONFIG)
-    if not isinstance(config, dict) or config.get("model") != "RecSleepNet":
-        raise InputError(f"{folder / CONFIG} does not describe a RecSleepNet.")
-    try:
-        network = RecSleepNet(**config["arguments"], dtype=dtype)
-        network.load_weights(folder / WEIGHTS)
-    # Keras meets wrong arguments and weights with almost any exception.
-    except Exception as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise InputError(f"{folder} does not hold the weights its {CONFIG} describes ({reason}).") from None
-    return SavedModel(network, metadata)
 
 
 def _load_tensorflow1(folder: Path, dtype: str) -> RecSleepNet:
@@ -171,18 +131,3 @@ def _checkpoint_prefix(folder: Path) -> Path:
     if len(prefixes) != 1:
         raise InputError(f"{folder} holds several checkpoints (*.index), and its checkpoint file names none of them.")
     return prefixes[0]
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computed the result."""
-    return {
-        "python": platform.python_version(),
-        "keras": keras.__version__,
-        "backend": keras.backend.backend(),
-        "numpy": np.__version__,
-    }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

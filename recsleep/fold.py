@@ -20,7 +20,8 @@ from data.night import NightFile
 from data.pipeline import count_windows, reading, windows
 from data.store import new_folder, read_json, remove_unfinished, write_json, written_aside
 from evaluation.metrics import Scores
-from recsleep.checkpoints import METADATA, PROGRESS, read_metadata, save_model, versions
+from model_folder import METADATA, save_model, versions
+from recsleep.checkpoints import PROGRESS, read_metadata
 from recsleep.model import RecSleepNet
 from recsleep.staging import StagedNight, stage_nights
 from recsleep.training import JointTraining, ReconstructionTraining, adam

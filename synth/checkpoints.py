@@ -169,19 +169,18 @@ def _mamba2(layer: Mamba2, prefix: str) -> Entries:
 
 def _frame_backbone(layer: FrameBackbone, prefix: str) -> Entries:
     yield from _convolution(layer.stem, f"{prefix}model.conv1")
-    yield from _norm(layer.stem_bn, f"{prefix}model.bn1")
+    yield from _norm(layer.stem, f"{prefix}model.bn1")
     for kernel, blocks in zip(POOLING, layer.branches, strict=True):
         for number, block in enumerate(blocks, 1):
             name = f"{prefix}model.layer{kernel}x{kernel}_{number}.0"
-            for part in ("conv1", "conv2"):
-                yield from _convolution(getattr(block, part), f"{name}.{part}")
-            for part in ("bn1", "bn2"):
-                yield from _norm(getattr(block, part), f"{name}.{part}")
+            for n, convolution in enumerate((block.conv1, block.conv2), 1):
+                yield from _convolution(convolution, f"{name}.conv{n}")
+                yield from _norm(convolution, f"{name}.bn{n}")
             yield from _dense(block.squeeze, f"{name}.se.fc.0")
             yield from _dense(block.excite, f"{name}.se.fc.2")
             if block.shortcut is not None:
                 yield from _convolution(block.shortcut, f"{name}.downsample.0")
-                yield from _norm(block.shortcut_bn, f"{name}.downsample.1")
+                yield from _norm(block.shortcut, f"{name}.downsample.1")
     yield from _dense(layer.linear1, f"{prefix}feature_layer.0")
     yield from _dense(layer.linear2, f"{prefix}feature_layer.2")
 

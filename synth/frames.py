@@ -34,6 +34,65 @@ def cut_frames(signals: Any, window: float, step: float) -> Any:
 
 
 @keras.saving.register_keras_serializable(package="synth")
+class NormalisedConvolution(keras.layers.Layer):
+    """A convolution without bias, batch normalisation, and, unless told otherwise, ELU.
+
+    With the statistics learned so far it is one convolution with a bias, whose kernel they are folded into. With the
+    batch's own it computes all but the products in float32, which costs no more under mixed precision.
+
+    Args:
+        filters: C of the output.
+        kernel_size: in steps.
+        stride: in steps.
+        padding: steps of zeros on either side.
+        elu: whether ELU comes last.
+    """
+
+    def __init__(
+        self, filters: int, kernel_size: int, stride: int = 1, padding: int = 0, elu: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.filters, self.kernel_size, self.stride, self.padding = filters, kernel_size, stride, padding
+        self.elu = elu
+
+    def build(self, input_shape: Any) -> None:
+        self.kernel = self.add_weight(name="kernel", shape=(self.kernel_size, input_shape[-1], self.filters))
+        own = {"shape": (self.filters,)}
+        self.gamma = self.add_weight(name="gamma", initializer="ones", **own)
+        self.beta = self.add_weight(name="beta", initializer="zeros", **own)
+        self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", trainable=False, **own)
+        self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", trainable=False, **own)
+        self.built = True
+
+    def _convolve(self, x: Any, kernel: Any) -> Any:
+        x = ops.cast(x, self.compute_dtype)
+        if self.padding:
+            x = ops.pad(x, ((0, 0), (0, 0), (self.padding, self.padding), (0, 0)))
+        return ops.conv(x, ops.cast(kernel, x.dtype)[None], (1, self.stride), data_format="channels_last")
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        """(B, 1, T, C) to (B, 1, T', filters)."""
+        if training:
+            y = ops.cast(self._convolve(x, self.kernel), self.variable_dtype)
+            mean, variance = ops.moments(y, axes=(0, 1, 2))
+            for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                moving.assign(moving * BATCH_NORM["momentum"] + value * (1 - BATCH_NORM["momentum"]))
+        else:
+            mean, variance = self.moving_mean, self.moving_variance
+        scale = self.gamma * ops.rsqrt(variance + BATCH_NORM["epsilon"])
+        shift = self.beta - mean * scale
+        if training:
+            y = y * scale + shift
+        else:
+            y = self._convolve(x, self.kernel * scale) + ops.cast(shift, self.compute_dtype)
+        return ops.elu(y) if self.elu else y
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("filters", "kernel_size", "stride", "padding", "elu")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+@keras.saving.register_keras_serializable(package="synth")
 class ResidualBlock(keras.layers.Layer):
     """Two convolutions with squeeze and excitation, and what came in added to their output.
 
@@ -47,45 +106,40 @@ class ResidualBlock(keras.layers.Layer):
     """
 
     def __init__(self, filters: int, kernel_size: int, stride: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.filters = filters
         self.kernel_size = kernel_size
         self.stride = stride
         own = {"dtype": self.dtype_policy}
-        self.pad = keras.layers.ZeroPadding1D(1, **own)
-        self.conv1 = keras.layers.Conv1D(filters, kernel_size, stride, use_bias=False, name="conv1", **own)
-        self.bn1 = keras.layers.BatchNormalization(**BATCH_NORM, name="bn1", **own)
-        self.conv2 = keras.layers.Conv1D(filters, kernel_size, use_bias=False, name="conv2", **own)
-        self.bn2 = keras.layers.BatchNormalization(**BATCH_NORM, name="bn2", **own)
+        self.conv1 = NormalisedConvolution(filters, kernel_size, stride, padding=1, name="conv1", **own)
+        self.conv2 = NormalisedConvolution(filters, kernel_size, padding=1, elu=False, name="conv2", **own)
         self.squeeze = keras.layers.Dense(filters // SQUEEZE, "relu", use_bias=False, name="squeeze", **own)
         self.excite = keras.layers.Dense(filters, "sigmoid", use_bias=False, name="excite", **own)
-        self.shortcut: keras.layers.Conv1D | None = None
+        self.shortcut: NormalisedConvolution | None = None
 
     def build(self, input_shape: Any) -> None:
         channels = input_shape[-1]
         if self.stride != 1 or channels != self.filters:
-            self.shortcut = keras.layers.Conv1D(
-                self.filters, 1, self.stride, use_bias=False, name="shortcut", dtype=self.dtype_policy
+            self.shortcut = NormalisedConvolution(
+                self.filters, 1, self.stride, elu=False, name="shortcut", dtype=self.dtype_policy
             )
-            self.shortcut.build((None, None, channels))
-            self.shortcut_bn = keras.layers.BatchNormalization(
-                **BATCH_NORM, name="shortcut_bn", dtype=self.dtype_policy
-            )
-            self.shortcut_bn.build((None, None, self.filters))
-        self.conv1.build((None, None, channels))
-        for layer in (self.bn1, self.conv2, self.bn2, self.squeeze):
-            layer.build((None, None, self.filters))
-        self.excite.build((None, None, self.filters // SQUEEZE))
+            self.shortcut.build((None, 1, None, channels))
+        self.conv1.build((None, 1, None, channels))
+        self.conv2.build((None, 1, None, self.filters))
+        self.squeeze.build((None, 1, None, self.filters))
+        self.excite.build((None, 1, None, self.filters // SQUEEZE))
         self.built = True
 
     def call(self, x: Any, training: bool = False) -> Any:
-        """(B, T, C) to (B, T', filters)."""
-        y = ops.elu(self.bn1(self.conv1(self.pad(x)), training=training))
-        y = self.bn2(self.conv2(self.pad(y)), training=training)
-        y = y * self.excite(self.squeeze(ops.mean(y, axis=1, keepdims=True)))
+        """(B, 1, T, C) to (B, 1, T', filters)."""
+        y = self.conv2(self.conv1(x, training=training), training=training)
+        excited = self.excite(self.squeeze(ops.mean(y, axis=2, keepdims=True)))
         if self.shortcut is not None:
-            x = self.shortcut_bn(self.shortcut(x), training=training)
-        return ops.elu(y + x[:, : y.shape[1]])
+            x = self.shortcut(x, training=training)
+        if x.shape[2] != y.shape[2]:
+            x = ops.slice(x, (0, 0, 0, 0), (ops.shape(x)[0], 1, *y.shape[2:]))
+        y, excited, x = (ops.cast(part, self.variable_dtype) for part in (y, excited, x))
+        return ops.elu(y * excited + x)
 
     def get_config(self) -> dict[str, Any]:
         names = ("filters", "kernel_size", "stride")
@@ -114,8 +168,7 @@ class FrameBackbone(keras.layers.Layer):
         self.window = window
         self.lora = as_lora(lora)
         own = {"dtype": self.dtype_policy}
-        self.stem = keras.layers.Conv1D(WIDTHS[0], 7, 2, use_bias=False, name="stem", **own)
-        self.stem_bn = keras.layers.BatchNormalization(**BATCH_NORM, name="stem_bn", **own)
+        self.stem = NormalisedConvolution(WIDTHS[0], 7, 2, padding=3, name="stem", **own)
         self.branches = [
             [
                 ResidualBlock(width, kernel, stride, name=f"branch{kernel}_{number}", **own)
@@ -126,13 +179,12 @@ class FrameBackbone(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         self.samples = round(self.window * SAMPLING_RATE)
-        self.stem.build((None, self.samples + 6, 1))
-        self.stem_bn.build((None, None, WIDTHS[0]))
+        self.stem.build((None, 1, self.samples, 1))
         steps = 0
         for kernel, blocks in zip(POOLING, self.branches, strict=True):
             length, channels = ((self.samples - 1) // 2 + 1 - 1) // 2 + 1, WIDTHS[0]
             for block in blocks:
-                block.build((None, length, channels))
+                block.build((None, 1, length, channels))
                 length = (length + 2 - kernel) // block.stride + 1 + 2 - kernel + 1
                 channels = block.filters
             steps += length - POOLING[kernel] + 1
@@ -151,17 +203,18 @@ class FrameBackbone(keras.layers.Layer):
         ``linear_training`` is training of the linear layers alone, for a frozen backbone with adapted ones.
         """
         batch, frames = ops.shape(x)[0], x.shape[1]
-        x = ops.reshape(x, (-1, self.samples, 1))
-        x = self.stem_bn(self.stem(ops.pad(x, ((0, 0), (3, 3), (0, 0)))), training=training)
-        x = ops.elu(x)
+        # Rows of one pixel's height: two-dimensional convolutions are what TensorFlow fuses with what follows them.
+        x = self.stem(ops.reshape(x, (-1, 1, self.samples, 1)), training=training)
         # ELU stays above -1: such padding never is a maximum.
-        x = ops.max_pool(ops.pad(x, ((0, 0), (1, 1), (0, 0)), constant_values=-2.0), 3, 2, "valid")
+        x = ops.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)), constant_values=-2.0)
+        x = ops.max_pool(x, (1, 3), (1, 2), "valid", "channels_last")
         outputs = []
         for kernel, blocks in zip(POOLING, self.branches, strict=True):
             y = x
             for block in blocks:
                 y = block(y, training=training)
-            outputs.append(ops.average_pool(y, POOLING[kernel], 1, "valid"))
+            y = ops.average_pool(y, (1, POOLING[kernel]), 1, "valid", "channels_last")
+            outputs.append(ops.cast(y[:, 0], self.compute_dtype))
         y = ops.transpose(ops.concatenate(outputs, axis=1), (0, 2, 1))
         y = ops.reshape(y, (-1, self.flat))
         linear_training = training if linear_training is None else linear_training

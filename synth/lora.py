@@ -52,7 +52,10 @@ class LoraDense(keras.layers.Dense):
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         adapted = ops.matmul(ops.matmul(self.input_dropout(inputs, training=training), self.a), self.b)
-        return super().call(inputs) + self.scale * adapted
+        y = ops.matmul(inputs, self.kernel) + self.scale * adapted
+        # The bias last: TensorFlow's graph optimiser fails on an activation of product, bias and sum in that order, and
+        # then leaves the whole model unfused.
+        return y if self.bias is None else y + self.bias
 
     def merged_kernel(self) -> Any:
         """The kernel of the plain Dense layer that computes the same."""

@@ -160,11 +160,11 @@ class SelectiveCell(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="synth")
 class ChunkCell(keras.layers.Layer):
-    """From one chunk of Mamba-2 to the next: h' = kept · h + added; the output is h, what the chunk begins with.
+    """From one chunk to the next: h' = kept · h + added; the output is h, what the chunk begins with.
 
     Args:
-        heads: H.
-        size: P · N.
+        heads: how many parts of the state decay each in its own way: H of Mamba-2, E · N of Mamba.
+        size: numbers of a part: P · N, or 1.
     """
 
     def __init__(self, heads: int, size: int, **kwargs: Any) -> None:
@@ -173,7 +173,7 @@ class ChunkCell(keras.layers.Layer):
         self.state_size = self.output_size = heads * size
 
     def call(self, inputs: Any, states: list[Any]) -> tuple[Any, list[Any]]:
-        """``inputs`` (B, H + H P N): kept, added; the state is (B, H P N)."""
+        """``inputs`` (B, heads + heads · size): kept, added; the state is (B, heads · size)."""
         kept, added = inputs[:, : self.heads], inputs[:, self.heads :]
         hidden = ops.reshape(states[0], (-1, self.heads, self.size)) * kept[:, :, None]
         return states[0], [ops.reshape(hidden, (-1, self.state_size)) + added]
@@ -191,6 +191,7 @@ class Mamba(StateSpaceLayer):
         d_state: N, states of each inner feature.
         d_conv: K, steps that the convolution sees.
         expand: E = expand · D inner features.
+        chunk_size: Q, the longest stretch run step by step; but for rounding, the result does not depend on it.
 
     Example:
 
@@ -199,9 +200,18 @@ class Mamba(StateSpaceLayer):
     (2, 20, 64)
     """
 
-    def __init__(self, d_model: int, d_state: int = 16, d_conv: int = 4, expand: int = 2, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        chunk_size: int = 64,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(d_model, d_state, d_conv, expand, **kwargs)
         self.rank = -(-d_model // 16)
+        self.chunk_size = chunk_size
 
     def build(self, input_shape: Any) -> None:
         inner, states = self.d_inner, self.d_state
@@ -218,6 +228,9 @@ class Mamba(StateSpaceLayer):
         cell = SelectiveCell(inner, states, dtype=self.state_dtype, name="cell")
         self.recurrence = Recurrence(cell, dtype=self.state_dtype, name="recurrence")
         self.recurrence.build((None, None, 2 * (inner + states)))
+        carry = ChunkCell(inner * states, 1, dtype=self.state_dtype, name="carry_cell")
+        self.carry = Recurrence(carry, dtype=self.state_dtype, name="carry")
+        self.carry.build((None, None, 2 * inner * states))
         self.a_log = cell.a_log
         self.skip = self.add_weight(name="skip", shape=(inner,), initializer="ones", autocast=False)
         self.out_kernel = self._linear("out_kernel", inner, self.d_model)
@@ -246,14 +259,49 @@ class Mamba(StateSpaceLayer):
         inputs = ops.cast(parts[..., rank : rank + states], self.state_dtype)  # (B, L, N)
         outputs = ops.cast(parts[..., rank + states :], self.state_dtype)  # (B, L, N)
         u32 = ops.cast(u, self.state_dtype)
-        batch = ops.shape(x)[0]
-        flat = ops.reshape(hidden, (batch, self.d_inner * self.d_state))
-        y, flat = self.recurrence.run((step, step * u32, inputs, outputs), flat)
-        hidden = ops.reshape(flat, (batch, self.d_inner, self.d_state))
+        y, hidden = self._state_space(step, step * u32, inputs, outputs, hidden)
         y = y + self.skip * u32
         y = ops.cast(y, self.compute_dtype) * ops.silu(z)
         y = ops.matmul(y, self._cast(self.out_kernel))
         return y if counts is None else y * ops.cast(counts, y.dtype), (window, hidden)
+
+    def _state_space(self, step: Any, taken: Any, inputs: Any, outputs: Any, hidden: Any) -> tuple[Any, Any]:
+        """The recurrence of :class:`SelectiveCell` for all steps.
+
+        A long sequence is cut into chunks that are run side by side: once from zeros, for what each adds to the state,
+        and, once the state is carried from chunk to chunk, again from what each begins with.
+
+        Args:
+            step: (B, L, E).
+            taken: step · u (B, L, E).
+            inputs: (B, L, N), the papers' B.
+            outputs: (B, L, N), the papers' C.
+            hidden: (B, E, N) before the first step.
+
+        Returns:
+            y (B, L, E), and the state after the last step.
+        """
+        batch, length = ops.shape(step)[0], ops.shape(step)[1]
+        inner, size = self.d_inner, self.chunk_size
+        hidden = ops.reshape(hidden, (batch, inner * self.d_state))
+        parts = (step, taken, inputs, outputs)
+        if isinstance(length, int) and length <= size:
+            y, hidden = self.recurrence.run(parts, hidden)
+        else:
+            count = -(-length // size)
+            parts = tuple(ops.pad(part, [[0, 0], [0, count * size - length], [0, 0]]) for part in parts)
+            parts = tuple(ops.reshape(part, (batch * count, size, part.shape[-1])) for part in parts)
+            _, added = self.recurrence.run(parts, ops.zeros((batch * count, inner * self.d_state), self.state_dtype))
+            whole = ops.sum(parts[0], axis=1)[..., None]
+            kept = ops.exp(whole * -ops.exp(self.a_log))
+            over_chunks = tuple(ops.reshape(part, (batch, count, inner * self.d_state)) for part in (kept, added))
+            before, hidden = self.carry.run(over_chunks, hidden)
+            y, _ = self.recurrence.run(parts, ops.reshape(before, (batch * count, inner * self.d_state)))
+            y = ops.reshape(y, (batch, count * size, inner))[:, :length]
+        return y, ops.reshape(hidden, (batch, inner, self.d_state))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "chunk_size": self.chunk_size}
 
 
 @keras.saving.register_keras_serializable(package="synth")

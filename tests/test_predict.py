@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import predict
-from recsleep.checkpoints import load_model, save_model
+from model_folder import save_model
+from recsleep.checkpoints import load_model
 from recsleep.model import RecSleepNet
 
 TINY = {"filters": 4, "first_kernel": 12, "lstm_units": 4, "block_kernel": 3}
@@ -133,8 +134,8 @@ def unfinish(fold):
         (exchange('{"model": "os.system"}'), "does not describe"),
         (remove_weights, "incomplete"),
         (lambda fold: (fold / "metadata.json").write_text("{"), "not valid JSON"),
-        (lambda fold: (fold / "metadata.json").write_text("5"), "does not describe a trained fold"),
-        (lambda fold: (fold / "metadata.json").write_text('{"sha256": []}'), "does not describe a trained fold"),
+        (lambda fold: (fold / "metadata.json").write_text("5"), "does not describe a trained model"),
+        (lambda fold: (fold / "metadata.json").write_text('{"sha256": []}'), "does not describe a trained model"),
         (unfinish, "no trained model"),
     ],
 )

@@ -1,13 +1,12 @@
 """The layers and models by themselves: recurrences, masks, precision, LoRA, freezing, saving, odd sizes."""
 
-import json
-
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
 from config import InputError
+from model_folder import load_model, save_model
 from synth.checkpoints import entries_of, load_state_dict, read_state_dict
 from synth.downstream import TCMS, FineTuning, Head, SequenceClassifier
 from synth.frames import FrameBackbone
@@ -75,7 +74,7 @@ def plain_state_space(layer, x: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(params=[Mamba, Mamba2])
 def state_space(request):
-    layer = request.param(32, d_state=8, **({"headdim": 16, "chunk_size": 16} if request.param is Mamba2 else {}))
+    layer = request.param(32, d_state=8, chunk_size=16, **({"headdim": 16} if request.param is Mamba2 else {}))
     layer.build((None, None, 32))
     return layer
 
@@ -200,24 +199,28 @@ def outputs(model, inputs) -> list[np.ndarray]:
     return [numpy(value) for value in (found.values() if isinstance(found, dict) else [found])]
 
 
-def saved(model):
-    """``model``, or if it is a layer, a model of it alone."""
-    return model if isinstance(model, keras.Model) else keras.Sequential([keras.Input((None, 64)), model])
-
-
 @pytest.mark.whole_model
-@pytest.mark.parametrize("name", ["neuronet", "synthsleepnet", "fine tuning", *TCMS])
+@pytest.mark.parametrize("name", ["neuronet", "encoder", "synthsleepnet", "fine tuning", *TCMS])
 def test_saved_and_reloaded_without_loss(name, tmp_path):
+    """In the project's own form: a folder."""
     model, inputs = build(name)
     # LoRA's second matrix begins as zeros.
     model.set_weights([weight + 0.01 * normal(*weight.shape) for weight in model.get_weights()])
-    saved(model).save_weights(tmp_path / "model.weights.h5")
-    config = json.loads(json.dumps(keras.saving.serialize_keras_object(model)["config"]))
-    again = type(model).from_config(config)
-    saved(again).load_weights(tmp_path / "model.weights.h5")
+    save_model(tmp_path, model, {})
+    again = load_model(tmp_path, [Mamba, type(model)])
     for before, after in zip(outputs(model, inputs), outputs(again, inputs), strict=True):
         assert np.array_equal(before, after)
     assert [v.trainable for v in model.weights] == [v.trainable for v in again.weights]
+
+
+@pytest.mark.parametrize("kind, arguments", [(Mamba, [32]), (Mamba2, [32]), (Head, [32, 5])])
+def test_layers_are_saved_too(kind, arguments, tmp_path):
+    layer, x = kind(*arguments), normal(2, 5, 32)
+    layer.build(x.shape)
+    save_model(tmp_path, layer, {})
+    with pytest.raises(InputError, match=r"does not describe a NeuroNet\."):
+        load_model(tmp_path, [NeuroNet])
+    assert np.array_equal(numpy(load_model(tmp_path, [kind])(x)), numpy(layer(x)))
 
 
 @pytest.mark.whole_model

@@ -1,0 +1,118 @@
+"""How fast are SynthSleepNet's models, and what bounds them? ``python -m benchmarks.synth``.
+
+The published sizes, with three modalities, in float32 and mixed bfloat16, beside the machine's matrix-multiply rate and
+the rates of the published PyTorch code, which were measured on two cores in float32. Floating-point operations are
+those of the products and convolutions that TensorFlow's own profiler finds in each compiled function.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.measure import interleaved, machine, matrix_multiply
+from synth.downstream import FineTuning
+from synth.neuronet import NeuroNet
+from synth.synthsleepnet import SynthSleepNet
+
+MODALITIES = ("EEG", "EOG", "EMG")
+
+PUBLISHED = {
+    "NeuroNet training step, batch 32": 4.5,
+    "NeuroNet embedding, batch 32": 15.7,
+    "fusion training step, batch 16": 3.0,
+    "fusion embedding, batch 32": 4.6,
+    "fine-tuning step, 4 x 20": 2.25,
+}
+"""Epochs/s of the published code."""
+
+
+def signals(*shape: int) -> tf.Tensor:
+    return tf.constant(np.random.default_rng(0).normal(size=(*shape, 3000)).astype("float32"))
+
+
+def training_step(model: keras.Model, loss: Callable[[Any], Any]) -> tf.types.experimental.PolymorphicFunction:
+    """Forward, backward and an update, as published: AdamW, the gradient's norm clipped at 2."""
+    optimizer = keras.optimizers.AdamW(1e-4, global_clipnorm=2.0)
+    optimizer.build(model.trainable_variables)
+    # The update alone gains from XLA, which makes one pass of its many; XLA's convolutions are slow on a CPU.
+    update = tf.function(lambda gradients: optimizer.apply(gradients, model.trainable_variables), jit_compile=True)
+
+    @tf.function
+    def step(inputs: Any) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            value = loss(inputs)
+        update(tape.gradient(value, [variable.value for variable in model.trainable_variables]))
+        return value
+
+    return step
+
+
+def pretraining_loss(model: keras.Model) -> Callable[[Any], Any]:
+    def loss(inputs: Any) -> Any:
+        losses = model(inputs, training=True)
+        return losses["reconstruction"] + losses["contrastive"]
+
+    return loss
+
+
+def task(name: str) -> tuple[tf.types.experimental.PolymorphicFunction, Any, int]:
+    """The compiled function of that name, its inputs, and how many epochs they hold."""
+    if name == "NeuroNet training step, batch 32":
+        model = NeuroNet()
+        return training_step(model, pretraining_loss(model)), {"signals": signals(32)}, 32
+    if name == "NeuroNet embedding, batch 32":
+        return tf.function(NeuroNet().encoder), signals(32), 32
+    if name == "fusion training step, batch 16":
+        model = SynthSleepNet(MODALITIES)
+        return training_step(model, pretraining_loss(model)), {"signals": {m: signals(16) for m in MODALITIES}}, 16
+    if name == "fusion embedding, batch 32":
+        return tf.function(SynthSleepNet(MODALITIES).encoder), {m: signals(32) for m in MODALITIES}, 32
+    model = FineTuning({"modalities": MODALITIES})
+    labels = tf.constant(np.random.default_rng(1).integers(0, 5, (4, 20)))
+    entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    step = training_step(model, lambda inputs: entropy(labels, tf.cast(model(inputs, training=True), "float32")))
+    return step, {"signals": {m: signals(4, 20) for m in MODALITIES}}, 80
+
+
+def operations(function: tf.types.experimental.PolymorphicFunction, inputs: Any) -> int:
+    """Floating-point operations of one call's products and convolutions."""
+    options = tf.compat.v1.profiler.ProfileOptionBuilder(tf.compat.v1.profiler.ProfileOptionBuilder.float_operation())
+    options = options.with_empty_output().order_by("float_ops").build()
+    graph = function.get_concrete_function(inputs).graph
+    profile = tf.compat.v1.profiler.profile(graph, options=options)
+    return profile.total_float_ops
+
+
+def measure(name: str, dtype: str) -> None:
+    """Print one line; run in a process of its own, for memory's sake."""
+    keras.mixed_precision.set_dtype_policy(dtype)
+    keras.utils.set_random_seed(0)
+    function, inputs, epochs = task(name)
+    kind = "bfloat16" if dtype == "mixed_bfloat16" else dtype
+    seconds = interleaved({"task": lambda: function(inputs), "product": matrix_multiply(kind)}, rounds=5)
+    flop, rate = operations(function, inputs), 2 * 2048**3 / seconds["product"]
+    print(
+        f"{name:34}{dtype:16}{epochs / seconds['task']:8.2f} epochs/s"
+        f"{epochs / seconds['task'] / PUBLISHED[name]:7.2f} x published"
+        f"{flop / epochs / 1e9:9.1f} GFLOP an epoch{flop / seconds['task'] / rate:7.0%} of {rate / 1e9:.0f} GFLOP/s",
+        flush=True,
+    )
+
+
+def main() -> None:
+    if len(sys.argv) == 3:
+        measure(*sys.argv[1:])
+        return
+    print(machine())
+    for name in PUBLISHED:
+        for dtype in ("float32", "mixed_bfloat16"):
+            subprocess.run([sys.executable, "-m", "benchmarks.synth", name, dtype], check=True)
+
+
+if __name__ == "__main__":
+    main()
