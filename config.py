@@ -40,6 +40,10 @@ class DatasetSpec:
     """File-name patterns of one subject's nights; ``{subject}`` is replaced by the subject's number."""
     channel: str
     """Channel staged when a night file holds several; empty: it must be set."""
+    modalities: tuple[tuple[str, str], ...] = ()
+    """The channel of each modality that SynthSleepNet may take: eeg, eog, emg, ecg."""
+    scaled: bool = False
+    """Whether preparation has scaled each channel by its median and quartiles."""
     published: tuple[tuple[str, float, float, float], ...] = ()
     """Published single-channel results to print beside ours: model, accuracy, macro-F1, kappa."""
 
@@ -96,6 +100,17 @@ DATASETS = {
             folds=5,
             night_patterns=("synthetic{subject:02d}.npz",),
             channel="EEG C4-M1",
+            modalities=(("eeg", "EEG C4-M1"), ("eog", "EOG L"), ("emg", "EMG"), ("ecg", "ECG")),
+        ),
+        DatasetSpec(
+            db="shhs",
+            title="Sleep Heart Health Study",
+            subjects=(),
+            folds=10,
+            night_patterns=("shhs1-{subject:06d}.npz",),
+            channel="EEG_C4",
+            modalities=(("eeg", "EEG_C4"), ("eog", "EOG_Left"), ("emg", "EMG_Chin"), ("ecg", "ECG")),
+            scaled=True,
         ),
         DatasetSpec(
             db="custom",
@@ -178,6 +193,110 @@ class TrainingConfig:
     """``mixed_bfloat16`` computes the convolutions in bfloat16 where the processor has it."""
 
 
+@dataclass(frozen=True)
+class SynthSleepNetConfig:
+    """SynthSleepNet's architecture."""
+
+    frame_seconds: float = 4.0
+    frame_step_seconds: float = 1.0
+    unimodal_features: int = 768
+    """Of NeuroNet's tokens."""
+    unimodal_heads: int = 8
+    unimodal_blocks: int = 4
+    unimodal_decoder_features: int = 256
+    unimodal_decoder_heads: int = 8
+    unimodal_decoder_blocks: int = 3
+    unimodal_projection: tuple[int, ...] = (1024, 512)
+    unimodal_temperature: float = 0.05
+    fusion_features: int = 512
+    fusion_heads: int = 8
+    fusion_blocks: int = 4
+    fusion_decoder_features: int = 256
+    fusion_decoder_heads: int = 8
+    fusion_decoder_blocks: int = 3
+    fusion_projection: tuple[int, ...] = (512, 256)
+    fusion_temperature: float = 0.1
+
+
+@dataclass(frozen=True)
+class PretrainingConfig:
+    """SynthSleepNet's training protocol, as far as it needs no labels."""
+
+    seed: int = 42
+    """Fold k uses seed + k."""
+    validation_fraction: float = 0.10
+    labelled_subjects: int = 50
+    """Of the training subjects, those whose scoring may be used; the others serve pretraining alone."""
+    unimodal_passes: int = 20
+    unimodal_batch: int = 256
+    """Epochs of a step of NeuroNet."""
+    unimodal_mask_ratio: float = 0.8
+    multimodal_passes: int = 100
+    multimodal_batch: int = 256
+    multimodal_mask_ratio: float = 0.4
+    accumulation: int = 1
+    """Batches whose gradients make one update; the contrast is within a batch."""
+    pretraining_rate: float = 1e-4
+    """Learning rate for an update of 256 epochs, falling to 0 along a cosine; in proportion for others."""
+    weight_decay: float = 0.01
+    clip_norm: float = 2.0
+    contrastive_weight: float = 1.0
+    round_nights: int = 100
+    """Nights between two states that a killed run can continue from."""
+    knn_nights: int = 20
+    """Nights of labelled subjects, and as many of validation subjects, on which a pass's network is judged."""
+    knn_components: int = 50
+    knn_neighbours: int = 5
+    precision: str = "float32"
+    """``mixed_bfloat16`` computes products and convolutions in bfloat16 where the processor has it."""
+
+
+PRESETS = {
+    "paper": {},
+    "small": {
+        "frame_step_seconds": 2.0,
+        "unimodal_features": 256,
+        "unimodal_blocks": 2,
+        "unimodal_decoder_features": 128,
+        "unimodal_decoder_blocks": 1,
+        "unimodal_projection": (256, 128),
+        "unimodal_passes": 5,
+        "unimodal_batch": 64,
+        "fusion_features": 128,
+        "fusion_blocks": 2,
+        "fusion_decoder_features": 128,
+        "fusion_decoder_blocks": 1,
+        "fusion_projection": (128, 64),
+        "multimodal_passes": 5,
+        "multimodal_batch": 64,
+        "pretraining_rate": 2e-3,
+    },
+    "tiny": {
+        "frame_seconds": 3.0,
+        "frame_step_seconds": 9.0,
+        "unimodal_features": 32,
+        "unimodal_heads": 4,
+        "unimodal_blocks": 1,
+        "unimodal_decoder_features": 32,
+        "unimodal_decoder_heads": 4,
+        "unimodal_decoder_blocks": 1,
+        "unimodal_projection": (32, 16),
+        "unimodal_passes": 2,
+        "unimodal_batch": 16,
+        "fusion_features": 32,
+        "fusion_heads": 4,
+        "fusion_blocks": 1,
+        "fusion_decoder_features": 32,
+        "fusion_decoder_heads": 4,
+        "fusion_decoder_blocks": 1,
+        "fusion_projection": (32, 16),
+        "multimodal_passes": 2,
+        "multimodal_batch": 16,
+        "pretraining_rate": 1e-2,
+    },
+}
+"""Values of SynthSleepNet's sections, by the preset's name: as published, for two cores, for tests."""
+
 RANGES = {
     "filters": (1, 4096),
     "first_kernel": (1, EPOCH_SAMPLES),
@@ -202,6 +321,30 @@ RANGES = {
     "clip_norm": (1e-6, 1e9),
     "l2": (0, 1e3),
     "reconstruction_weight": (0, 1e6),
+    "frame_seconds": (3, 5),
+    "frame_step_seconds": (0.01, 30),
+    **{
+        f"{part}_{name}": limits
+        for part in ("unimodal", "unimodal_decoder", "fusion", "fusion_decoder")
+        for name, limits in (("features", (4, 8192)), ("heads", (1, 64)), ("blocks", (1, 64)))
+    },
+    "unimodal_temperature": (1e-3, 1e3),
+    "fusion_temperature": (1e-3, 1e3),
+    "labelled_subjects": (1, 1_000_000),
+    "unimodal_passes": (1, 100_000),
+    "unimodal_batch": (1, 65_536),
+    "unimodal_mask_ratio": (0.01, 0.99),
+    "multimodal_passes": (1, 100_000),
+    "multimodal_batch": (1, 65_536),
+    "multimodal_mask_ratio": (0.01, 0.99),
+    "accumulation": (1, 65_536),
+    "pretraining_rate": (1e-12, 10),
+    "weight_decay": (0, 10),
+    "contrastive_weight": (0, 1e6),
+    "round_nights": (1, 1_000_000),
+    "knn_nights": (1, 1_000_000),
+    "knn_components": (1, 8192),
+    "knn_neighbours": (1, 1000),
 }
 """What each number may be."""
 
@@ -211,8 +354,8 @@ class Config:
     """Everything one run depends on."""
 
     dataset: DatasetSpec
-    model: RecSleepNetConfig = field(default_factory=RecSleepNetConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+    model: RecSleepNetConfig | SynthSleepNetConfig = field(default_factory=RecSleepNetConfig)
+    training: TrainingConfig | PretrainingConfig = field(default_factory=TrainingConfig)
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
 
 
@@ -230,13 +373,24 @@ def dataset_spec(name: str) -> DatasetSpec:
     return DATASETS[name]
 
 
-def configure(db: str, assignments: Iterable[str] = ()) -> Config:
+def configure(db: str, assignments: Iterable[str] = (), preset: str | None = None) -> Config:
     """The configuration of a run on ``db``, with ``name=value`` assignments applied.
 
+    With one of :data:`PRESETS` it is a run of SynthSleepNet, else of RecSleepNet.
+
     Raises:
-        InputError: unknown database or name, or a value that does not suit the name.
+        InputError: unknown database, preset or name, or a value that does not suit the name.
     """
     config = Config(dataset_spec(db))
+    if preset is not None:
+        if preset not in PRESETS:
+            raise InputError(f"there is no preset {preset!r}: choose one of {', '.join(PRESETS)}.")
+        sections = {"model": SynthSleepNetConfig, "training": PretrainingConfig}
+        values = {
+            section: kind(**{name: PRESETS[preset][name] for name in PRESETS[preset] if hasattr(kind, name)})
+            for section, kind in sections.items()
+        }
+        config = dataclasses.replace(config, **values)
     owners = {
         value.name: section.name
         for section in dataclasses.fields(config)
@@ -288,11 +442,20 @@ def _check(config: Config) -> None:
             low, high = RANGES.get(name, (None, None))
             if low is not None and not low <= value <= high:
                 raise InputError(f"--set {name}={value}: it must lie between {low} and {high}.")
-    training, dataset = config.training, config.dataset
-    if len(training.class_weights) != len(STAGES):
-        raise InputError(f"--set class_weights: {len(STAGES)} numbers are wanted, for {', '.join(STAGES)}.")
-    if not all(0 < weight < 1e6 for weight in training.class_weights):
-        raise InputError("--set class_weights: each must be above 0.")
+    model, training, dataset = config.model, config.training, config.dataset
+    if isinstance(training, TrainingConfig):
+        if len(training.class_weights) != len(STAGES):
+            raise InputError(f"--set class_weights: {len(STAGES)} numbers are wanted, for {', '.join(STAGES)}.")
+        if not all(0 < weight < 1e6 for weight in training.class_weights):
+            raise InputError("--set class_weights: each must be above 0.")
+    if isinstance(model, SynthSleepNetConfig):
+        for part in ("unimodal", "unimodal_decoder", "fusion", "fusion_decoder"):
+            features, heads = (getattr(model, f"{part}_{name}") for name in ("features", "heads"))
+            if features % heads or features % 4:
+                raise InputError(f"--set {part}_features={features}: a multiple of 4 and of {part}_heads is wanted.")
+        for name in ("unimodal_projection", "fusion_projection"):
+            if len(getattr(model, name)) != 2 or not all(0 < size < 65_536 for size in getattr(model, name)):
+                raise InputError(f"--set {name}: two numbers above 0 are wanted.")
     if training.precision not in ("float32", "mixed_bfloat16"):
         raise InputError(f"--set precision={training.precision}: it is float32 or mixed_bfloat16.")
     if not all(type(subject) is int and subject >= 0 for subject in dataset.subjects):

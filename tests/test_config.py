@@ -1,6 +1,6 @@
 import pytest
 
-from config import DATASETS, RANGES, InputError, configure, dataset_spec
+from config import DATASETS, PRESETS, RANGES, InputError, configure, dataset_spec
 
 
 def test_published_sizes():
@@ -84,11 +84,38 @@ def test_unknown_database_suggests_the_nearest():
 
 def test_every_number_has_a_range():
     """So that a new value is not left unchecked."""
-    config = configure("isruc")
     numbers = {
         name
+        for config in (configure("isruc"), configure("shhs", preset="paper"))
         for section in (config.model, config.training, config.synthetic)
         for name, value in vars(section).items()
         if type(value) in (int, float)
     }
     assert numbers == set(RANGES)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_hold_values_that_exist_and_suit(preset):
+    config = configure("shhs", preset=preset)
+    given = vars(config.model) | vars(config.training)
+    assert all(given[name] == value for name, value in PRESETS[preset].items())
+
+
+@pytest.mark.parametrize(
+    ("assignment", "told"),
+    [
+        ("unimodal_features=30", "multiple of 4"),
+        ("fusion_heads=7", "multiple of 4 and of fusion_heads"),
+        ("fusion_projection=(3,)", "two numbers"),
+        ("passes=3", "no such value"),
+        ("unimodal_mask_ratio=1", "between"),
+    ],
+)
+def test_bad_values_of_synthsleepnet_are_told(assignment, told):
+    with pytest.raises(InputError, match=told):
+        configure("shhs", [assignment], preset="paper")
+
+
+def test_an_unknown_preset_is_told():
+    with pytest.raises(InputError, match="choose one of paper, small, tiny"):
+        configure("shhs", preset="big")
