@@ -17,6 +17,9 @@ STAGES = ("W", "N1", "N2", "N3", "REM")
 EVENTS = ("Obstructive Apnea", "Central Apnea", "Mixed Apnea", "Hypopnea", "SpO2 Desaturation")
 """Breathing events of multi-channel nights, 0 or 1 for each epoch."""
 
+MODALITIES = ("eeg", "eog", "emg", "ecg")
+"""What SynthSleepNet may fuse, in the order in which it takes them."""
+
 EPOCH_SECONDS = 30
 SAMPLING_RATE = 100
 """Hz, of every night file."""
@@ -41,7 +44,7 @@ class DatasetSpec:
     channel: str
     """Channel staged when a night file holds several; empty: it must be set."""
     modalities: tuple[tuple[str, str], ...] = ()
-    """The channel of each modality that SynthSleepNet may take: eeg, eog, emg, ecg."""
+    """The channel of each modality that SynthSleepNet may take."""
     scaled: bool = False
     """Whether preparation has scaled each channel by its median and quartiles."""
     published: tuple[tuple[str, float, float, float], ...] = ()
@@ -468,6 +471,9 @@ def _check(config: Config) -> None:
         raise InputError(
             f"--set folds={dataset.folds}: with {len(dataset.subjects)} subjects it must lie between 2 and that number."
         )
+    names = [pair[0] for pair in dataset.modalities if len(pair) == 2 and all(isinstance(part, str) for part in pair)]
+    if len(names) < len(dataset.modalities) or len(set(names)) < len(names) or not set(names) <= set(MODALITIES):
+        raise InputError(f"--set modalities: pairs such as ('eeg', 'C3-A2') are wanted, of {', '.join(MODALITIES)}.")
     if not dataset.night_patterns:
         raise InputError("--set night_patterns: at least one file name is wanted.")
     for pattern in dataset.night_patterns:

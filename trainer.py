@@ -7,16 +7,35 @@ from dataclasses import replace
 from pathlib import Path
 
 import command_line
-from config import Config, InputError, configure
+from config import MODALITIES, PRESETS, Config, DatasetSpec, InputError, configure
+
+STEPS = ("unimodal", "multimodal")
+DEFAULT_MODALITIES = ("eeg", "eog", "emg")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = command_line.Parser(
         prog="trainer.py",
-        description="Train RecSleepNet by subject-wise cross-validation. A finished fold is skipped, "
-        "an interrupted one continues. Results of a fold go to OUT/DB[_SUFFIX]/FOLD/.",
+        description="Train RecSleepNet, or pretrain SynthSleepNet, by subject-wise cross-validation. What is finished "
+        "is skipped, what was interrupted continues. Results of a fold go to OUT/DB[_SUFFIX]/FOLD/.",
     )
-    parser.add_argument("--db", required=True, help="database: sleepedf, sleepedfx, isruc, ucddb, synthetic or custom")
+    parser.add_argument(
+        "--db", required=True, help="database: sleepedf, sleepedfx, isruc, ucddb, shhs, synthetic or custom"
+    )
+    parser.add_argument(
+        "--model", choices=("recsleepnet", "synthsleepnet"), default="recsleepnet", help="default recsleepnet"
+    )
+    of_synth = parser.add_argument_group("SynthSleepNet")
+    of_synth.add_argument("--step", choices=STEPS, help="one step of pretraining (default: all)")
+    of_synth.add_argument(
+        "--modality",
+        action="append",
+        choices=MODALITIES,
+        help=f"use this one; repeatable (default {', '.join(DEFAULT_MODALITIES)})",
+    )
+    of_synth.add_argument(
+        "--preset", choices=tuple(PRESETS), default="paper", help="sizes and protocol (default paper)"
+    )
     parser.add_argument("--gpu", type=int, metavar="N", help="number of the GPU to use (default: TensorFlow's choice)")
     parser.add_argument("--from_fold", type=int, default=0, metavar="K", help="first fold (default 0)")
     parser.add_argument("--to_fold", type=int, metavar="K", help="last fold (default: the database's last)")
@@ -35,7 +54,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    config = configure(arguments.db, arguments.set)
+    of_synth = arguments.model == "synthsleepnet"
+    if not of_synth and (arguments.step or arguments.modality):
+        raise InputError("--step and --modality are SynthSleepNet's: add --model synthsleepnet.")
+    config = configure(arguments.db, arguments.set, arguments.preset if of_synth else None)
     folds = _folds(config, arguments.from_fold, arguments.to_fold)
     if any(character in arguments.suffix for character in "/\\\0"):
         raise InputError(f"--suffix {arguments.suffix!r} must not hold a path separator.")
@@ -59,6 +81,7 @@ def train(arguments: argparse.Namespace) -> None:
         from data.prepare.synthetic import ensure_nights
 
         ensure_nights(data, config.dataset, config.synthetic)
+    modalities = _modalities(config.dataset, arguments.modality) if of_synth else ()
     if not config.dataset.channel:
         raise InputError(f"--db {config.dataset.db}: say which channel to stage, with --set channel=NAME.")
     nights = find_nights(config.dataset, data)
@@ -74,18 +97,28 @@ def train(arguments: argparse.Namespace) -> None:
             f"{len(missing)} of {len(spec.subjects)} subjects have no night file in {data} and are left out: "
             f"{', '.join(map(str, missing))}."
         )
-    splits = [split(spec, fold, nights, training.seed, training.validation_fraction) for fold in folds]
-    checked = check_nights(nights, spec.channel)
+    if of_synth:
+        checked = check_nights(nights, [dict(spec.modalities)[name] for name in modalities], leave_out=True)
+    else:
+        checked = check_nights(nights, [spec.channel])
+    splits = [split(spec, fold, checked, training.seed, training.validation_fraction) for fold in folds]
 
     from tqdm import tqdm
 
     import parallel
-    from recsleep.fold import FoldTask, train_fold
 
     alone = arguments.jobs == 1 and arguments.cluster is None
+    if of_synth:
+        from synth.fold import FoldTask, train_fold
+
+        steps = (arguments.step,) if arguments.step else STEPS
+        tasks = [FoldTask(config, part, checked, results / str(part.fold), steps, modalities, alone) for part in splits]
+    else:
+        from recsleep.fold import FoldTask, train_fold
+
+        tasks = [FoldTask(config, part, checked, results / str(part.fold), bar=alone) for part in splits]
     train_one = train_fold if alone else parallel.Alone(train_fold)
-    tasks = [FoldTask(config, part, checked, results / str(part.fold), bar=alone) for part in splits]
-    finished = dict(
+    done = list(
         tqdm(
             parallel.each(train_one, tasks, arguments.jobs, arguments.cluster),
             total=len(tasks),
@@ -94,6 +127,13 @@ def train(arguments: argparse.Namespace) -> None:
             disable=alone,
         )
     )
+    if of_synth:
+        print(
+            f"\nIn {results}/<fold>/: unimodal/<modality>/ and multimodal/<modalities>/, each an encoder (config.json, "
+            "model.weights.h5, metadata.json) and its logs (log.csv, tensorboard/)."
+        )
+        return
+    finished = dict(done)
     pooled = sum((finished[fold] for fold in folds[1:]), finished[folds[0]])
     print(f"\nTest subjects of {_name(folds)}, pooled: {pooled.line()}\n{pooled.table()}")
     for model, accuracy, macro_f1, kappa in spec.published:
@@ -105,6 +145,18 @@ def train(arguments: argparse.Namespace) -> None:
         "(log.csv, tensorboard/), its predictions on the test nights (predictions/).\n"
         f"Evaluate again: python predict.py --db {spec.db} --dir {results} --data {data}"
     )
+
+
+def _modalities(spec: DatasetSpec, wanted: list[str] | None) -> tuple[str, ...]:
+    """The modalities of the run, in their one order."""
+    chosen = tuple(name for name in MODALITIES if name in (wanted or DEFAULT_MODALITIES))
+    absent = [name for name in chosen if name not in dict(spec.modalities)]
+    if absent:
+        raise InputError(
+            f"--db {spec.db}: config.py names no channel for {', '.join(absent)}: choose others with --modality, or "
+            "name them with --set \"modalities=(('eeg', 'CHANNEL'), ...)\"."
+        )
+    return chosen
 
 
 def _folds(config: Config, first: int, last: int | None) -> range:

@@ -66,6 +66,12 @@ def split(spec: DatasetSpec, fold: int, available: Collection[int], seed: int, v
     return Split(fold, tuple(s for s in others if s not in validation), validation, test)
 
 
+def labelled_subjects(split: Split, count: int, seed: int) -> tuple[int, ...]:
+    """The training subjects, at most ``count``, whose scoring may be used."""
+    drawn = np.random.default_rng((seed, split.fold)).permutation(split.train)[:count]
+    return tuple(sorted(int(subject) for subject in drawn))
+
+
 def find_nights(spec: DatasetSpec, folder: Path) -> dict[int, list[Path]]:
     """The night files in ``folder``, local or remote, by subject; subjects without any are left out.
 

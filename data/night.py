@@ -15,6 +15,10 @@ UNSCORED = -1
 """Label of an epoch that was not scored; only multi-channel nights may hold it."""
 
 
+class MissingChannel(InputError):
+    """A night has not the channel that was asked for."""
+
+
 @dataclass(frozen=True)
 class Night:
     """Signals and scoring of one night.
@@ -96,7 +100,7 @@ def _signals(
         raise InputError(f"{path} has {x.shape[1]} channels but {len(names)} names in ch_names.")
     missing = [channel for channel in wanted if channel not in names]
     if missing:
-        raise InputError(f"{path} has no channel {missing[0]!r}; it has {', '.join(names)}.")
+        raise MissingChannel(f"{path} has no channel {missing[0]!r}; it has {', '.join(names)}.")
     if len(x) == 0:
         raise InputError(f"{path} has no epochs.")
     if tuple(wanted) != names:
@@ -134,15 +138,20 @@ def _stages(path: Path, y: np.ndarray, epochs: int, unscored_allowed: bool) -> n
 
 @dataclass(frozen=True)
 class NightFile:
-    """A night file found good: its path, its number of epochs, its amplitude (median absolute deviation)."""
+    """A night file found good: its path, its number of epochs, and the amplitude (median absolute deviation) of the
+    first channel that was read."""
 
     path: Path
     epochs: int
     amplitude: float
 
 
-def check_nights(nights: dict[int, list[Path]], channel: str) -> dict[int, list[NightFile]]:
-    """Read every night once, so that a bad one is told before training starts.
+def check_nights(
+    nights: dict[int, list[Path]], channels: Sequence[str], leave_out: bool = False
+) -> dict[int, list[NightFile]]:
+    """Read ``channels`` of every night once, so that a bad one is told before training starts.
+
+    With ``leave_out``, nights that lack one of the channels are said and left out, and so are subjects without others.
 
     Raises:
         InputError: a file is not such a night.
@@ -152,8 +161,14 @@ def check_nights(nights: dict[int, list[Path]], channel: str) -> dict[int, list[
     with tqdm(total=total, desc="checking nights", unit="night", leave=False) as bar:
         for subject, paths in nights.items():
             for path in paths:
-                night = read_night(path, (channel,))
+                bar.update()
+                try:
+                    night = read_night(path, channels)
+                except MissingChannel as error:
+                    if not leave_out:
+                        raise
+                    bar.write(f"left out: {error}")
+                    continue
                 entry = NightFile(path, len(night.stages), float(night.amplitude[0]))
                 checked.setdefault(subject, []).append(entry)
-                bar.update()
     return checked

@@ -9,10 +9,8 @@ import numpy as np
 import model_folder
 from config import InputError
 from model_folder import METADATA
+from progress import PROGRESS
 from recsleep.model import RecSleepNet
-
-PROGRESS = "progress"
-"""Folder, in a fold's, of a training that has not finished."""
 
 _LSTM = "rnn/rnn/multi_rnn_cell/cell_0/lstm_cell"
 _HEAD = "softmax_linear/dense"

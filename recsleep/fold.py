@@ -1,7 +1,5 @@
 """Training one fold of RecSleepNet, in passes that survive being killed."""
 
-import json
-import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,14 +12,15 @@ import tensorflow as tf
 from keras import ops
 from tqdm import tqdm
 
+import progress
 from config import STAGES, Config, InputError
 from data.folds import Split
 from data.night import NightFile
 from data.pipeline import count_windows, reading, windows
-from data.store import new_folder, read_json, remove_unfinished, write_json, written_aside
+from data.store import read_json, write_json, written_aside
 from evaluation.metrics import Scores
 from model_folder import METADATA, save_model, versions
-from recsleep.checkpoints import PROGRESS, read_metadata
+from recsleep.checkpoints import read_metadata
 from recsleep.model import RecSleepNet
 from recsleep.staging import StagedNight, stage_nights
 from recsleep.training import JointTraining, ReconstructionTraining, adam
@@ -88,7 +87,7 @@ class FoldTrainer:
         }
         # Plain JSON values, to compare with what an interrupted run wrote.
         self.run = {
-            "config": json_values(asdict(config)),
+            "config": progress.json_values(asdict(config)),
             "split": split.to_json(),
             "nights": {part: [night.path.name for night in files] for part, files in self.files.items()},
         }
@@ -206,8 +205,7 @@ class FoldTrainer:
         return sum((night.scores for night in nights[1:]), nights[0].scores), nights
 
     def _keep(self) -> None:
-        """Keep the finished pass: a folder of its own that appears whole; only then the one before goes."""
-        number = len(self.history)
+        """Keep the finished pass."""
 
         def fill(folder: Path) -> None:
             self.network.save_weights(folder / "network.weights.h5")
@@ -216,10 +214,7 @@ class FoldTrainer:
             state = {"run": self.run, "history": self.history, "best": self.best}
             write_json(folder / "state.json", state)
 
-        new_folder(self.folder / PROGRESS / f"{number}", fill)
-        for kept in (self.folder / PROGRESS).iterdir():
-            if kept.name != f"{number}":
-                shutil.rmtree(kept, ignore_errors=True)
+        progress.keep(self.folder, len(self.history), fill)
 
     def _log(self) -> None:
         with written_aside(self.folder / "log.csv") as aside:
@@ -233,27 +228,16 @@ class FoldTrainer:
 
     def _continue(self) -> None:
         """Take up the newest finished pass, if there is one."""
-        remove_unfinished(self.folder)
-        progress = self.folder / PROGRESS
-        finished = [int(path.name) for path in progress.glob("*") if path.name.isdecimal() and path.is_dir()]
-        if not finished:
+        kept = progress.newest(self.folder)
+        if kept is None:
             return
-        kept = progress / str(max(finished))
-        try:
+        with progress.restoring(kept):
             self._restore(kept)
-        except InputError:
-            raise
-        # Keras, h5py and NumPy meet damaged files with almost any exception.
-        except Exception as error:
-            reason = str(error).partition("\n")[0].rstrip(".")
-            raise InputError(
-                f"{kept} is damaged ({reason}): remove {progress} to train this fold from its start."
-            ) from None
         print(f"fold {self.split.fold} continues after pass {len(self.history)} of {self.total_passes}.")
 
     def _restore(self, kept: Path) -> None:
         state = read_json(kept / "state.json")
-        require_same_run(self.folder, state["run"], self.run)
+        progress.require_same_run(self.folder, state["run"], self.run)
         self.history, self.best = state["history"], state["best"]
         if [row["pass"] for row in self.history] != list(range(1, int(kept.name) + 1)):
             raise ValueError("its history is not that of its passes")
@@ -289,7 +273,7 @@ class FoldTrainer:
                 "test": scores.to_json(),
             },
         )
-        shutil.rmtree(self.folder / PROGRESS, ignore_errors=True)
+        progress.finish(self.folder)
         return scores
 
 
@@ -310,23 +294,7 @@ def finished_scores(folder: Path, config: Config) -> Scores | None:
         ) from None
     if confusion.shape != (len(STAGES), len(STAGES)) or confusion.min() < 0 or confusion.sum() == 0:
         raise InputError(f"{folder / METADATA} holds no test scores: train this fold again in another folder.")
-    require_same_run(folder, {"config": before}, {"config": json_values(asdict(config))})
+    progress.require_same_run(folder, {"config": before}, {"config": progress.json_values(asdict(config))})
     # Left where the run was killed just after its model was complete.
-    shutil.rmtree(folder / PROGRESS, ignore_errors=True)
+    progress.finish(folder)
     return Scores(confusion)
-
-
-def require_same_run(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to mix two runs in one folder, naming the first value that differs."""
-    flat_before, flat_now = (pd.json_normalize(run).iloc[0].to_dict() for run in (before, now))
-    for name in sorted(flat_before.keys() | flat_now.keys()):
-        if flat_before.get(name) != flat_now.get(name):
-            raise InputError(
-                f"{folder} was trained with {name.rpartition('.')[2]} {flat_before.get(name)}, "
-                f"not {flat_now.get(name)}: use --suffix or --out for the new run, or remove that folder."
-            )
-
-
-def json_values(value: Any) -> Any:
-    """``value`` as JSON gives it back: tuples become lists."""
-    return json.loads(json.dumps(value))

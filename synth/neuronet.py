@@ -266,6 +266,16 @@ def masked_error(predicted: Any, target: Any, mask: Any) -> Any:
     return ops.sum(error * mask) / ops.sum(mask)
 
 
+def adopt(adapted: keras.Model, pretrained: keras.Model) -> None:
+    """Give ``adapted`` the weights of ``pretrained``, the same model without LoRA; its LoRA stays as it is."""
+    values = {variable.path.partition("/")[2]: variable for variable in pretrained.weights}
+    for variable in adapted.weights:
+        if variable.name not in ("lora_a", "lora_b"):
+            variable.assign(values.pop(variable.path.partition("/")[2]))
+    if values:
+        raise ValueError(f"{len(values)} weights of the pretrained model have no place, first {next(iter(values))}.")
+
+
 def freeze(model: keras.Model) -> None:
     """Let nothing but the matrices of adapted layers learn."""
     for variable in model.weights:

@@ -274,7 +274,7 @@ def test_damaged_progress_is_told(tmp_path, ucddb, spoil):
     from recsleep.fold import FoldTask, FoldTrainer
 
     config = configure("ucddb", ["reconstruction_passes=1", "passes=2", "filters=4", "lstm_units=4", "window_epochs=5"])
-    nights = check_nights({subject: [ucddb / f"ucddb{subject:03d}.npz"] for subject in (2, 3, 5)}, "C3A2")
+    nights = check_nights({subject: [ucddb / f"ucddb{subject:03d}.npz"] for subject in (2, 3, 5)}, ("C3A2",))
     task = FoldTask(config, Split(0, (3,), (5,), (2,)), nights, tmp_path / "0")
     stopped = FoldTrainer(task)
     with tqdm(disable=True) as bar:

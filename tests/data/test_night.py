@@ -131,7 +131,7 @@ def test_other_files_are_not_nights(tmp_path):
 
 def test_checking_reads_every_night(tmp_path, make_night):
     nights = {1: [make_night(tmp_path / "a.npz", 6), make_night(tmp_path / "b.npz", 9)]}
-    assert [night.epochs for night in check_nights(nights, "EEG")[1]] == [6, 9]
+    assert [night.epochs for night in check_nights(nights, ("EEG",))[1]] == [6, 9]
     make_night(tmp_path / "b.npz", 9, y=np.full(9, 7))
     with pytest.raises(InputError, match=r"b\.npz"):
-        check_nights(nights, "EEG")
+        check_nights(nights, ("EEG",))

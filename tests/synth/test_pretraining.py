@@ -1,0 +1,174 @@
+"""Pretraining as users run it: from night files to encoders, killed and continued, given wrong input."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import trainer
+from model_folder import load_model
+from synth.neuronet import NeuroNetEncoder
+from synth.synthsleepnet import SynthSleepNetEncoder
+from synth.training import adamw
+
+SETTINGS = ("subjects=(0,1,2,3,4,5)", "folds=3", "hours=0.2", "round_nights=2", "labelled_subjects=2")
+
+
+def command(*arguments: str | Path) -> list[str]:
+    settings = [part for value in SETTINGS for part in ("--set", value)]
+    return ["--model", "synthsleepnet", "--db", "synthetic", "--preset", "tiny", *settings, *map(str, arguments)]
+
+
+def run(project: Path, arguments: list[str]) -> subprocess.CompletedProcess:
+    whole = [sys.executable, "trainer.py", *arguments]
+    return subprocess.run(whole, cwd=project, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Fold 1, two modalities, undisturbed: the folder of nights and results, and what was printed."""
+    project = Path(__file__).resolve().parent.parent.parent
+    folder = tmp_path_factory.mktemp("pretrained")
+    arguments = command("--from_fold", 1, "--to_fold", 1, "--data", folder / "nights", "--out", folder / "out")
+    arguments += ["--modality", "emg", "--modality", "eeg"]
+    done = subprocess.run(
+        [sys.executable, "trainer.py", *arguments],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_every_step_leaves_an_encoder_and_its_log(trained):
+    folder, printed = trained
+    assert "3 subjects train, 2 of them with labels; 1 validate, 2 test" in printed
+    fold = folder / "out" / "synthetic" / "1"
+    for step in ("unimodal/eeg", "unimodal/emg", "multimodal/eeg-emg"):
+        names = {"config.json", "model.weights.h5", "metadata.json", "log.csv", "tensorboard"}
+        assert {path.name for path in (fold / step).iterdir()} == names
+        with (fold / step / "log.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [row["pass"] for row in rows] == ["1", "1", "2", "2"]
+        assert [bool(row["val_macro_f1"]) for row in rows] == [False, True, False, True]
+        best = max(float(row["val_macro_f1"]) for row in rows if row["val_macro_f1"])
+        assert json.loads((fold / step / "metadata.json").read_text())["best"]["macro_f1"] == best
+
+
+def test_subjects_are_apart(trained):
+    folder, _ = trained
+    metadata = json.loads((folder / "out" / "synthetic" / "1" / "multimodal" / "eeg-emg" / "metadata.json").read_text())
+    split = metadata["split"]
+    assert split["test"] == [2, 3]
+    assert set(split["labelled"]) < set(split["train"]) and len(split["labelled"]) == 2
+    assert sorted(split["train"] + split["validation"] + split["test"]) == list(range(6))
+    assert metadata["nights"] == [f"synthetic{subject:02d}.npz" for subject in split["train"]]
+
+
+def test_the_fusion_keeps_its_pretrained_backbones(trained):
+    folder, _ = trained
+    fold = folder / "out" / "synthetic" / "1"
+    fusion = load_model(fold / "multimodal" / "eeg-emg", [SynthSleepNetEncoder])
+    assert fusion.modalities == ("eeg", "emg")
+    for modality, backbone in fusion.backbones.items():
+        alone = load_model(fold / "unimodal" / modality, [NeuroNetEncoder])
+        expected = {variable.path.partition("/")[2]: variable for variable in alone.weights}
+        found = {v.path.rpartition(f"backbone_{modality}/")[2]: v for v in backbone.weights if "lora" not in v.name}
+        assert found.keys() == expected.keys()
+        assert all(np.array_equal(found[name], expected[name]) for name in found)
+        learnt = [v for v in backbone.weights if v.name == "lora_b"]
+        assert learnt and all(np.any(v) for v in learnt)
+
+
+def test_killed_and_continued_ends_with_the_same_weights(trained, project, tmp_path):
+    folder, _ = trained
+    arguments = command("--from_fold", 1, "--to_fold", 1, "--data", folder / "nights", "--out", tmp_path)
+    arguments += ["--modality", "eeg", "--step", "unimodal"]
+    step = tmp_path / "synthetic" / "1" / "unimodal" / "eeg"
+    process = subprocess.Popen([sys.executable, "trainer.py", *arguments], cwd=project, start_new_session=True)
+    while process.poll() is None and not (step / "progress" / "1").exists():
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (step / "progress").is_dir() and not (step / "metadata.json").exists()
+    done = subprocess.run(
+        [sys.executable, "trainer.py", *arguments],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "unimodal/eeg continues after round" in done.stdout
+    assert not (step / "progress").exists()
+    ours, undisturbed = (
+        load_model(out / "synthetic" / "1" / "unimodal" / "eeg", [NeuroNetEncoder]).get_weights()
+        for out in (tmp_path, folder / "out")
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(ours, undisturbed, strict=True))
+
+
+def test_what_is_finished_is_skipped(trained, capsys):
+    folder, _ = trained
+    arguments = command("--from_fold", 1, "--to_fold", 1, "--data", folder / "nights", "--out", folder / "out")
+    assert trainer.main([*arguments, "--modality", "eeg", "--step", "unimodal"]) == 0
+    assert "unimodal/eeg is finished: skipped" in capsys.readouterr().out
+    other = [*arguments, "--modality", "eeg", "--step", "unimodal", "--set", "unimodal_passes=9"]
+    assert trainer.main(other) == 2
+    assert "trained with unimodal_passes 2, not 9" in capsys.readouterr().err
+
+
+def test_a_night_without_a_modality_is_left_out_and_said(trained, tmp_path, capsys):
+    folder, _ = trained
+    nights = shutil.copytree(folder / "nights", tmp_path / "nights")
+    with np.load(nights / "synthetic05.npz") as file:
+        arrays = dict(file)
+    kept = arrays["ch_names"] != "EMG"
+    arrays["x"], arrays["ch_names"] = arrays["x"][:, kept], arrays["ch_names"][kept]
+    np.savez(nights / "synthetic05.npz", **arrays)
+    arguments = command("--from_fold", 1, "--to_fold", 1, "--data", nights, "--out", tmp_path / "out")
+    assert trainer.main([*arguments, "--modality", "emg", "--step", "multimodal"]) == 2
+    told = capsys.readouterr()
+    assert "left out: " in told.out + told.err and "synthetic05.npz has no channel 'EMG'" in told.out + told.err
+    assert "2 subjects train" in told.out
+    assert "holds no pretrained emg encoder: run --step unimodal --modality emg first" in told.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--db", "isruc", "--step", "unimodal"], "add --model synthsleepnet"),
+        (["--db", "isruc", "--model", "synthsleepnet"], "names no channel for eeg, eog, emg"),
+        (["--db", "shhs", "--model", "synthsleepnet", "--set", "modalities=(('eeg',),)"], "pairs such as"),
+    ],
+)
+def test_bad_commands_are_told(arguments, told, tmp_path, capsys):
+    assert trainer.main([*arguments, "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert told in error and "Traceback" not in error
+
+
+def test_gradients_are_accumulated():
+    """Two steps of half the loss each make the update that one of the whole makes."""
+    values = []
+    for gradients, accumulation in (([[1.0, -2.0]], 1), ([[3.0, 0.0], [-1.0, -4.0]], 2)):
+        variable = keras.Variable([1.0, 1.0])
+        optimizer = adamw(0.1, 10**9, 0.01, 100.0, accumulation)
+        for gradient in gradients:
+            assert np.array_equal(variable, [1.0, 1.0])
+            optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
+        values.append(keras.ops.convert_to_numpy(variable))
+    assert np.allclose(values[0], values[1], rtol=1e-6) and not np.allclose(values[0], 1.0)
