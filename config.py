@@ -20,6 +20,9 @@ EVENTS = ("Obstructive Apnea", "Central Apnea", "Mixed Apnea", "Hypopnea", "SpO2
 MODALITIES = ("eeg", "eog", "emg", "ecg")
 """What SynthSleepNet may fuse, in the order in which it takes them."""
 
+TASKS = {"sleep_stage": (), "apnea": EVENTS[:3], "hypopnea": EVENTS[3:4]}
+"""What SynthSleepNet may tell of an epoch, and the events that count as it."""
+
 EPOCH_SECONDS = 30
 SAMPLING_RATE = 100
 """Hz, of every night file."""
@@ -222,8 +225,8 @@ class SynthSleepNetConfig:
 
 
 @dataclass(frozen=True)
-class PretrainingConfig:
-    """SynthSleepNet's training protocol, as far as it needs no labels."""
+class SynthSleepNetTraining:
+    """SynthSleepNet's training protocol."""
 
     seed: int = 42
     """Fold k uses seed + k."""
@@ -250,6 +253,11 @@ class PretrainingConfig:
     """Nights of labelled subjects, and as many of validation subjects, on which a pass's network is judged."""
     knn_components: int = 50
     knn_neighbours: int = 5
+    probing_passes: int = 100
+    """Over the labelled epochs, whose embeddings are computed once."""
+    probing_batch: int = 512
+    probing_rate: float = 1e-4
+    """Learning rate for an update of 256 epochs; in proportion for others."""
     precision: str = "float32"
     """``mixed_bfloat16`` computes products and convolutions in bfloat16 where the processor has it."""
 
@@ -273,6 +281,7 @@ PRESETS = {
         "multimodal_passes": 5,
         "multimodal_batch": 64,
         "pretraining_rate": 2e-3,
+        "probing_rate": 1e-3,
     },
     "tiny": {
         "frame_seconds": 3.0,
@@ -296,6 +305,8 @@ PRESETS = {
         "multimodal_passes": 2,
         "multimodal_batch": 16,
         "pretraining_rate": 1e-2,
+        "probing_batch": 16,
+        "probing_rate": 2e-2,
     },
 }
 """Values of SynthSleepNet's sections, by the preset's name: as published, for two cores, for tests."""
@@ -348,6 +359,9 @@ RANGES = {
     "knn_nights": (1, 1_000_000),
     "knn_components": (1, 8192),
     "knn_neighbours": (1, 1000),
+    "probing_passes": (1, 100_000),
+    "probing_batch": (1, 65_536),
+    "probing_rate": (1e-12, 10),
 }
 """What each number may be."""
 
@@ -358,7 +372,7 @@ class Config:
 
     dataset: DatasetSpec
     model: RecSleepNetConfig | SynthSleepNetConfig = field(default_factory=RecSleepNetConfig)
-    training: TrainingConfig | PretrainingConfig = field(default_factory=TrainingConfig)
+    training: TrainingConfig | SynthSleepNetTraining = field(default_factory=TrainingConfig)
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
 
 
@@ -388,7 +402,7 @@ def configure(db: str, assignments: Iterable[str] = (), preset: str | None = Non
     if preset is not None:
         if preset not in PRESETS:
             raise InputError(f"there is no preset {preset!r}: choose one of {', '.join(PRESETS)}.")
-        sections = {"model": SynthSleepNetConfig, "training": PretrainingConfig}
+        sections = {"model": SynthSleepNetConfig, "training": SynthSleepNetTraining}
         values = {
             section: kind(**{name: PRESETS[preset][name] for name in PRESETS[preset] if hasattr(kind, name)})
             for section, kind in sections.items()

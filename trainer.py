@@ -7,16 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import command_line
-from config import MODALITIES, PRESETS, Config, DatasetSpec, InputError, configure
+from config import MODALITIES, PRESETS, TASKS, Config, DatasetSpec, InputError, configure
 
-STEPS = ("unimodal", "multimodal")
+STEPS = ("unimodal", "multimodal", "linear_probing")
 DEFAULT_MODALITIES = ("eeg", "eog", "emg")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = command_line.Parser(
         prog="trainer.py",
-        description="Train RecSleepNet, or pretrain SynthSleepNet, by subject-wise cross-validation. What is finished "
+        description="Train RecSleepNet, or SynthSleepNet, by subject-wise cross-validation. What is finished "
         "is skipped, what was interrupted continues. Results of a fold go to OUT/DB[_SUFFIX]/FOLD/.",
     )
     parser.add_argument(
@@ -26,12 +26,22 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--model", choices=("recsleepnet", "synthsleepnet"), default="recsleepnet", help="default recsleepnet"
     )
     of_synth = parser.add_argument_group("SynthSleepNet")
-    of_synth.add_argument("--step", choices=STEPS, help="one step of pretraining (default: all)")
+    of_synth.add_argument("--step", choices=STEPS, help="one step alone (default: all)")
     of_synth.add_argument(
         "--modality",
         action="append",
         choices=MODALITIES,
         help=f"use this one; repeatable (default {', '.join(DEFAULT_MODALITIES)})",
+    )
+    of_synth.add_argument(
+        "--task", choices=tuple(TASKS), default="sleep_stage", help="what is learnt from labels (default sleep_stage)"
+    )
+    of_synth.add_argument(
+        "--label_fraction",
+        type=float,
+        default=1.0,
+        metavar="F",
+        help="share of the labelled subjects' epochs that is used, such as 0.01 or 0.05 (default 1)",
     )
     of_synth.add_argument(
         "--preset", choices=tuple(PRESETS), default="paper", help="sizes and protocol (default paper)"
@@ -57,6 +67,8 @@ def train(arguments: argparse.Namespace) -> None:
     of_synth = arguments.model == "synthsleepnet"
     if not of_synth and (arguments.step or arguments.modality):
         raise InputError("--step and --modality are SynthSleepNet's: add --model synthsleepnet.")
+    if not 0 < arguments.label_fraction <= 1:
+        raise InputError(f"--label_fraction {arguments.label_fraction}: it must be above 0 and at most 1.")
     config = configure(arguments.db, arguments.set, arguments.preset if of_synth else None)
     folds = _folds(config, arguments.from_fold, arguments.to_fold)
     if any(character in arguments.suffix for character in "/\\\0"):
@@ -112,7 +124,8 @@ def train(arguments: argparse.Namespace) -> None:
         from synth.fold import FoldTask, train_fold
 
         steps = (arguments.step,) if arguments.step else STEPS
-        tasks = [FoldTask(config, part, checked, results / str(part.fold), steps, modalities, alone) for part in splits]
+        wanted = (steps, modalities, arguments.task, arguments.label_fraction)
+        tasks = [FoldTask(config, part, checked, results / str(part.fold), *wanted, bar=alone) for part in splits]
     else:
         from recsleep.fold import FoldTask, train_fold
 
@@ -129,8 +142,8 @@ def train(arguments: argparse.Namespace) -> None:
     )
     if of_synth:
         print(
-            f"\nIn {results}/<fold>/: unimodal/<modality>/ and multimodal/<modalities>/, each an encoder (config.json, "
-            "model.weights.h5, metadata.json) and its logs (log.csv, tensorboard/)."
+            f"\nIn {results}/<fold>/: unimodal/, multimodal/ and linear_probing/, each with its models (config.json, "
+            "model.weights.h5, metadata.json), logs (log.csv, tensorboard/) and predictions on the test nights."
         )
         return
     finished = dict(done)

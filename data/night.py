@@ -1,7 +1,7 @@
 """The one record type: a night of 30-s epochs with their stages, read from its file and checked."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +28,14 @@ class Night:
         signals: float32 of shape (epochs, channels, 3000), in the units of the file (µV unless its database says else).
         channels: the channels' names.
         stages: int32 of shape (epochs,), 0..4 for W, N1, N2, N3, REM, or -1 for unscored.
+        events: bool of shape (epochs,) of each breathing event that was scored, by its name in ``config.EVENTS``.
     """
 
     name: str
     signals: np.ndarray
     channels: tuple[str, ...]
     stages: np.ndarray
+    events: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def amplitude(self) -> np.ndarray:
@@ -53,7 +55,9 @@ def read_night(path: str | Path, channels: Sequence[str]) -> Night:
         InputError: the night is missing, damaged, or not such a night.
     """
     path = location(path)
-    return night_from_arrays(path, read_arrays(path, ("x", "y", "fs", "ch_names"), channels), channels)
+    return night_from_arrays(
+        path, read_arrays(path, ("x", "y", "fs", "ch_names", "events", "event_names"), channels), channels
+    )
 
 
 def night_from_arrays(path: Path, arrays: dict[str, np.ndarray], channels: Sequence[str]) -> Night:
@@ -72,9 +76,8 @@ def night_from_arrays(path: Path, arrays: dict[str, np.ndarray], channels: Seque
     fs = arrays.get("fs")
     if fs is not None and (fs.size != 1 or fs.dtype.kind not in "fiu" or float(fs.item()) != SAMPLING_RATE):
         raise InputError(f"{path} is sampled at {fs} Hz: night files hold {SAMPLING_RATE} Hz; prepare it again.")
-    return Night(
-        path.stem, signals, found, _stages(path, arrays["y"], len(signals), unscored_allowed=names is not None)
-    )
+    stages = _stages(path, arrays["y"], len(signals), unscored_allowed=names is not None)
+    return Night(path.stem, signals, found, stages, _events(path, arrays, len(signals)))
 
 
 def _signals(
@@ -134,6 +137,20 @@ def _stages(path: Path, y: np.ndarray, epochs: int, unscored_allowed: bool) -> n
     if (y == UNSCORED).all():
         raise InputError(f"{path}: none of its epochs is scored.")
     return y.astype(np.int32)
+
+
+def _events(path: Path, arrays: dict[str, np.ndarray], epochs: int) -> dict[str, np.ndarray]:
+    events = arrays.get("events")
+    if events is None:
+        return {}
+    names = tuple(map(str, np.atleast_1d(arrays.get("event_names", ()))))
+    if events.shape != (epochs, len(names)):
+        raise InputError(
+            f"{path}: events has shape {events.shape}; ({epochs}, {len(names)}) is wanted, its epochs and event_names."
+        )
+    if events.dtype.kind not in "biuf" or not np.isin(events, (0, 1)).all():
+        raise InputError(f"{path}: events holds other values than 0 and 1.")
+    return {name: events[:, number].astype(bool) for number, name in enumerate(names)}
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,13 @@ from config import Config
 from data.folds import Split, labelled_subjects
 from data.night import NightFile
 from synth.pretraining import Fold, multimodal, unimodal
+from synth.probing import probe
 
 
 @dataclass(frozen=True)
 class FoldTask:
-    """One fold to train: on what, where to, which steps, with which modalities, and whether progress bars are shown."""
+    """One fold to train: on what, where to, which steps, with which modalities, for what
+    task and from what share of the labels, and whether progress bars are shown."""
 
     config: Config
     split: Split
@@ -21,6 +23,8 @@ class FoldTask:
     folder: Path
     steps: tuple[str, ...]
     modalities: tuple[str, ...]
+    task: str
+    label_fraction: float
     bar: bool = True
 
 
@@ -46,4 +50,6 @@ def train_fold(task: FoldTask) -> int:
             unimodal(fold, modality).train()
     if "multimodal" in task.steps:
         multimodal(fold, task.modalities).train()
+    if "linear_probing" in task.steps:
+        probe(fold, task.modalities, task.task, task.label_fraction)
     return split.fold

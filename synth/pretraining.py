@@ -23,12 +23,13 @@ from tqdm import tqdm
 
 import progress
 from config import Config, InputError
-from data.epochs import epochs, scaled
+from data.epochs import epochs
 from data.folds import Split
 from data.night import UNSCORED, NightFile, read_night
 from data.pipeline import reading
 from data.store import read_json, write_json, written_aside
 from model_folder import METADATA, load_model, read_metadata, save_model, versions
+from synth.embedding import embed_night
 from synth.neuronet import NeuroNet, NeuroNetEncoder, adopt
 from synth.synthsleepnet import SynthSleepNet
 from synth.training import Learner, adamw, reseed_dropout
@@ -99,8 +100,14 @@ class Pretraining:
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.best_weights = network.encoder.get_weights()
+        # What later steps alone depend on may change without this one's being run again.
+        later = ("probing", "fusion", "multimodal") if name.startswith("unimodal") else ("probing",)
+        settings = {
+            section: {name: value for name, value in values.items() if not name.startswith(later)}
+            for section, values in asdict(fold.config).items()
+        }
         self.run = {
-            "config": progress.json_values(asdict(fold.config)),
+            "config": progress.json_values(settings),
             "split": {**fold.split.to_json(), "labelled": list(fold.labelled)},
             "nights": [night.path.name for night in self.nights],
             "channels": self.channels,
@@ -226,18 +233,12 @@ class Pretraining:
 
     def _embedded(self, nights: list[NightFile]) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings and stages of the scored epochs of ``nights``."""
-        found, stages = [], []
+        config, found, stages = self.fold.config, [], []
         for file in nights:
             night = read_night(file.path, tuple(self.channels.values()))
-            signals = night.signals if self.fold.config.dataset.scaled else scaled(night.signals)
-            signals = signals[night.stages != UNSCORED]
-            stages.append(night.stages[night.stages != UNSCORED])
-            for first in range(0, len(signals), self.batch):
-                batch = signals[first : first + self.batch]
-                # To the one size that is compiled.
-                filled = np.concatenate([batch, np.zeros((self.batch - len(batch), *batch.shape[1:]), "float32")])
-                embedded = self.embed({name: filled[:, n] for n, name in enumerate(self.channels)})
-                found.append(keras.ops.convert_to_numpy(keras.ops.cast(embedded, "float32"))[: len(batch)])
+            scored = night.stages != UNSCORED
+            stages.append(night.stages[scored])
+            found.append(embed_night(self.embed, night, self.channels, self.batch, not config.dataset.scaled)[scored])
         return np.concatenate(found), np.concatenate(stages)
 
     def _log(self) -> None:

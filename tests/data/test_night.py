@@ -135,3 +135,21 @@ def test_checking_reads_every_night(tmp_path, make_night):
     make_night(tmp_path / "b.npz", 9, y=np.full(9, 7))
     with pytest.raises(InputError, match=r"b\.npz"):
         check_nights(nights, ("EEG",))
+
+
+def test_events_are_read_by_name(tmp_path, make_night):
+    events = np.eye(6, 2, dtype="int8")
+    path = make_night(tmp_path / "night.npz", 6, events=events, event_names=["Hypopnea", "Central Apnea"])
+    found = read_night(path, ("EEG",)).events
+    assert found["Hypopnea"].tolist() == [True] + 5 * [False]
+    assert found["Central Apnea"].tolist() == [False, True] + 4 * [False]
+
+
+@pytest.mark.parametrize(
+    ("events", "told"),
+    [(np.zeros((5, 1)), r"shape \(5, 1\); \(6, 1\)"), (np.full((6, 1), 2), "other values than 0 and 1")],
+)
+def test_bad_events_are_told(tmp_path, make_night, events, told):
+    path = make_night(tmp_path / "night.npz", 6, events=events, event_names=["Hypopnea"])
+    with pytest.raises(InputError, match=told):
+        read_night(path, ("EEG",))

@@ -1,4 +1,4 @@
-"""Pretraining as users run it: from night files to encoders, killed and continued, given wrong input."""
+"""SynthSleepNet's training as users run it: from night files to encoders, killed and continued, given wrong input."""
 
 import csv
 import json
@@ -12,15 +12,22 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 import trainer
+from config import STAGES, TASKS
 from model_folder import load_model
+from synth.downstream import Head
 from synth.neuronet import NeuroNetEncoder
 from synth.synthsleepnet import SynthSleepNetEncoder
 from synth.training import adamw
 
-SETTINGS = ("subjects=(0,1,2,3,4,5)", "folds=3", "hours=0.2", "round_nights=2", "labelled_subjects=2")
+# With this seed nearly every subject has events of both kinds.
+SETTINGS = (
+    *("subjects=(0,1,2,3,4,5)", "folds=3", "hours=0.2", "synthetic_seed=42"),
+    *("round_nights=2", "labelled_subjects=2"),
+)
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -39,7 +46,7 @@ def trained(tmp_path_factory):
     project = Path(__file__).resolve().parent.parent.parent
     folder = tmp_path_factory.mktemp("pretrained")
     arguments = command("--from_fold", 1, "--to_fold", 1, "--data", folder / "nights", "--out", folder / "out")
-    arguments += ["--modality", "emg", "--modality", "eeg"]
+    arguments += ["--modality", "emg", "--modality", "eeg", "--set", "probing_passes=20"]
     done = subprocess.run(
         [sys.executable, "trainer.py", *arguments],
         cwd=project,
@@ -58,13 +65,59 @@ def test_every_step_leaves_an_encoder_and_its_log(trained):
     fold = folder / "out" / "synthetic" / "1"
     for step in ("unimodal/eeg", "unimodal/emg", "multimodal/eeg-emg"):
         names = {"config.json", "model.weights.h5", "metadata.json", "log.csv", "tensorboard"}
-        assert {path.name for path in (fold / step).iterdir()} == names
+        assert {path.name for path in (fold / step).iterdir()} - {"embeddings"} == names
         with (fold / step / "log.csv").open() as file:
             rows = list(csv.DictReader(file))
         assert [row["pass"] for row in rows] == ["1", "1", "2", "2"]
         assert [bool(row["val_macro_f1"]) for row in rows] == [False, True, False, True]
         best = max(float(row["val_macro_f1"]) for row in rows if row["val_macro_f1"])
         assert json.loads((fold / step / "metadata.json").read_text())["best"]["macro_f1"] == best
+
+
+@pytest.mark.parametrize("fraction", [0.5, 1])
+@pytest.mark.parametrize("task", TASKS)
+def test_probing_every_task(trained, capsys, task, fraction):
+    """On the embeddings that the first run stored."""
+    folder, _ = trained
+    fold = folder / "out" / "synthetic" / "1"
+    stored = {path: path.stat().st_mtime_ns for path in (fold / "multimodal" / "eeg-emg" / "embeddings").iterdir()}
+    assert len(stored) == 5
+    arguments = command("--from_fold", 1, "--to_fold", 1, "--data", folder / "nights", "--out", folder / "out")
+    arguments += ["--modality", "eeg", "--modality", "emg", "--step", "linear_probing", "--task", task]
+    assert trainer.main([*arguments, "--label_fraction", str(fraction), "--set", "probing_passes=20"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in stored} == stored
+    results = fold / "linear_probing" / f"{task}_{fraction:g}" / "eeg-emg"
+    metadata = json.loads((results / "metadata.json").read_text())
+    table = pd.concat([pd.read_csv(results / "predictions" / f"synthetic{n:02d}.csv") for n in (2, 3)])
+    assert metadata["test"]["epochs"] == len(table)
+    assert metadata["test"]["accuracy"] == pytest.approx((table["scored"] == table["predicted"]).mean())
+    nights = [np.load(folder / "nights" / f"synthetic{n:02d}.npz") for n in (2, 3)]
+    names = nights[0]["event_names"].tolist()
+    if task == "sleep_stage":
+        expected = np.array(STAGES)[np.concatenate([night["y"] for night in nights])]
+    else:
+        columns = [names.index(name) for name in TASKS[task]]
+        there = np.concatenate([night["events"][:, columns].any(axis=1) for night in nights])
+        expected = np.where(there, task, f"no {task}")
+    assert np.array_equal(table["scored"], expected)
+    assert "accuracy" in capsys.readouterr().out or (task, fraction) == ("sleep_stage", 1)
+    head = load_model(results, [Head])
+    assert head.classes == (5 if task == "sleep_stage" else 2)
+
+
+def test_labels_that_are_all_the_same_are_told(trained, tmp_path, capsys):
+    folder, _ = trained
+    nights, out = (shutil.copytree(folder / name, tmp_path / name) for name in ("nights", "out"))
+    shutil.rmtree(out / "synthetic" / "1" / "multimodal" / "eeg-emg" / "embeddings")
+    for path in nights.glob("*.npz"):
+        with np.load(path) as file:
+            arrays = dict(file)
+        arrays["events"] = np.zeros_like(arrays["events"])
+        np.savez(path, **arrays)
+    arguments = command("--from_fold", 1, "--to_fold", 1, "--data", nights, "--out", out, "--modality", "eeg")
+    arguments += ["--modality", "emg", "--step", "linear_probing", "--task", "hypopnea", "--label_fraction", "0.9"]
+    assert trainer.main(arguments) == 2
+    assert "hold hypopnea in none of them" in capsys.readouterr().err
 
 
 def test_subjects_are_apart(trained):

@@ -1,0 +1,59 @@
+"""How well epochs with a breathing event are told from those without: figures that rare events do not flatter."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn import metrics
+
+
+@dataclass(frozen=True)
+class EventScores:
+    """Agreement of a model with the scorer on one kind of event, epoch by epoch; add two to pool them.
+
+    Attributes:
+        scored: bool (epochs,), where the scorer found the event.
+        probabilities: (epochs,), the model's; it finds the event above 0.5.
+    """
+
+    scored: np.ndarray
+    probabilities: np.ndarray
+
+    def __add__(self, other: "EventScores") -> "EventScores":
+        return EventScores(
+            np.concatenate([self.scored, other.scored]), np.concatenate([self.probabilities, other.probabilities])
+        )
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Accuracy, prevalence, macro-F1, kappa, sensitivity, specificity, AUROC, average precision, by name.
+
+        NaN where a figure has no meaning: all epochs with the event, or none.
+        """
+        scored, found = self.scored, self.probabilities > 0.5
+        both = scored.any() and not scored.all()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return {
+                "accuracy": float(metrics.accuracy_score(scored, found)),
+                "prevalence": float(scored.mean()),
+                "macro_f1": float(metrics.f1_score(scored, found, average="macro")),
+                "kappa": float(metrics.cohen_kappa_score(scored, found)),
+                "sensitivity": float(metrics.recall_score(scored, found, zero_division=np.nan)),
+                "specificity": float(metrics.recall_score(~scored, ~found, zero_division=np.nan)),
+                "auroc": float(metrics.roc_auc_score(scored, self.probabilities)) if both else np.nan,
+                "average_precision": (
+                    float(metrics.average_precision_score(scored, self.probabilities)) if both else np.nan
+                ),
+            }
+
+    def line(self) -> str:
+        """All figures on one line."""
+        named = "   ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in self.figures.items())
+        return f"{named}   {len(self.scored)} epochs"
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as JSON values; NaN becomes None."""
+        figures = {name: None if np.isnan(value) else value for name, value in self.figures.items()}
+        return {**figures, "epochs": len(self.scored)}

@@ -1,0 +1,36 @@
+"""Figures on breathing events: against counts by hand, and where they have no meaning."""
+
+import numpy as np
+import pytest
+
+from evaluation.events import EventScores
+
+SCORED = np.array([1, 1, 1, 0, 0, 0, 0, 0], bool)
+PROBABILITIES = np.array([0.9, 0.8, 0.3, 0.6, 0.4, 0.2, 0.1, 0.0])
+
+
+def test_as_counted_by_hand():
+    """Two of three found, one of five found wrongly."""
+    figures = EventScores(SCORED, PROBABILITIES).figures
+    assert figures["accuracy"] == 6 / 8
+    assert figures["prevalence"] == 3 / 8
+    assert figures["sensitivity"] == pytest.approx(2 / 3)
+    assert figures["specificity"] == pytest.approx(4 / 5)
+    assert figures["macro_f1"] == pytest.approx((2 * 2 / (3 + 3) + 2 * 4 / (5 + 5)) / 2)
+    expected = (3 * 3 + 5 * 5) / 64
+    assert figures["kappa"] == pytest.approx((6 / 8 - expected) / (1 - expected))
+    # 13 of the 15 pairs of an epoch with and one without are in the right order.
+    assert figures["auroc"] == pytest.approx(13 / 15)
+    assert figures["average_precision"] == pytest.approx((1 + 1 + 3 / 5) / 3)
+
+
+def test_pooled_as_one():
+    pooled = EventScores(SCORED[:3], PROBABILITIES[:3]) + EventScores(SCORED[3:], PROBABILITIES[3:])
+    assert pooled.figures == EventScores(SCORED, PROBABILITIES).figures
+    assert "auroc 0.867" in pooled.line() and pooled.line().endswith("8 epochs")
+
+
+def test_without_any_event_some_figures_have_no_meaning():
+    found = EventScores(np.zeros(4, bool), PROBABILITIES[4:]).to_json()
+    assert found["auroc"] is found["average_precision"] is found["sensitivity"] is None
+    assert found["specificity"] == found["accuracy"] == 1
