@@ -13,9 +13,9 @@ demo: $(VENV)/ready
 test: $(VENV)/test-ready
 	$(VENV)/bin/python -m pytest -n 2
 
-# The whole suite on the newest TensorFlow; the models' tests on JAX and PyTorch too.
+# The suite on the newest TensorFlow, but for the longest trainings; the models' tests on JAX and PyTorch too.
 test-latest: $(LATEST)/ready
-	$(LATEST)/bin/python -m pytest -n 2
+	$(LATEST)/bin/python -m pytest -n 2 -m "not long"
 	KERAS_BACKEND=jax $(LATEST)/bin/python -m pytest -n 2 -m "model and not whole_model"
 	KERAS_BACKEND=torch $(LATEST)/bin/python -m pytest -n 2 -m model
 

@@ -23,6 +23,8 @@ from synth.neuronet import NeuroNetEncoder
 from synth.synthsleepnet import SynthSleepNetEncoder
 from synth.training import adamw
 
+pytestmark = pytest.mark.long
+
 # With this seed nearly every subject has events of both kinds.
 SETTINGS = (
     *("subjects=(0,1,2,3,4,5)", "folds=3", "hours=0.2", "synthetic_seed=42"),
