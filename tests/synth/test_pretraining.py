@@ -23,7 +23,8 @@ from synth.neuronet import NeuroNetEncoder
 from synth.synthsleepnet import SynthSleepNetEncoder
 from synth.training import adamw
 
-pytestmark = pytest.mark.long
+# One process for all: the other would train the same again.
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("pretraining")]
 
 # With this seed nearly every subject has events of both kinds.
 SETTINGS = (
