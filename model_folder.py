@@ -30,7 +30,7 @@ def save_model(folder: Path, network: keras.layers.Layer, metadata: dict[str, An
         arguments.pop(name)
     config = {"model": type(network).__name__, "arguments": arguments, "build": network.get_build_config()}
     write_json(folder / CONFIG, config)
-    hashes = {name: _sha256(folder / name) for name in (CONFIG, WEIGHTS)}
+    hashes = {name: sha256(folder / name) for name in (CONFIG, WEIGHTS)}
     write_json(folder / METADATA, {**metadata, "parameters": network.count_params(), "sha256": hashes})
 
 
@@ -77,7 +77,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     for name, expected in hashes.items():
         if not (folder / name).is_file():
             raise InputError(f"{folder / name} does not exist: the model is incomplete; train it again.")
-        if _sha256(folder / name) != expected:
+        if sha256(folder / name) != expected:
             raise InputError(f"{folder / name} is not the file that {METADATA} describes: it is damaged or exchanged.")
     return metadata
 
@@ -105,6 +105,7 @@ def _as_model(network: keras.layers.Layer) -> keras.Model:
     return network if isinstance(network, keras.Model) else _Holder(network)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

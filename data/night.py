@@ -60,12 +60,16 @@ def read_night(path: str | Path, channels: Sequence[str]) -> Night:
     )
 
 
-def night_from_arrays(path: Path, arrays: dict[str, np.ndarray], channels: Sequence[str]) -> Night:
+def night_from_arrays(path: Path, arrays: dict[str, np.ndarray], channels: Sequence[str], scored: bool = True) -> Night:
     """The checked night that ``arrays`` hold; ``path`` names it in messages.
+
+    Without ``scored``, stages may be absent or unscored all night.
 
     Raises:
         InputError: they hold no such night.
     """
+    if not scored and "x" in arrays and "y" not in arrays:
+        arrays = {**arrays, "y": np.full(len(arrays["x"]), UNSCORED)}
     for key in ("x", "y"):
         if key not in arrays:
             raise InputError(f"{path} has no {key!r}: a night file holds the signals x and the stages y.")
@@ -76,7 +80,7 @@ def night_from_arrays(path: Path, arrays: dict[str, np.ndarray], channels: Seque
     fs = arrays.get("fs")
     if fs is not None and (fs.size != 1 or fs.dtype.kind not in "fiu" or float(fs.item()) != SAMPLING_RATE):
         raise InputError(f"{path} is sampled at {fs} Hz: night files hold {SAMPLING_RATE} Hz; prepare it again.")
-    stages = _stages(path, arrays["y"], len(signals), unscored_allowed=names is not None)
+    stages = _stages(path, arrays["y"], len(signals), names is not None or not scored, scored)
     return Night(path.stem, signals, found, stages, _events(path, arrays, len(signals)))
 
 
@@ -122,7 +126,7 @@ def _signals(
     return signals, tuple(wanted)
 
 
-def _stages(path: Path, y: np.ndarray, epochs: int, unscored_allowed: bool) -> np.ndarray:
+def _stages(path: Path, y: np.ndarray, epochs: int, unscored_allowed: bool, scored: bool) -> np.ndarray:
     if y.shape != (epochs,):
         raise InputError(f"{path}: y has shape {y.shape}, but x has {epochs} epochs.")
     if y.dtype.kind not in "fiu":
@@ -134,7 +138,7 @@ def _stages(path: Path, y: np.ndarray, epochs: int, unscored_allowed: bool) -> n
             f"{path}: epoch {stray.argmax()} is labelled {y[stray.argmax()]:g}; "
             f"stages are 0..{len(STAGES) - 1} for {', '.join(STAGES)}."
         )
-    if (y == UNSCORED).all():
+    if scored and (y == UNSCORED).all():
         raise InputError(f"{path}: none of its epochs is scored.")
     return y.astype(np.int32)
 
@@ -155,12 +159,13 @@ def _events(path: Path, arrays: dict[str, np.ndarray], epochs: int) -> dict[str,
 
 @dataclass(frozen=True)
 class NightFile:
-    """A night file found good: its path, its number of epochs, and the amplitude (median absolute deviation) of the
-    first channel that was read."""
+    """A night file found good: its path, its number of epochs, and the amplitude (median absolute deviation) and mean
+    of the first channel that was read."""
 
     path: Path
     epochs: int
     amplitude: float
+    offset: float
 
 
 def check_nights(
@@ -186,6 +191,7 @@ def check_nights(
                         raise
                     bar.write(f"left out: {error}")
                     continue
-                entry = NightFile(path, len(night.stages), float(night.amplitude[0]))
+                offset = float(night.signals[:, 0].mean(dtype=np.float64))
+                entry = NightFile(path, len(night.stages), float(night.amplitude[0]), offset)
                 checked.setdefault(subject, []).append(entry)
     return checked

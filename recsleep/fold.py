@@ -268,6 +268,7 @@ class FoldTrainer:
                 "channel": self.config.dataset.channel,
                 "seed": self.config.training.seed + self.split.fold,
                 "amplitude": float(np.median([night.amplitude for night in self.files["train"]])),
+                "offset": float(np.median([night.offset for night in self.files["train"]])),
                 "versions": versions(),
                 "best": self.best,
                 "test": scores.to_json(),

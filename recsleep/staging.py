@@ -12,6 +12,7 @@ from config import STAGES, InputError
 from data.night import UNSCORED, Night, read_night
 from data.store import written_aside
 from evaluation.metrics import Scores
+from recsleep.ensemble import Ensemble
 from recsleep.model import RecSleepNet
 
 CHUNK_EPOCHS = 200
@@ -42,11 +43,11 @@ class StagedNight:
             table.to_csv(aside, index=False, float_format="%.6f")
 
 
-def stage_epochs(network: RecSleepNet, signals: np.ndarray) -> np.ndarray:
+def stage_epochs(network: RecSleepNet | Ensemble, signals: np.ndarray) -> np.ndarray:
     """Stage consecutive epochs of one night.
 
     Args:
-        network: a trained network.
+        network: a trained network, or several as an ensemble.
         signals: float32 (epochs, 3000) at 100 Hz, in the units the network was trained with.
 
     Returns:

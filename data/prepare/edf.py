@@ -5,9 +5,12 @@ EDF+: Kemp & Olivan, Clin. Neurophysiol. 114 (2003) 1755-1761.
 """
 
 import math
+import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+import numpy as np
 
 from config import InputError
 
@@ -29,18 +32,33 @@ class EdfChannel:
 
 @dataclass(frozen=True)
 class EdfHeader:
-    """What the header says: signal channels in their order, length in seconds, and start."""
+    """What the header says: signal channels in their order, length in seconds, and start.
+
+    Of an interrupted file (EDF+D) the length counts its gaps, and ``onsets`` (records,) are the seconds at which its
+    records begin.
+    """
 
     channels: tuple[EdfChannel, ...]
     seconds: float
     start: datetime | None
+    onsets: np.ndarray | None = None
 
 
-def read_header(path: Path, local: Path) -> EdfHeader:
+class NoSignals(InputError):
+    """A file holds annotations alone: it is a scoring."""
+
+
+def read_header(path: Path, local: Path, interrupted: bool = False) -> EdfHeader:
     """The header of the file at ``local``, called ``path`` in messages.
 
+    Args:
+        path: for messages.
+        local: the file.
+        interrupted: whether a file with gaps is welcome.
+
     Raises:
-        InputError: not EDF or BDF, not closed, truncated, interrupted, or with annotations alone.
+        InputError: not EDF or BDF, not closed, truncated, interrupted where that is not welcome, or with annotations
+            alone (:class:`NoSignals`).
     """
     with local.open("rb") as file:
         head = file.read(256)
@@ -62,8 +80,9 @@ def read_header(path: Path, local: Path) -> EdfHeader:
 
     labels = [field.decode("latin-1").strip(" \0") for field in column(0, 16)]
     if all(label in ANNOTATIONS for label in labels):
-        raise InputError(f"{path} holds annotations only, no signal: it is a scoring, not a recording.")
-    if head[192:197] in (b"EDF+D", b"BDF+D"):
+        raise NoSignals(f"{path} holds annotations only, no signal: it is a scoring, not a recording.")
+    gaps = head[192:197] in (b"EDF+D", b"BDF+D")
+    if gaps and not interrupted:
         raise InputError(f"{path} is interrupted (EDF+D), so its epochs cannot be placed: export it as continuous.")
     if records == -1:
         raise InputError(f"{path} gives -1 as its number of records: it was not closed properly; repair it first.")
@@ -72,7 +91,8 @@ def read_header(path: Path, local: Path) -> EdfHeader:
     samples = [_number(path, field, "samples in a record") for field in column(216, 8)]
     if any(n < 1 or n != int(n) for n in samples):
         raise InputError(f"{path} has a damaged header: {min(samples):g} samples in a record.")
-    promised = 256 * (1 + count) + records * sum(samples) * (3 if head[:8] == BDF_MAGIC else 2)
+    width = 3 if head[:8] == BDF_MAGIC else 2
+    promised = 256 * (1 + count) + records * sum(samples) * width
     size = local.stat().st_size
     if size < promised:
         raise InputError(f"{path} is truncated: its header promises {promised:,.0f} bytes, it has {size:,}.")
@@ -91,7 +111,36 @@ def read_header(path: Path, local: Path) -> EdfHeader:
         for label, unit, n, low, high, digital_low, digital_high in zip(labels, units, samples, *limits, strict=True)
         if label not in ANNOTATIONS
     )
-    return EdfHeader(channels, duration * records, start_of(head))
+    start = start_of(head)
+    if not gaps:
+        return EdfHeader(channels, duration * records, start)
+    if not set(labels) & set(ANNOTATIONS):
+        raise InputError(f"{path} is interrupted (EDF+D) but has no annotations, which would place its records.")
+    first = next(i for i, label in enumerate(labels) if label in ANNOTATIONS)
+    record = np.dtype(
+        [
+            ("", f"V{int(sum(samples[:first])) * width}"),
+            ("times", f"S{int(samples[first]) * width}"),
+            ("", f"V{int(sum(samples[first + 1 :])) * width}"),
+        ]
+    )
+    times = np.fromfile(local, record, int(records), offset=256 * (1 + count))["times"]
+    return EdfHeader(channels, *_placed(path, times, duration, start))
+
+
+def _placed(
+    path: Path, times: np.ndarray, duration: float, start: datetime | None
+) -> tuple[float, datetime | None, np.ndarray]:
+    """Length, start and the records' onsets in s, of records whose first annotations are ``times``."""
+    found = [re.match(rb"([+-]\d+(\.\d+)?)\x14", time) for time in times]
+    if not all(found):
+        raise InputError(f"{path} is interrupted (EDF+D), and its record {found.index(None)} does not say when it is.")
+    onsets = np.array([float(match[1]) for match in found])
+    late, onsets = onsets[0], onsets - onsets[0]
+    seconds = float(onsets[-1] + duration)
+    if (np.diff(onsets) < duration - 0.01).any() or seconds > LONGEST_SECONDS:
+        raise InputError(f"{path} is interrupted (EDF+D), and its records are not in the order of their times.")
+    return seconds, start and start + timedelta(seconds=late), onsets
 
 
 def start_of(head: bytes) -> datetime | None:

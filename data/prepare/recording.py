@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,14 +44,23 @@ class Recording:
     Attributes:
         path: where it lies, for messages.
         channels: the channels' names.
-        seconds: its length.
+        seconds: its length, gaps included.
         start: the clock time of its first sample, if it says so.
+        stages: the scoring it holds itself, which only night files do.
     """
 
-    def __init__(self, path: Path, local: Path) -> None:
+    stages: np.ndarray | None = None
+
+    def __init__(self, path: Path, local: Path | None, raw: "mne.io.BaseRaw | None" = None, gaps: bool = False) -> None:
+        """Open the file at ``local``, called ``path`` in messages, or take ``raw``, which MNE has opened already.
+
+        With ``gaps``, an EDF file may be interrupted.
+        """
         self.path = path
         self._local = local
-        self.header = read_header(path, local) if local.suffix in (".edf", ".bdf") else None
+        self._raw = raw
+        edf = local is not None and local.suffix in (".edf", ".bdf")
+        self.header = read_header(path, local, gaps) if edf else None
         if self.header:
             self.channels: tuple[str, ...] = tuple(channel.label for channel in self.header.channels)
             self.seconds: float = self.header.seconds
@@ -60,7 +69,8 @@ class Recording:
             raw = self._open()
             self.channels = tuple(raw.ch_names)
             self.seconds = raw.n_times / raw.info["sfreq"]
-            self.start = raw.info["meas_date"]
+            begin = raw.info["meas_date"]
+            self.start = begin and begin + timedelta(seconds=raw.first_samp / raw.info["sfreq"])
 
     def _open(self, channel: str | None = None) -> "mne.io.BaseRaw":
         import mne
@@ -69,8 +79,8 @@ class Recording:
         with warnings.catch_warnings(), _told(self.path):
             warnings.simplefilter("ignore")
             if not self.header:
-                raw = mne.io.read_raw(self._local, **quiet)
-                return raw if channel is None else raw.pick([channel])
+                self._raw = self._raw if self._raw is not None else mne.io.read_raw(self._local, **quiet)
+                return self._raw
             # Of mixed rates MNE resamples all channels it opens to the highest, so each is opened alone.
             reader = mne.io.read_raw_edf if self._local.suffix == ".edf" else mne.io.read_raw_bdf
             try:
@@ -85,9 +95,9 @@ class Recording:
             InputError: it says it of two channels of this name, or says nothing usable.
         """
         if not self.header:
-            raw = self._open(name)
+            raw = self._open()
             # 107: volts, which MNE gives whatever the file holds.
-            unit = "V" if raw.info["chs"][0]["unit"] == 107 else ""
+            unit = "V" if raw.info["chs"][self.channels.index(name)]["unit"] == 107 else ""
             return Channel(name, float(raw.info["sfreq"]), unit)
         found = [channel for channel in self.header.channels if channel.label == name]
         if len(found) > 1:
@@ -98,32 +108,46 @@ class Recording:
             raise InputError(f"{self.path}: channel {name} has a damaged header: a range of it is empty.")
         return Channel(name, found[0].rate, found[0].unit)
 
-    def read(self, channel: Channel, as_stored: bool) -> np.ndarray:
+    def read(self, channel: Channel, as_stored: bool, gaps: bool = False) -> np.ndarray:
         """All samples of a channel, float64 (samples,): in µV where its unit is one of voltage, else as stored.
 
         Args:
             channel: as :meth:`channel` gave it.
             as_stored: leave voltages in the recording's own unit too.
+            gaps: whether samples may be missing; they are NaN.
 
         Raises:
             InputError: the channel cannot be read, is flat, or holds values that are not finite.
         """
         name, unit = channel.name, channel.unit
         with _told(self.path):
-            signal = self._open(name).get_data(verbose="error")
+            signal = self._open(name).get_data(picks=None if self.header else [name], verbose="error")
         if len(signal) != 1:
             raise InputError(f"{self.path}: channel {name} cannot be told from the others by its label.")
-        # Bytes after the last record are no samples.
-        signal = signal[0, : round(self.seconds * channel.rate)]
-        if not np.isfinite(signal).all():
-            count = int((~np.isfinite(signal)).sum())
+        signal = self._placed(signal[0], channel.rate)
+        there = np.isfinite(signal)
+        if not there.all() and not gaps:
+            count = int((~there).sum())
             raise InputError(f"{self.path}: channel {name} holds NaN or infinite values in {count} samples.")
-        if signal.size == 0 or signal.min() == signal.max():
+        signal[~there] = np.nan
+        if not there.any() or np.nanmin(signal) == np.nanmax(signal):
             raise InputError(f"{self.path}: channel {name} is flat all night.")
         signal /= MNE_VOLTS.get(unit, 1.0) if self.header else 1.0
         if channel.is_voltage and not as_stored:
             signal *= MICROVOLTS[unit.lower()]
         return signal
+
+    def _placed(self, signal: np.ndarray, rate: float) -> np.ndarray:
+        """The samples (samples,) at their times; MNE reads the records of an interrupted file as if they had no gaps."""
+        samples = round(self.seconds * rate)
+        if not self.header or self.header.onsets is None:
+            # Bytes after the last record are no samples.
+            return signal[:samples]
+        onsets = np.round(self.header.onsets * rate).astype(int)
+        records = signal.reshape(len(onsets), -1)
+        placed = np.full(max(samples, onsets[-1] + records.shape[1]), np.nan)
+        placed[onsets[:, None] + np.arange(records.shape[1])] = records
+        return placed
 
 
 @contextmanager
@@ -139,11 +163,12 @@ def _told(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def open_recording(path: Path) -> Iterator[Recording]:
+def open_recording(path: Path, gaps: bool = False) -> Iterator[Recording]:
     """Open a recording, local or remote; a remote one is fetched for as long as it is open.
 
     Raises:
-        InputError: it is missing, empty, truncated, or of no format that MNE reads.
+        InputError: it is missing, empty, truncated, of no format that MNE reads, or, unless ``gaps`` are welcome,
+            interrupted.
     """
     with on_disk(path) as local:
         with local.open("rb") as file:
@@ -156,6 +181,6 @@ def open_recording(path: Path) -> Iterator[Recording]:
             raise InputError(f"{path} is not an EDF file: it does not begin like one.")
         with on_disk(local, local.name if kind in (None, local.suffix) else f"recording{kind}") as named:
             try:
-                yield Recording(path, named)
+                yield Recording(path, named, gaps=gaps)
             except UnicodeDecodeError:
                 raise InputError(f"{path} cannot be read as a recording (its header is not text).") from None

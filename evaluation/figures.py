@@ -1,0 +1,152 @@
+"""Pictures of a staged night, drawn without pyplot: no window, no state shared with the user's own plots."""
+
+from datetime import timedelta
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MultipleLocator
+
+from config import EPOCH_SECONDS, STAGES
+from data.night import UNSCORED
+from evaluation.hypnogram import HIGHEST_FREQUENCY, UNSURE, Hypnogram
+
+COLOURS = {"W": "#d9a441", "N1": "#8fc1b5", "N2": "#4d8fbf", "N3": "#23426f", "REM": "#c2504d"}
+"""Of the stages: told apart in grey and by colour-blind eyes."""
+LEVELS = (0, 2, 3, 4, 1)
+"""Height of W, N1, N2, N3, REM in a hypnogram, from the top, as the AASM draws it."""
+GREY = "#555555"
+
+
+def night_figure(night: Hypnogram) -> Figure:
+    """Hypnogram over hypnodensity over spectrogram."""
+    drawn = [draw_hypnogram, draw_hypnodensity, *([draw_spectrogram] if night.spectra is not None else [])]
+    figure = Figure(figsize=(11, 2.6 * len(drawn)), layout="constrained")
+    axes = figure.subplots(len(drawn), 1, sharex=True)
+    for axis, draw in zip(axes, drawn, strict=True):
+        draw(axis, night)
+    for axis in axes[:-1]:
+        axis.set_xlabel("")
+        axis.tick_params(labelbottom=False)
+    axes[0].set_title(night.name, loc="left", fontweight="bold")
+    return figure
+
+
+def single_figure(draw: "callable", night: Hypnogram, height: float = 2.8) -> Figure:
+    """One of the drawings below by itself."""
+    figure = Figure(figsize=(9, height), layout="constrained")
+    draw(figure.subplots(), night)
+    return figure
+
+
+def draw_hypnogram(axis: Axes, night: Hypnogram) -> None:
+    """Stages as steps, REM in red; unscored epochs hatched, the scorer's stages, if any, as a pale line behind."""
+    if night.scored is not None:
+        _steps(axis, night.scored, color="#999999", linewidth=3, alpha=0.6, label="scorer")
+    _steps(axis, night.stages, color=GREY, linewidth=1.1, label="model")
+    rem = np.where(night.stages == STAGES.index("REM"), night.stages, UNSCORED)
+    _steps(axis, rem, color=COLOURS["REM"], linewidth=4, solid_capstyle="butt")
+    _shade(axis, night.stages == UNSCORED)
+    order = np.argsort(LEVELS)
+    axis.set_yticks(range(len(STAGES)), [STAGES[i] for i in order])
+    axis.set_ylim(len(STAGES) - 0.5, -0.5)
+    axis.grid(axis="y", color="#eeeeee")
+    if night.scored is not None:
+        axis.legend(loc="upper right", ncols=2, frameon=False, bbox_to_anchor=(1, 1.2), borderaxespad=0)
+    _time_axis(axis, night)
+
+
+def _steps(axis: Axes, stages: np.ndarray, **style: object) -> None:
+    """A line that steps from stage to stage and is broken where an epoch has none."""
+    heights = np.where(stages == UNSCORED, np.nan, np.array(LEVELS, float)[stages])
+    edges = np.arange(len(stages) + 1)
+    axis.plot(np.repeat(edges, 2)[1:-1] * EPOCH_SECONDS / 3600, np.repeat(heights, 2), **style)
+
+
+def draw_hypnodensity(axis: Axes, night: Hypnogram) -> None:
+    """The probabilities of the stages, stacked; N3 at the bottom, wake at the top."""
+    order = np.argsort(LEVELS)[::-1]
+    edges = np.arange(len(night.stages) + 1) * EPOCH_SECONDS / 3600
+    heights = np.vstack([night.probabilities, night.probabilities[-1:]])[:, order].T
+    axis.stackplot(
+        edges, heights, step="post", colors=[COLOURS[STAGES[i]] for i in order], labels=[STAGES[i] for i in order]
+    )
+    axis.set_ylim(0, 1)
+    axis.set_ylabel("probability")
+    handles, labels = axis.get_legend_handles_labels()
+    axis.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    _time_axis(axis, night)
+
+
+def draw_spectrogram(axis: Axes, night: Hypnogram) -> None:
+    """Power up to 30 Hz, in dB; colours span what most of the night has."""
+    heard = night.spectra[night.stages != UNSCORED] if (night.stages != UNSCORED).any() else night.spectra
+    low, high = np.percentile(heard, (5, 99))
+    image = axis.imshow(
+        night.spectra.T,
+        origin="lower",
+        aspect="auto",
+        interpolation="none",
+        cmap="viridis",
+        extent=(0, len(night.spectra) * EPOCH_SECONDS / 3600, -0.25, HIGHEST_FREQUENCY + 0.25),
+        vmin=low,
+        vmax=max(high, low + 1),
+    )
+    axis.set_ylim(0, HIGHEST_FREQUENCY)
+    axis.set_ylabel("Hz")
+    axis.figure.colorbar(image, ax=axis, label="dB", pad=0.01)
+    _time_axis(axis, night)
+
+
+def draw_differences(axis: Axes, night: Hypnogram) -> None:
+    """The model's and the scorer's hypnogram, and below them where the two differ."""
+    draw_hypnogram(axis, night)
+    both = (night.scored != UNSCORED) & (night.stages != UNSCORED)
+    differ = np.flatnonzero(both & (night.scored != night.stages))
+    axis.broken_barh([(i * EPOCH_SECONDS / 3600, EPOCH_SECONDS / 3600) for i in differ], (4.6, 0.5), color="#c2504d")
+    axis.set_yticks([*range(len(STAGES)), 4.85], [STAGES[i] for i in np.argsort(LEVELS)] + ["differ"])
+    axis.set_ylim(5.2, -0.5)
+
+
+def draw_confusion(axis: Axes, night: Hypnogram) -> None:
+    """Confusion matrix: the scorer's stages down, the model's across; epochs, shaded by their share of the row."""
+    counts = night.agreement.confusion
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(counts.shape):
+        shown = f"{counts[row, column]}\n{share[row, column]:.0%}"
+        axis.text(column, row, shown, ha="center", va="center", color="white" if share[row, column] > 0.5 else "black")
+    axis.set_xticks(range(len(STAGES)), STAGES)
+    axis.set_yticks(range(len(STAGES)), STAGES)
+    axis.set_xlabel("model")
+    axis.set_ylabel("scorer")
+
+
+def _shade(axis: Axes, which: np.ndarray) -> None:
+    edges = np.flatnonzero(np.diff(which.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
+    for first, end in edges * EPOCH_SECONDS / 3600:
+        axis.axvspan(first, end, facecolor="none", edgecolor="#bbbbbb", hatch="///", linewidth=0)
+
+
+def _time_axis(axis: Axes, night: Hypnogram) -> None:
+    """Hours from the first epoch on, by the clock where the start is known."""
+    hours = len(night.stages) * EPOCH_SECONDS / 3600
+    axis.set_xlim(0, hours)
+    step = next(step for step in (1 / 12, 1 / 4, 1 / 2, 1, 2, 4, 12, 24) if hours / step <= 9 or step == 24)
+    if night.start is None:
+        axis.xaxis.set_major_locator(MultipleLocator(step))
+        axis.set_xlabel("hours")
+        return
+    # Ticks at whole hours of the clock rather than of the recording.
+    begin = night.start.replace(tzinfo=None)
+    into = (begin.hour * 60 + begin.minute + begin.second / 60) / 60
+    ticks = np.arange(np.ceil(into / step) * step, into + hours + 1e-9, step) - into
+    axis.set_xticks(ticks)
+    clock = FuncFormatter(lambda hour, _: f"{begin + timedelta(hours=float(hour), seconds=1e-3):%H:%M}")
+    axis.xaxis.set_major_formatter(clock)
+    axis.set_xlabel("clock time")
+
+
+def unsure_share(night: Hypnogram) -> float:
+    """Share of epochs whose stage has a probability below :data:`UNSURE`."""
+    return float((night.confidence < UNSURE).mean())

@@ -1,0 +1,195 @@
+"""A staged night: its hypnogram and hypnodensity, what can be computed from them, and the files they become."""
+
+from dataclasses import dataclass, field
+from datetime import date, datetime, time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from config import EPOCH_SECONDS, SAMPLING_RATE, STAGES
+from data.night import UNSCORED
+from data.store import written_aside
+from evaluation.calibration import stretches
+from evaluation.metrics import Scores
+
+if TYPE_CHECKING:
+    import mne
+    from matplotlib.figure import Figure
+
+NAMES = (*STAGES, "unscored")
+"""Stages by number; -1, what is not scored, is the last."""
+ANNOTATIONS = tuple(f"Sleep stage {stage}" for stage in ("W", "N1", "N2", "N3", "R", "?"))
+"""The same in the texts that EDF+ prescribes."""
+YASA = {**dict(zip(STAGES, ("WAKE", "N1", "N2", "N3", "REM"), strict=True)), "unscored": "UNS"}
+UNSURE = 0.6
+"""Probability of the chosen stage below which an epoch is worth a look."""
+HIGHEST_FREQUENCY = 30
+"""Hz, of the spectrogram."""
+
+
+@dataclass(frozen=True)
+class Hypnogram:
+    """Stages of a recording's consecutive 30-s epochs, from its first sample on.
+
+    Attributes:
+        name: the recording's.
+        stages: int32 (epochs,), 0..4 for W, N1, N2, N3, REM, or -1 for unscored.
+        probabilities: float32 (epochs, 5), the hypnodensity.
+        start: clock time of the first epoch, if known.
+        scored: int32 (epochs,), a scorer's stages to compare with, if there are any.
+        spectra: float32 (epochs, bins), the signal's power at 0, 0.5, 1, … 30 Hz in dB of its median, if known.
+        about: how it came about, as JSON values: channels, assumptions, warnings, models.
+    """
+
+    name: str
+    stages: np.ndarray
+    probabilities: np.ndarray
+    start: datetime | None = None
+    scored: np.ndarray | None = None
+    spectra: np.ndarray | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """The probability of each epoch's most probable stage (epochs,)."""
+        return self.probabilities.max(axis=1)
+
+    @property
+    def agreement(self) -> Scores | None:
+        """Agreement with the scorer over the epochs that both have scored; None where there is none."""
+        if self.scored is None:
+            return None
+        both = (self.scored != UNSCORED) & (self.stages != UNSCORED)
+        return Scores.of(self.scored[both], self.stages[both]) if both.any() else None
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row per epoch: ``epoch``, ``start_s``, ``stage`` by name, and the five probabilities."""
+        epochs = np.arange(len(self.stages))
+        table = pd.DataFrame({"epoch": epochs, "start_s": epochs * EPOCH_SECONDS, "stage": _names(self.stages)})
+        table[list(STAGES)] = self.probabilities
+        return table
+
+    def to_annotations(self) -> "mne.Annotations":
+        """Each stretch of a stage as an annotation, in the texts of EDF+; onsets from the recording's first sample."""
+        import mne
+
+        onsets, durations, texts = self._runs()
+        return mne.Annotations(onsets, durations, texts)
+
+    def _runs(self) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Onset and duration in s, and text, of each stretch of one stage."""
+        first = np.flatnonzero(np.diff(self.stages, prepend=self.stages[0] + 1))
+        lengths = np.diff(first, append=len(self.stages))
+        texts = [ANNOTATIONS[stage] for stage in self.stages[first]]
+        return first * float(EPOCH_SECONDS), lengths * float(EPOCH_SECONDS), texts
+
+    def statistics(self) -> dict[str, Any]:
+        """The usual figures of a night, by YASA (Vallat & Walker, eLife 10, 2021) with the AASM's definitions.
+
+        Minutes: ``TIB`` (time in bed: the recording), ``TST`` (sleep), ``SPT`` (first to last sleep), ``SOL`` (to the
+        first sleep), ``REM_latency`` (from there to the first REM), ``WASO`` (wake within SPT), ``unscored``, and each
+        stage's in ``minutes``. Percent: ``SE`` (TST of TIB), ``SME`` (TST of SPT), each stage's ``share`` of TST.
+        ``transitions[a][b]`` counts epochs of stage a followed by b. None where a figure has no meaning.
+        """
+        import yasa
+
+        hypnogram = yasa.Hypnogram([YASA[name] for name in _names(self.stages)], freq=f"{EPOCH_SECONDS}s")
+        figures = {
+            name: None if np.isnan(value) else float(value) for name, value in hypnogram.sleep_statistics().items()
+        }
+        counts, _ = hypnogram.transition_matrix()
+        counts = counts.reindex(index=list(YASA.values())[:5], columns=list(YASA.values())[:5], fill_value=0)
+        # YASA counts the latency of REM from the first epoch, the AASM from the first sleep.
+        latency = figures["Lat_REM"] if figures["Lat_REM"] is None else figures["Lat_REM"] - figures["SOL"]
+        return {
+            **{name: figures[name] for name in ("TIB", "TST", "SPT", "SOL")},
+            "REM_latency": latency,
+            **{name: figures[name] for name in ("WASO", "SE", "SME")},
+            "unscored": figures.get("UNS", 0.0),
+            "minutes": {stage: figures[YASA[stage]] for stage in STAGES},
+            "share": {stage: figures[f"%{stage}"] for stage in STAGES[1:]},
+            "transitions": {
+                stage: dict(zip(STAGES, map(int, row), strict=True))
+                for stage, row in zip(STAGES, counts.to_numpy(), strict=True)
+            },
+        }
+
+    def unsure(self) -> pd.DataFrame:
+        """The stretches to check by hand, where no stage is probable, the longest first.
+
+        Columns ``epoch`` (the first), ``epochs``, ``start_s``, ``stages`` and mean ``confidence``. A single surer epoch
+        between two does not end a stretch.
+        """
+        low = self.confidence < UNSURE
+        low[1:-1] |= low[:-2] & low[2:]
+        return self._stretches(low)
+
+    def differing(self) -> pd.DataFrame:
+        """The stretches where the scorer has another stage, the longest first; columns as :meth:`unsure`'s, ``scored``."""
+        both = (self.scored != UNSCORED) & (self.stages != UNSCORED)
+        table = self._stretches(both & (self.scored != self.stages))
+        spans = zip(table["epoch"], table["epoch"] + table["epochs"], strict=True)
+        table.insert(4, "scored", [_listed(self.scored[first:end]) for first, end in spans])
+        return table
+
+    def _stretches(self, which: np.ndarray) -> pd.DataFrame:
+        rows = [
+            {
+                "epoch": first,
+                "epochs": end - first,
+                "start_s": first * EPOCH_SECONDS,
+                "stages": _listed(self.stages[first:end]),
+                "confidence": float(self.confidence[first:end].mean()),
+            }
+            for first, end in stretches(which)
+        ]
+        table = pd.DataFrame(rows, columns=["epoch", "epochs", "start_s", "stages", "confidence"])
+        return table.sort_values(["epochs", "epoch"], ascending=[False, True], ignore_index=True)
+
+    def plot(self) -> "Figure":
+        """Hypnogram over hypnodensity over spectrogram, as far as there are any."""
+        from evaluation.figures import night_figure
+
+        return night_figure(self)
+
+    def save_csv(self, path: Path) -> None:
+        """Write :meth:`to_frame` as CSV; the file appears whole."""
+        with written_aside(path) as aside:
+            self.to_frame().to_csv(aside, index=False, float_format="%.6f")
+
+    def save_edf(self, path: Path) -> None:
+        """Write :meth:`to_annotations` as an EDF+ file of annotations alone, as Sleep-EDF's scorings are."""
+        import edfio
+
+        # EDF knows no earlier year, and begins there where nothing is known.
+        begin = self.start if self.start and 1985 <= self.start.year <= 2084 else datetime(1985, 1, 1)
+        edf = edfio.Edf(
+            [],
+            recording=edfio.Recording(startdate=date(begin.year, begin.month, begin.day)),
+            starttime=time(begin.hour, begin.minute, begin.second),
+            annotations=[edfio.EdfAnnotation(*entry) for entry in zip(*self._runs(), strict=True)],
+        )
+        with written_aside(path) as aside:
+            edf.write(aside)
+
+
+def _names(stages: np.ndarray) -> np.ndarray:
+    return np.array(NAMES)[stages]
+
+
+def _listed(stages: np.ndarray) -> str:
+    """The stages that occur, the most frequent first."""
+    found, counts = np.unique(stages, return_counts=True)
+    return ", ".join(_names(found[np.argsort(-counts, kind="stable")]))
+
+
+def spectra(signals: np.ndarray) -> np.ndarray:
+    """Power of each epoch of ``signals`` (epochs, 3000) at 0, 0.5, … 30 Hz, in dB of the night's median: (epochs, 61)."""
+    from scipy.signal import welch
+
+    frequencies, power = welch(signals, SAMPLING_RATE, nperseg=200, noverlap=100, axis=-1)
+    power = power[:, frequencies <= HIGHEST_FREQUENCY]
+    median = np.median(power[power > 0]) if (power > 0).any() else 1.0
+    return (10 * np.log10(np.maximum(power / median, 1e-6))).astype(np.float32)

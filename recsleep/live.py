@@ -1,0 +1,84 @@
+"""Staging while the sleeper sleeps: a stage whenever 30 s of signal are complete."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from keras import ops
+
+from config import EPOCH_SAMPLES, STAGES, InputError
+from evaluation.calibration import Quality, calibrated, flat
+from recsleep.model import RecSleepNet
+from recsleep.stager import Stager, stager
+
+
+class StagedEpoch(NamedTuple):
+    """An epoch's most probable stage, by name, and the probabilities of W, N1, N2, N3, REM, float32 (5,)."""
+
+    stage: str
+    probabilities: np.ndarray
+
+
+class LiveStager:
+    """Stages a signal that arrives in pieces; the stages are those that the whole night would get at once.
+
+    Args:
+        model: a folder of one model or of folds, or what :func:`recsleep.load_stager` made of it, or a network.
+        amplitude: the signal's level in its own unit, to which it is calibrated: ``amplitude`` in the JSON of an
+            earlier night of the same amplifier, or of a first hour. Without it the signal goes into the network as it
+            comes, and must be in the unit that the network was trained with.
+
+    Raises:
+        InputError: there is no such model, or it does not say its training level.
+
+    Example:
+
+    >>> live = LiveStager("pretrained_model/sleepedfx", amplitude=11.3)
+    >>> for chunk in amplifier:                  # at 100 Hz
+    ...     for stage, probabilities in live.push(chunk):
+    ...         print(stage, probabilities.max())
+    """
+
+    def __init__(self, model: Stager | RecSleepNet | str | Path, amplitude: float | None = None) -> None:
+        self.stager = stager(model)
+        if amplitude is not None and self.stager.level is None:
+            raise InputError("the model does not say its training level: calibrate the signal yourself.")
+        if amplitude is not None and not 0 < amplitude < np.inf:
+            raise InputError(f"an amplitude of {amplitude} is none: a number above 0 is wanted.")
+        self.amplitude = amplitude
+        self.reset()
+        # Compiled now, so that no epoch has to wait for it.
+        self._stage(np.zeros(EPOCH_SAMPLES, np.float32))
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was pushed: another night begins."""
+        self._state = self.stager.network.initial_state(1)
+        self._rest = np.empty(0, np.float32)
+
+    def push(self, samples: np.ndarray) -> list[StagedEpoch]:
+        """Take the next samples and return the epochs that they complete, often none.
+
+        Args:
+            samples: (samples,) at 100 Hz, as many as there are.
+
+        Raises:
+            InputError: they are no row of finite numbers.
+        """
+        samples = np.asarray(samples)
+        if samples.ndim != 1 or samples.dtype.kind not in "fiu" or not np.isfinite(samples).all():
+            raise InputError("push() takes a row of finite numbers, samples of one channel at 100 Hz.")
+        self._rest = np.concatenate([self._rest, samples.astype(np.float32)])
+        whole = len(self._rest) // EPOCH_SAMPLES * EPOCH_SAMPLES
+        epochs, self._rest = self._rest[:whole].reshape(-1, EPOCH_SAMPLES), self._rest[whole:]
+        return [self._stage(epoch) for epoch in epochs]
+
+    def _stage(self, epoch: np.ndarray) -> StagedEpoch:
+        signals = epoch[None]
+        if self.amplitude is not None:
+            silent = flat(signals, self.amplitude)
+            quality = Quality(self.amplitude, silent, np.zeros(1, bool), 0.0, 0.0)
+            signals = calibrated(signals, quality, self.stager.level)
+        logits, self._state = self.stager.network.predict_on_batch({"signals": signals[None], "state": self._state})
+        probabilities = ops.convert_to_numpy(ops.softmax(logits[0, 0]))
+        return StagedEpoch(STAGES[probabilities.argmax()], probabilities)
