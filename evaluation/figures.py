@@ -1,5 +1,6 @@
 """Pictures of a staged night, drawn without pyplot: no window, no state shared with the user's own plots."""
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import numpy as np
@@ -9,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from config import EPOCH_SECONDS, STAGES
 from data.night import UNSCORED
-from evaluation.hypnogram import HIGHEST_FREQUENCY, UNSURE, Hypnogram
+from evaluation.hypnogram import HIGHEST_FREQUENCY, Hypnogram
 
 COLOURS = {"W": "#d9a441", "N1": "#8fc1b5", "N2": "#4d8fbf", "N3": "#23426f", "REM": "#c2504d"}
 """Of the stages: told apart in grey and by colour-blind eyes."""
@@ -32,9 +33,11 @@ def night_figure(night: Hypnogram) -> Figure:
     return figure
 
 
-def single_figure(draw: "callable", night: Hypnogram, height: float = 2.8) -> Figure:
-    """One of the drawings below by itself."""
-    figure = Figure(figsize=(9, height), layout="constrained")
+def single_figure(
+    draw: Callable[[Axes, Hypnogram], None], night: Hypnogram, size: tuple[float, float] = (9, 2.8)
+) -> Figure:
+    """One of the drawings below by itself; ``size`` is width and height in inches."""
+    figure = Figure(figsize=size, layout="constrained")
     draw(figure.subplots(), night)
     return figure
 
@@ -94,7 +97,7 @@ def draw_spectrogram(axis: Axes, night: Hypnogram) -> None:
     )
     axis.set_ylim(0, HIGHEST_FREQUENCY)
     axis.set_ylabel("Hz")
-    axis.figure.colorbar(image, ax=axis, label="dB", pad=0.01)
+    axis.figure.colorbar(image, cax=axis.inset_axes((1.015, 0, 0.015, 1)), label="dB")
     _time_axis(axis, night)
 
 
@@ -145,8 +148,3 @@ def _time_axis(axis: Axes, night: Hypnogram) -> None:
     clock = FuncFormatter(lambda hour, _: f"{begin + timedelta(hours=float(hour), seconds=1e-3):%H:%M}")
     axis.xaxis.set_major_formatter(clock)
     axis.set_xlabel("clock time")
-
-
-def unsure_share(night: Hypnogram) -> float:
-    """Share of epochs whose stage has a probability below :data:`UNSURE`."""
-    return float((night.confidence < UNSURE).mean())

@@ -1,0 +1,161 @@
+"""The page of a staged night: one HTML file that needs no network, by ``mne.Report``."""
+
+from datetime import timedelta
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from config import EPOCH_SECONDS, STAGES
+from evaluation.figures import (
+    draw_confusion,
+    draw_differences,
+    draw_hypnodensity,
+    draw_hypnogram,
+    draw_spectrogram,
+    single_figure,
+)
+from evaluation.hypnogram import UNSURE, Hypnogram
+
+if TYPE_CHECKING:
+    import mne
+
+LONGEST = 15
+"""Stretches that a table lists."""
+
+FIGURES = {
+    "TIB": ("time in bed, the whole recording", "min"),
+    "TST": ("total sleep time", "min"),
+    "SPT": ("sleep period, from the first to the last sleep", "min"),
+    "SOL": ("sleep onset latency", "min"),
+    "REM_latency": ("REM latency, from sleep onset", "min"),
+    "WASO": ("wake after sleep onset, within the sleep period", "min"),
+    "SE": ("sleep efficiency, TST of TIB", "%"),
+    "SME": ("sleep maintenance efficiency, TST of SPT", "%"),
+    "unscored": ("not scored", "min"),
+}
+"""What the figures of :meth:`Hypnogram.statistics` are called on the page."""
+
+STYLE = """
+.night-table { overflow-x: auto; }
+.night-table table { border-collapse: collapse; margin-bottom: 1rem; }
+.night-table th, .night-table td { border: 0; border-bottom: 1px solid #dddddd; padding: 0.25rem 0.75rem; text-align: right; }
+.night-table th:first-child, .night-table td:first-child { text-align: left; }
+.night-warning { border-left: 4px solid #c2504d; padding: 0.4rem 0.8rem; margin-bottom: 0.5rem; }
+.accordion-button .badge, #filter-by-tags-dropdown-menu { display: none; }
+.accordion-body img { max-width: 100%; }
+footer nav { position: static !important; }
+@media (max-width: 700px) {
+  #toc { display: none; }
+  #content { width: 100%; margin-left: 0; }
+  .accordion-body { overflow-x: auto; padding: 0.75rem 0.5rem; }
+  .accordion-body img { max-width: 640px; }
+  .night-table th, .night-table td { padding: 0.2rem 0.4rem; font-size: 0.85rem; }
+}
+"""
+"""On a phone the table of contents goes, and pictures scroll rather than shrink until nothing can be read."""
+
+HEAD = """
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<script>
+window.addEventListener("resize", (event) => {
+  if (document.readyState !== "complete") event.stopImmediatePropagation();
+}, true);
+</script>
+"""
+"""Without the first, a phone shows the page as a desktop would. It also resizes the window while the page is being read,
+before what MNE's own script would measure is there."""
+
+
+def page(night: Hypnogram, statistics: dict[str, Any]) -> "mne.Report":
+    """The page of ``night``, whose ``statistics`` are given; sections may be added before it is saved."""
+    import mne
+
+    report = mne.Report(title=escape(night.name), image_format="png", verbose="error")
+    report.add_custom_css(STYLE)
+    report.include = HEAD + report.include
+    report.add_html(_summary(night, statistics), "What was staged")
+    drawings = {"Hypnogram": draw_hypnogram, "Hypnodensity": draw_hypnodensity}
+    if night.spectra is not None:
+        drawings["Spectrogram"] = draw_spectrogram
+    for title, draw in drawings.items():
+        report.add_figure(single_figure(draw, night), title)
+    report.add_html(_statistics(statistics), "Sleep statistics")
+    report.add_html(_unsure(night), "To check by hand")
+    if night.agreement:
+        scores = night.agreement
+        report.add_html(_agreement(night), "Agreement with the scoring")
+        report.add_figure(single_figure(draw_confusion, night, (4.6, 4.2)), "Confusion matrix")
+        report.add_figure(single_figure(draw_differences, night), f"Where the two differ (kappa {scores.kappa:.2f})")
+        report.add_html(_table(_readable(night, night.differing())), "The longest differences")
+    return report
+
+
+def _summary(night: Hypnogram, statistics: dict[str, Any]) -> str:
+    begin = f", from {night.start:%Y-%m-%d %H:%M:%S}" if night.start else ""
+    length = len(night.stages) * EPOCH_SECONDS / 3600
+    lines = [
+        f"<p>{len(night.stages)} epochs of 30 s, {length:.2f} h{begin}; "
+        f"{statistics['TST'] / 60:.2f} h of sleep; mean confidence {night.confidence.mean():.2f}.</p>"
+    ]
+    lines += [f'<p class="night-warning">Warning: {escape(text)}</p>' for text in night.about.get("warnings", ())]
+    lines += [f"<p>Assumed: {escape(text)}.</p>" for text in night.about.get("assumptions", ())]
+    lines.append(f"<p>{len(night.about.get('models', ()))} models, probabilities averaged.</p>")
+    lines.append("<p>For research only. This is not a medical device, and nothing here is a diagnosis.</p>")
+    return "\n".join(lines)
+
+
+def _statistics(statistics: dict[str, Any]) -> str:
+    figures = pd.DataFrame(
+        [(f"{name.replace('_', ' ')}: {told}", _number(statistics[name], unit)) for name, (told, unit) in FIGURES.items()],
+        columns=["", " "],
+    )
+    minutes, share = statistics["minutes"], statistics["share"]
+    stages = pd.DataFrame(
+        [(stage, _number(minutes[stage], "min"), _number(share.get(stage), "%")) for stage in STAGES],
+        columns=["stage", "time", "of TST"],
+    )
+    transitions = pd.DataFrame(statistics["transitions"]).T.loc[list(STAGES), list(STAGES)]
+    transitions.insert(0, "from", transitions.index)
+    transitions.columns = ["from", *(f"to {stage}" for stage in STAGES)]
+    return f"{_table(figures)}{_table(stages)}<p>Epochs of one stage followed by another:</p>{_table(transitions)}"
+
+
+def _number(value: float | None, unit: str) -> str:
+    return "–" if value is None else f"{value:.1f} {unit}"
+
+
+def _unsure(night: Hypnogram) -> str:
+    table = night.unsure()
+    if table.empty:
+        return f"<p>Every epoch's stage has a probability of {UNSURE:g} or more.</p>"
+    told = (
+        f"<p>{(night.confidence < UNSURE).sum()} epochs have no stage with a probability of {UNSURE:g} or more. "
+        f"They lie in {len(table)} stretches{', the longest of which are' if len(table) > LONGEST else ''}:</p>"
+    )
+    return told + _table(_readable(night, table))
+
+
+def _agreement(night: Hypnogram) -> str:
+    scores = night.agreement
+    by_stage = scores.by_stage.round(3).astype(object).where(scores.by_stage.notna(), "–")
+    by_stage.insert(0, "stage", by_stage.index)
+    return f"<p>{escape(scores.line())}, those that both have scored.</p>{_table(by_stage)}"
+
+
+def _readable(night: Hypnogram, table: pd.DataFrame) -> pd.DataFrame:
+    """The first rows of a table of stretches, with times as people read them."""
+    table = table.head(LONGEST)
+    # Times of the recording where the clock is not known.
+    shown = [
+        f"{night.start + timedelta(seconds=second):%H:%M:%S}" if night.start else str(timedelta(seconds=second))
+        for second in map(int, table["start_s"])
+    ]
+    columns = {"from": shown, "first epoch": table["epoch"], "epochs": table["epochs"], "model": table["stages"]}
+    if "scored" in table:
+        columns["scorer"] = table["scored"]
+    return pd.DataFrame({**columns, "confidence": table["confidence"].map("{:.2f}".format)})
+
+
+def _table(table: pd.DataFrame) -> str:
+    return f'<div class="night-table">{table.to_html(index=False, border=0)}</div>'
