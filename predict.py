@@ -1,4 +1,8 @@
-"""Evaluate trained folds on their test subjects: ``python predict.py --db isruc --dir ./pretrained_model``."""
+"""Evaluate trained folds on their test subjects, or stage recordings with them.
+
+``python predict.py --db isruc --dir ./pretrained_model``
+``python predict.py --recording night.edf --dir ./pretrained_model/sleepedfx --out results/``
+"""
 
 import argparse
 import sys
@@ -16,8 +20,8 @@ if TYPE_CHECKING:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = command_line.Parser(
         prog="predict.py",
-        description="Evaluate trained folds, each on the subjects it never saw. Reads this toolkit's models and the "
-        "published RecSleepNet's TensorFlow-1 checkpoints.",
+        description="Evaluate trained folds, each on the subjects it never saw; with --recording, stage recordings. "
+        "Reads this toolkit's models and the published RecSleepNet's TensorFlow-1 checkpoints.",
     )
     parser.add_argument("--db", "--dataset", dest="db", help="database (default: the only one that DIR holds)")
     parser.add_argument(
@@ -40,10 +44,69 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="DIR",
         help="write each night's probabilities to DIR/DB/FOLD/NIGHT.csv (DIR: predictions)",
     )
+    staging = parser.add_argument_group("staging recordings")
+    staging.add_argument(
+        "--recording",
+        nargs="+",
+        metavar="FILE",
+        help="recordings in any format that MNE reads, or night files; folders of them, or patterns, local or remote",
+    )
+    staging.add_argument("--out", metavar="DIR", help="folder of the results, local or remote (default results)")
+    staging.add_argument(
+        "--channel",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="channel or derivation such as C3-A2; several are averaged (default: the best EEG channel there is)",
+    )
+    staging.add_argument(
+        "--scoring", metavar="FILE", help="a scorer's stages to compare with; {name} stands for the recording's name"
+    )
+    staging.add_argument(
+        "--no-calibration",
+        action="store_true",
+        help="leave the amplitude as it is instead of bringing it to that of the training data",
+    )
+    staging.add_argument("--overwrite", action="store_true", help="stage finished recordings again")
     return parser.parse_args(arguments)
 
 
-def predict(arguments: argparse.Namespace) -> None:
+def stage(arguments: argparse.Namespace) -> int:
+    """Stage recordings; 1 if some failed."""
+    for option in ("data", "fold", "json", "save"):
+        if getattr(arguments, option) is not None:
+            raise InputError(f"--{option} is of evaluation on night files: leave it out with --recording.")
+    from data.store import location, require_writable
+    from staging.recordings import find_recordings
+
+    folder = location(arguments.out or "results")
+    sources = find_recordings(arguments.recording)
+    require_writable(folder)
+
+    from recsleep.stager import load_stager
+    from staging.batch import Settings, stage_all, summary
+
+    stager = load_stager(arguments.dir, arguments.db)
+    settings = Settings(
+        tuple(arguments.channel), not arguments.no_calibration, arguments.scoring or "", arguments.overwrite
+    )
+    outcomes = stage_all(sources, stager, folder, settings)
+    print(summary(outcomes, folder))
+    return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
+
+
+def predict(arguments: argparse.Namespace) -> int | None:
+    if arguments.recording:
+        return stage(arguments)
+    for option in ("out", "channel", "scoring", "no_calibration", "overwrite"):
+        if getattr(arguments, option):
+            raise InputError(f"--{option.replace('_', '-')} is of staging: name recordings with --recording.")
+    evaluate(arguments)
+    return None
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Evaluate folds on the nights of the subjects they never saw."""
     spec = dataset_spec(arguments.db) if arguments.db is not None else _only_database(arguments.dir)
     folders, missing_folds = _folds(spec, arguments.dir, arguments.fold)
 

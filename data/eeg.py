@@ -138,7 +138,8 @@ def choose(recording: Recording | NightRecording, wanted: str = "", preferred: s
     single = next((alone[e.casefold()] for e in ELECTRODES if e.casefold() in alone), called[0] if called else None)
     if single is None:
         raise InputError(
-            f"{recording.path} has no channel that is EEG by its name; it has {', '.join(names)}: name one with --channel."
+            f"{recording.path} has no channel that is EEG by its name; it has {', '.join(names)}: "
+            "name one with --channel."
         )
     return Choice(single, (single,))
 

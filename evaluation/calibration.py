@@ -13,9 +13,9 @@ Training levels are those of nights trimmed to half an hour of wake around sleep
 too, once a first pass has found sleep (:func:`near_sleep`). A level is a ratio: a night times any factor gives the same
 signal, and the same stages.
 
-On ``ucddb018``, with the ten published ``sleepedfx`` folds, this gives an accuracy of 0.90 at 12.5 µV, 0.91 at 14, 0.88
-at 10, 0.73 at 6 and still 0.91 at 22: too low a level costs more than too high a one. The level as defined here lies 5 %
-below the deviation over the whole night, which puts the night on the safe side.
+On ``ucddb018``, with the ten published ``sleepedfx`` folds, this gives an accuracy of 0.90 at 12.5 µV, 0.91 at 14,
+0.88 at 10, 0.73 at 6 and still 0.91 at 22: too low a level costs more than too high a one. The level as defined here
+lies 5 % below the deviation over the whole night, which puts the night on the safe side.
 """
 
 from dataclasses import dataclass, replace

@@ -127,7 +127,7 @@ class Hypnogram:
         return self._stretches(low)
 
     def differing(self) -> pd.DataFrame:
-        """The stretches where the scorer has another stage, the longest first; columns as :meth:`unsure`'s, ``scored``."""
+        """The stretches where the scorer has another stage, the longest first; a column ``scored`` more."""
         both = (self.scored != UNSCORED) & (self.stages != UNSCORED)
         table = self._stretches(both & (self.scored != self.stages))
         spans = zip(table["epoch"], table["epoch"] + table["epochs"], strict=True)
@@ -186,7 +186,7 @@ def _listed(stages: np.ndarray) -> str:
 
 
 def spectra(signals: np.ndarray) -> np.ndarray:
-    """Power of each epoch of ``signals`` (epochs, 3000) at 0, 0.5, … 30 Hz, in dB of the night's median: (epochs, 61)."""
+    """Power of ``signals`` (epochs, 3000) at 0, 0.5, … 30 Hz, in dB of the night's median: float32 (epochs, 61)."""
     from scipy.signal import welch
 
     frequencies, power = welch(signals, SAMPLING_RATE, nperseg=200, noverlap=100, axis=-1)

@@ -39,7 +39,8 @@ FIGURES = {
 STYLE = """
 .night-table { overflow-x: auto; }
 .night-table table { border-collapse: collapse; margin-bottom: 1rem; }
-.night-table th, .night-table td { border: 0; border-bottom: 1px solid #dddddd; padding: 0.25rem 0.75rem; text-align: right; }
+.night-table th, .night-table td { border: 0; border-bottom: 1px solid #dddddd; }
+.night-table th, .night-table td { padding: 0.25rem 0.75rem; text-align: right; }
 .night-table th:first-child, .night-table td:first-child { text-align: left; }
 .night-warning { border-left: 4px solid #c2504d; padding: 0.4rem 0.8rem; margin-bottom: 0.5rem; }
 .accordion-button .badge, #filter-by-tags-dropdown-menu { display: none; }
@@ -63,8 +64,8 @@ window.addEventListener("resize", (event) => {
 }, true);
 </script>
 """
-"""Without the first, a phone shows the page as a desktop would. It also resizes the window while the page is being read,
-before what MNE's own script would measure is there."""
+"""Without the first, a phone shows the page as a desktop would. It also resizes the window while the page is being
+read, before what MNE's own script would measure is there."""
 
 
 def page(night: Hypnogram, statistics: dict[str, Any]) -> "mne.Report":
@@ -106,10 +107,8 @@ def _summary(night: Hypnogram, statistics: dict[str, Any]) -> str:
 
 
 def _statistics(statistics: dict[str, Any]) -> str:
-    figures = pd.DataFrame(
-        [(f"{name.replace('_', ' ')}: {told}", _number(statistics[name], unit)) for name, (told, unit) in FIGURES.items()],
-        columns=["", " "],
-    )
+    rows = [(f"{name.replace('_', ' ')}: {what}", statistics[name], unit) for name, (what, unit) in FIGURES.items()]
+    figures = pd.DataFrame([(what, _number(value, unit)) for what, value, unit in rows], columns=["", " "])
     minutes, share = statistics["minutes"], statistics["share"]
     stages = pd.DataFrame(
         [(stage, _number(minutes[stage], "min"), _number(share.get(stage), "%")) for stage in STAGES],
@@ -122,7 +121,7 @@ def _statistics(statistics: dict[str, Any]) -> str:
 
 
 def _number(value: float | None, unit: str) -> str:
-    return "–" if value is None else f"{value:.1f} {unit}"
+    return "-" if value is None else f"{value:.1f} {unit}"
 
 
 def _unsure(night: Hypnogram) -> str:
@@ -138,7 +137,7 @@ def _unsure(night: Hypnogram) -> str:
 
 def _agreement(night: Hypnogram) -> str:
     scores = night.agreement
-    by_stage = scores.by_stage.round(3).astype(object).where(scores.by_stage.notna(), "–")
+    by_stage = scores.by_stage.round(3).astype(object).where(scores.by_stage.notna(), "-")
     by_stage.insert(0, "stage", by_stage.index)
     return f"<p>{escape(scores.line())}, those that both have scored.</p>{_table(by_stage)}"
 

@@ -144,22 +144,21 @@ class Stager:
 
 
 def _assumed(eeg: Eeg, quality: Quality, level: Level | None) -> str:
-    """A sentence on what was done to a channel."""
-    about = eeg.about
-    made = " less ".join(about["from"])
-    name = eeg.name if made == eeg.name else f"{eeg.name} ({made})"
-    unit, header = about["unit"], about["header_unit"]
+    """What was done to a channel, in a sentence."""
+    unit, header = eeg.about["unit"], eeg.about["header_unit"]
+    made = " less ".join(eeg.about["from"])
     converted = (
-        f"from {header} to {unit}" if header and header != unit else f"in {unit}" if header else "in a unit not told"
+        f"from {header} to {unit}" if header not in ("", unit) else f"in {unit}" if header else "in no known unit"
     )
-    measured = "" if unit == "as stored" else f" {unit}"
+    measured = f"{quality.amplitude:.3g}" + (f" {unit}" if header else "")
     scaled = (
-        f"times {level.amplitude / quality.amplitude:.3g}, which brings its level from {quality.amplitude:.3g}{measured} "
-        f"to the {level.amplitude:.3g} of training"
+        f"times {level.amplitude / quality.amplitude:.3g}, which brings its level of {measured} to training's "
+        f"{level.amplitude:.3g}"
         if level
-        else f"as it is, with a level of {quality.amplitude:.3g}{measured}"
+        else f"as it is, at a level of {measured}"
     )
-    return f"channel {name}, {about['rate_hz']:g} Hz to 100 Hz, {converted}, {scaled}"
+    name = eeg.name if made == eeg.name else f"{eeg.name} ({made})"
+    return f"channel {name}, {eeg.about['rate_hz']:g} Hz to 100 Hz, {converted}, {scaled}"
 
 
 def load_stager(folder: str | Path, db: str | None = None) -> Stager:

@@ -138,7 +138,7 @@ class Recording:
         return signal
 
     def _placed(self, signal: np.ndarray, rate: float) -> np.ndarray:
-        """The samples (samples,) at their times; MNE reads the records of an interrupted file as if they had no gaps."""
+        """The samples (samples,) at their times; MNE reads an interrupted file's records as if they had no gaps."""
         samples = round(self.seconds * rate)
         if not self.header or self.header.onsets is None:
             # Bytes after the last record are no samples.

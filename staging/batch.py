@@ -1,0 +1,166 @@
+"""Many recordings, one after another: goes on after a bad one, skips finished ones, and keeps the books."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from config import STAGES, InputError
+from data.eeg import NightRecording, open_eeg
+from data.prepare.edf import NoSignals
+from data.prepare.recording import Recording
+from data.store import is_remote, location, remove_unfinished, written_aside
+from evaluation.hypnogram import Hypnogram
+from staging.recordings import Source
+from staging.results import finished, told, write_results
+from staging.scoring import read_scoring
+
+TABLE = "summary.csv"
+
+
+class Stager(Protocol):
+    """What stages an open recording; ``models`` tells which networks do it."""
+
+    models: list[dict[str, str]]
+
+    def stage(self, recording: Recording | NightRecording, channels: Sequence[str], calibrate: bool) -> Hypnogram: ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How recordings are staged, the same for all.
+
+    Attributes:
+        channels: to stage and average; none for the best of each recording.
+        calibrate: whether each is brought to the level of the training data.
+        scoring: file of a scorer's stages; ``{name}`` in it stands for the recording's name; "" for none.
+        overwrite: whether finished recordings are staged again.
+    """
+
+    channels: tuple[str, ...] = ()
+    calibrate: bool = True
+    scoring: str = ""
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one recording: ``status`` is staged, kept, left out or failed."""
+
+    source: Source
+    status: str
+    result: dict[str, Any] | None = None
+    reason: str = ""
+
+
+def stage_all(sources: Sequence[Source], stager: Stager, folder: Path, settings: Settings) -> list[Outcome]:
+    """Stage every recording into ``folder``, saying of each what was found, and write ``summary.csv``.
+
+    Raises:
+        InputError: the only recording is unusable, or one scoring was given for several.
+    """
+    from tqdm import tqdm
+
+    if len(sources) > 1 and settings.scoring and "{name}" not in settings.scoring:
+        raise InputError("--scoring: with several recordings, write {name} where a recording's name stands in it.")
+    if not is_remote(folder) and folder.is_dir():
+        # Of a killed run; a run beside this one on the same folder is not foreseen.
+        remove_unfinished(folder, below=False)
+    outcomes: list[Outcome] = []
+    with tqdm(sources, desc="staging", unit="recording", smoothing=0, disable=len(sources) == 1) as bar:
+        for source in bar:
+            outcome = _outcome(source, stager, folder, settings)
+            outcomes.append(outcome)
+            if outcome.status == "failed" and len(sources) == 1:
+                raise InputError(outcome.reason)
+            bar.write(told(outcome.result) if outcome.result else f"{source.name}: {outcome.status}: {outcome.reason}")
+    _write_table(outcomes, folder)
+    return outcomes
+
+
+def _outcome(source: Source, stager: Stager, folder: Path, settings: Settings) -> Outcome:
+    """Stage one recording, or find it finished; a bad one is an outcome, not an error."""
+    try:
+        return _staged(source, stager, folder, settings)
+    except NoSignals as error:
+        # In a folder, scorings lie beside recordings.
+        return Outcome(source, "failed" if source.named else "left out", reason=str(error))
+    except InputError as error:
+        return Outcome(source, "failed", reason=str(error))
+    except OSError as error:
+        # A full disk or a vanished folder ends this recording, not the others.
+        return Outcome(source, "failed", reason=f"{error.filename or source.path}: {error.strerror}.")
+    except MemoryError:
+        return Outcome(source, "failed", reason=f"{source.path} does not fit into memory.")
+
+
+def _staged(source: Source, stager: Stager, folder: Path, settings: Settings) -> Outcome:
+    started = time.perf_counter()
+    scoring = location(settings.scoring.replace("{name}", source.path.stem)) if settings.scoring else None
+    origin = {
+        "recording": {"path": str(source.path), "bytes": _size(source.path)},
+        "settings": {
+            "channels": list(settings.channels),
+            "calibrate": settings.calibrate,
+            "scoring": scoring and {"path": str(scoring), "bytes": _size(scoring)},
+            "models": [model["sha256"] for model in stager.models],
+        },
+    }
+    before = None if settings.overwrite else finished(folder, source.name, origin)
+    if before:
+        return Outcome(source, "kept", before)
+    with open_eeg(source.path, settings.channels) as recording:
+        scored = read_scoring(scoring, recording) if scoring else recording.stages
+        opened = time.perf_counter()
+        night = stager.stage(recording, settings.channels, settings.calibrate)
+    about = {**night.about, "took": {**night.about["took"]}}
+    about["took"]["reading"] += opened - started
+    night = replace(night, name=source.name, scored=scored, about=about)
+    return Outcome(source, "staged", write_results(night, folder, origin))
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of a folder's files."""
+    try:
+        return path.stat().st_size if not path.is_dir() else sum(file.stat().st_size for file in path.iterdir())
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist (any more).") from None
+
+
+def _write_table(outcomes: Sequence[Outcome], folder: Path) -> None:
+    """Write ``summary.csv``, one row a recording, failures with their reasons."""
+    import pandas as pd
+
+    with written_aside(folder / TABLE) as aside:
+        pd.DataFrame(map(_row, outcomes)).to_csv(aside, index=False)
+
+
+def _row(outcome: Outcome) -> dict[str, Any]:
+    result = outcome.result or {}
+    statistics, agreement = result.get("statistics", {}), result.get("agreement") or {}
+    row = {
+        "name": outcome.source.name,
+        "status": outcome.status,
+        "recording": str(outcome.source.path),
+        "channels": "; ".join(channel["name"] for channel in result.get("channels", ())),
+        "epochs": result.get("epochs"),
+        **{f: statistics.get(f) for f in ("TIB", "TST", "SPT", "SOL", "REM_latency", "WASO", "SE", "SME", "unscored")},
+        **{f"{stage}_min": statistics.get("minutes", {}).get(stage) for stage in STAGES},
+        "confidence": result.get("confidence"),
+        **{name: agreement.get(name) for name in ("accuracy", "macro_f1", "kappa")},
+        "warnings": " ".join(result.get("warnings", ())),
+        "reason": outcome.reason,
+    }
+    # Bytes of a file's name that are no text are escaped, for pandas takes none.
+    return {k: v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v for k, v in row.items()}
+
+
+def summary(outcomes: Sequence[Outcome], folder: Path) -> str:
+    """What to print at the end: how many, and the failures with their reasons."""
+    numbers = Counter(outcome.status for outcome in outcomes)
+    told = ", ".join(f"{number} {status}" for status, number in numbers.items())
+    lines = [f"{told}; all is in {folder}, with {TABLE}."]
+    lines += [f"  failed: {o.source.name}: {o.reason}" for o in outcomes if o.status == "failed"]
+    return "\n".join(lines)

@@ -1,0 +1,103 @@
+"""The files that a staged recording becomes; the JSON comes last, so that its presence means that all are there."""
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from config import EPOCH_SECONDS, InputError
+from data.store import read_json, write_json, written_aside
+from evaluation.hypnogram import Hypnogram
+from evaluation.report import page
+from model_folder import versions
+from staging.recordings import HYPNOGRAM
+
+DOTS_PER_INCH = 110
+
+
+def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dict[str, Any]:
+    """Write a night's CSV, EDF+, PNG, HTML and JSON into ``folder``, local or remote, and return what the JSON holds.
+
+    Args:
+        night: staged.
+        folder: of all recordings' results.
+        origin: what :func:`finished` compares: the recording's path and size, and the settings.
+    """
+    started = time.perf_counter()
+    statistics = night.statistics()
+    computed = time.perf_counter()
+    # A night whose results were complete is not any more.
+    (folder / f"{night.name}.json").unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix="results-") as aside:
+        drawn = Path(aside) / "night.png"
+        night.plot().savefig(drawn, dpi=DOTS_PER_INCH)
+        written = Path(aside) / "night.html"
+        page(night, statistics).save(written, open_browser=False, overwrite=True, verbose="error")
+        night.save_csv(folder / f"{night.name}{HYPNOGRAM}.csv")
+        night.save_edf(folder / f"{night.name}{HYPNOGRAM}.edf")
+        for file in (drawn, written):
+            with written_aside(folder / f"{night.name}{file.suffix}") as target:
+                shutil.copyfile(file, target)
+    unsure = night.unsure()
+    about = dict(night.about)
+    took = {**about.pop("took"), "statistics": computed - started, "report": time.perf_counter() - computed}
+    result = {
+        "name": night.name,
+        **origin,
+        "start": night.start and night.start.isoformat(),
+        "epochs": len(night.stages),
+        **about,
+        "statistics": statistics,
+        "confidence": float(night.confidence.mean()),
+        "to_check": unsure.to_dict("records"),
+        "agreement": night.agreement and night.agreement.to_json(),
+        "versions": versions(),
+        "took": {part: round(seconds, 3) for part, seconds in took.items()},
+    }
+    write_json(folder / f"{night.name}.json", result)
+    return result
+
+
+def finished(folder: Path, name: str, origin: dict[str, Any]) -> dict[str, Any] | None:
+    """What the JSON of a finished recording holds; None where it is not finished.
+
+    Raises:
+        InputError: it is of another recording or of other settings than ``origin``, or damaged.
+    """
+    path = folder / f"{name}.json"
+    try:
+        result = read_json(path)
+    except InputError:
+        if path.exists():
+            raise
+        return None
+    if not isinstance(result, dict) or not {"statistics", "epochs", "confidence", *origin} <= result.keys():
+        raise InputError(f"{path} is no result of this command: remove it, or name another --out.")
+    changed = next((key for key in origin if result[key] != origin[key]), None)
+    if changed:
+        raise InputError(f"{path} is there, but with another {changed}: give --overwrite, or name another --out.")
+    return result
+
+
+def told(night: dict[str, Any]) -> str:
+    """A finished recording in a few lines, for a terminal, of what its JSON holds."""
+    statistics = night["statistics"]
+    figures = "   ".join(
+        f"{name} {statistics[name]:.0f} min" for name in ("TST", "SOL", "WASO") if statistics[name] is not None
+    )
+    minutes = "  ".join(f"{stage} {value:.0f}" for stage, value in statistics["minutes"].items())
+    lines = [
+        f"{night['name']}: {night['epochs']} epochs ({night['epochs'] * EPOCH_SECONDS / 3600:.1f} h)   {figures}   "
+        f"SE {statistics['SE']:.0f} %   confidence {night['confidence']:.2f}",
+        f"  minutes: {minutes}" + (f"  unscored {statistics['unscored']:.0f}" if statistics["unscored"] else ""),
+    ]
+    lines += [f"  assumed: {text}" for text in night["assumptions"]]
+    lines += [f"  warning: {text}" for text in night["warnings"]]
+    if night["agreement"]:
+        scores = {name: night["agreement"][name] for name in ("accuracy", "macro_f1", "kappa")}
+        given = "   ".join(
+            f"{name.replace('_f1', '-F1')} {value:.3f}" for name, value in scores.items() if value is not None
+        )
+        lines.append(f"  agreement with the scoring: {given}   {night['agreement']['epochs']} epochs")
+    return "\n".join(lines)
