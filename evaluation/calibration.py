@@ -150,14 +150,14 @@ def calibrated(signals: np.ndarray, quality: Quality, level: Level) -> np.ndarra
     return (np.clip(centred, -limit, limit) + level.offset).astype(np.float32)
 
 
-def unscored(silent: np.ndarray) -> np.ndarray:
-    """bool (epochs,): epochs in stretches of more than ten minutes without a signal, which nobody can score.
+def unscored(lost: np.ndarray) -> np.ndarray:
+    """bool (epochs,): epochs in stretches of more than ten minutes without EEG, which nobody can score.
 
     Shorter ones are wake: the AASM's manual scores W while a sleeper is disconnected, and so did the scorer all 72
     such epochs of the UCDDB nights at hand.
     """
-    long = np.zeros(len(silent), bool)
-    for first, end in stretches(silent):
+    long = np.zeros(len(lost), bool)
+    for first, end in stretches(lost):
         long[first:end] = (end - first) * EPOCH_SECONDS > 600
     return long
 

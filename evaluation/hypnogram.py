@@ -1,7 +1,7 @@
 """A staged night: its hypnogram and hypnodensity, what can be computed from them, and the files they become."""
 
 from dataclasses import dataclass, field
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +115,37 @@ class Hypnogram:
                 for stage, row in zip(STAGES, counts.to_numpy(), strict=True)
             },
         }
+
+    def periods(self) -> list[tuple[int, int]]:
+        """The sleep periods: first epoch of N2, N3 or REM, and the one after the last.
+
+        More than two hours without any separate two; ten minutes of them make one. N1 does not count, of which networks
+        find some wherever wake is strange to them.
+        """
+        asleep = np.flatnonzero(self.stages >= STAGES.index("N2"))
+        parts = np.split(asleep, np.flatnonzero(np.diff(asleep) > 7200 / EPOCH_SECONDS) + 1)
+        return [(int(part[0]), int(part[-1]) + 1) for part in parts if len(part) >= 600 / EPOCH_SECONDS]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader of the statistics should know, a sentence each."""
+        told, hours = [], len(self.stages) * EPOCH_SECONDS / 3600
+        if hours < 2:
+            told.append(f"it lasts {hours * 60:.0f} min, for which a night's latencies and efficiency mean little.")
+        if not (self.stages > 0).any():
+            told.append("no sleep was found.")
+        periods = self.periods()
+        if len(periods) > 1:
+            spans = ", ".join(f"{self.clock(first)} to {self.clock(end)}" for first, end in periods)
+            told.append(
+                f"sleep comes in {len(periods)} periods, {spans}; SPT, WASO and SME span them and what lies between."
+            )
+        return told
+
+    def clock(self, epoch: int) -> str:
+        """When an epoch begins: by the clock if the start is known, else from the recording's first sample on."""
+        passed = timedelta(seconds=int(epoch) * EPOCH_SECONDS)
+        return f"{self.start + passed:%H:%M:%S}" if self.start else str(passed)
 
     def unsure(self) -> pd.DataFrame:
         """The stretches to check by hand, where no stage is probable, the longest first.

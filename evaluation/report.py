@@ -1,6 +1,5 @@
 """The page of a staged night: one HTML file that needs no network, by ``mne.Report``."""
 
-from datetime import timedelta
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -97,9 +96,10 @@ def _summary(night: Hypnogram, statistics: dict[str, Any]) -> str:
     length = len(night.stages) * EPOCH_SECONDS / 3600
     lines = [
         f"<p>{len(night.stages)} epochs of 30 s, {length:.2f} h{begin}; "
-        f"{statistics['TST'] / 60:.2f} h of sleep; mean confidence {night.confidence.mean():.2f}.</p>"
+        f"{statistics['TST'] / 60:.2f} h of sleep. Mean confidence {night.confidence.mean():.2f}.</p>"
     ]
     lines += [f'<p class="night-warning">Warning: {escape(text)}</p>' for text in night.about.get("warnings", ())]
+    lines += [f'<p class="night-warning">Note: {escape(text)}</p>' for text in night.remarks]
     lines += [f"<p>Assumed: {escape(text)}.</p>" for text in night.about.get("assumptions", ())]
     lines.append(f"<p>{len(night.about.get('models', ()))} models, probabilities averaged.</p>")
     lines.append("<p>For research only. This is not a medical device, and nothing here is a diagnosis.</p>")
@@ -145,11 +145,7 @@ def _agreement(night: Hypnogram) -> str:
 def _readable(night: Hypnogram, table: pd.DataFrame) -> pd.DataFrame:
     """The first rows of a table of stretches, with times as people read them."""
     table = table.head(LONGEST)
-    # Times of the recording where the clock is not known.
-    shown = [
-        f"{night.start + timedelta(seconds=second):%H:%M:%S}" if night.start else str(timedelta(seconds=second))
-        for second in map(int, table["start_s"])
-    ]
+    shown = [night.clock(epoch) for epoch in table["epoch"]]
     columns = {"from": shown, "first epoch": table["epoch"], "epochs": table["epochs"], "model": table["stages"]}
     if "scored" in table:
         columns["scorer"] = table["scored"]

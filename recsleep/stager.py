@@ -10,7 +10,8 @@ import numpy as np
 
 from config import ALIASES, DATASETS, InputError, dataset_spec
 from data.eeg import Eeg, NightRecording, choose, open_eeg, read_eeg
-from data.prepare.recording import Recording
+from data.night import UNSCORED
+from data.prepare.recording import MICROVOLTS, Recording
 from data.prepare.spec import SPECS
 from data.store import location
 from evaluation.calibration import (
@@ -78,12 +79,17 @@ class Stager:
         read = time.perf_counter()
         staged = [self._stage(recording, eeg, level) for eeg in eegs]
         silent = np.stack([quality.silent for _, quality in staged])
+        lost = np.stack([quality.silent | quality.outlying for _, quality in staged]).all(axis=0)
         # A channel has no say where it holds no signal; where none does, all stages are as likely.
         weights = np.where(silent.all(axis=0), 0, ~silent)[..., None]
         probabilities = np.sum([p * w for (p, _), w in zip(staged, weights, strict=True)], axis=0)
         probabilities = np.where(weights.any(axis=0), probabilities / np.maximum(weights.sum(axis=0), 1), 0.2)
-        stages = np.where(unscored(silent.all(axis=0)), -1, probabilities.argmax(axis=1)).astype(np.int32)
-        told = []
+        stages = np.where(unscored(lost), UNSCORED, probabilities.argmax(axis=1)).astype(np.int32)
+        told = [
+            f"{eeg.name}: {eeg.about['missing_seconds']:g} s of the recording are gaps."
+            for eeg in eegs
+            if eeg.about["missing_seconds"]
+        ]
         for eeg, (_, quality) in zip(eegs, staged, strict=True):
             expected = self.level if level is None else None
             told += [f"{eeg.name}: {warning}" for warning in warnings(quality, eeg.about["unit"], expected)]
@@ -147,9 +153,8 @@ def _assumed(eeg: Eeg, quality: Quality, level: Level | None) -> str:
     """What was done to a channel, in a sentence."""
     unit, header = eeg.about["unit"], eeg.about["header_unit"]
     made = " less ".join(eeg.about["from"])
-    converted = (
-        f"from {header} to {unit}" if header not in ("", unit) else f"in {unit}" if header else "in no known unit"
-    )
+    changed = header and MICROVOLTS.get(header.lower()) != MICROVOLTS.get(unit.lower())
+    converted = f"from {header} to {unit}" if changed else f"in {unit}" if header else "in no known unit"
     measured = f"{quality.amplitude:.3g}" + (f" {unit}" if header else "")
     scaled = (
         f"times {level.amplitude / quality.amplitude:.3g}, which brings its level of {measured} to training's "

@@ -48,6 +48,7 @@ def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dic
         "start": night.start and night.start.isoformat(),
         "epochs": len(night.stages),
         **about,
+        "remarks": night.remarks,
         "statistics": statistics,
         "confidence": float(night.confidence.mean()),
         "to_check": unsure.to_dict("records"),
@@ -94,6 +95,7 @@ def told(night: dict[str, Any]) -> str:
     ]
     lines += [f"  assumed: {text}" for text in night["assumptions"]]
     lines += [f"  warning: {text}" for text in night["warnings"]]
+    lines += [f"  note: {text}" for text in night["remarks"]]
     if night["agreement"]:
         scores = {name: night["agreement"][name] for name in ("accuracy", "macro_f1", "kappa")}
         given = "   ".join(
