@@ -2,10 +2,10 @@
 
 A network trained in µV fails silently on the same EEG in volts, or from an amplifier of another gain. So each night is
 scaled until its level equals the training nights'. The level is the median, over the epochs that hold a signal, of each
-epoch's median absolute deviation from its own mean:
+epoch's median absolute deviation from its own median:
 
-- an epoch's mean rather than the night's, for the offset of a DC-coupled amplifier drifts and jumps;
-- a median within the epoch, which a movement of a few seconds does not shift;
+- an epoch's own rather than the night's, for the offset of a DC-coupled amplifier drifts and jumps;
+- medians within the epoch, which a movement of a few seconds does not shift;
 - a median over epochs, which an hour of artefacts hardly shifts, and which epochs without a signal, or beyond ten times
   the level, do not enter at all. A lead that falls off, flat or at the rail, therefore changes nothing.
 
@@ -80,7 +80,7 @@ class Quality:
     def measured(self, signals: np.ndarray, where: np.ndarray) -> "Quality":
         """The same with the amplitude of ``signals`` (epochs, 3000) in the epochs ``where`` alone, bool (epochs,)."""
         chosen = signals[where & ~self.silent & ~self.outlying]
-        return replace(self, amplitude=float(np.median(_deviations(chosen)))) if len(chosen) else self
+        return replace(self, amplitude=_level(_centred(chosen))) if len(chosen) else self
 
 
 def assess(signals: np.ndarray, missing: np.ndarray) -> Quality:
@@ -93,8 +93,8 @@ def assess(signals: np.ndarray, missing: np.ndarray) -> Quality:
     Raises:
         InputError: no epoch holds a signal.
     """
-    centred = signals - signals.mean(axis=1, keepdims=True)
-    deviations = _deviations(signals)
+    centred = _centred(signals)
+    deviations = np.median(np.abs(centred), axis=1)
     # First without what is flat to the last digits, then without what is flat against that level.
     level = 1e-5 * np.ptp(signals)
     silent = missing.copy()
@@ -108,14 +108,17 @@ def assess(signals: np.ndarray, missing: np.ndarray) -> Quality:
     good = ~silent & (deviations <= OUTLYING * level)
     if not good.any():
         raise InputError("it is clipped all along: no epoch holds a signal.")
-    return Quality(
-        float(np.median(deviations[good])), silent, ~silent & ~good, float(rails[good].mean()), _noise(centred[good])
-    )
+    return Quality(_level(centred[good]), silent, ~silent & ~good, float(rails[good].mean()), _noise(centred[good]))
 
 
-def _deviations(signals: np.ndarray) -> np.ndarray:
-    """Each epoch's median absolute deviation from its mean (epochs,)."""
-    return np.median(np.abs(signals - signals.mean(axis=1, keepdims=True)), axis=1)
+def _level(centred: np.ndarray) -> float:
+    """The median over epochs of their median absolute deviations; ``centred`` is (epochs, 3000)."""
+    return float(np.median(np.median(np.abs(centred), axis=1)))
+
+
+def _centred(signals: np.ndarray) -> np.ndarray:
+    """``signals`` (epochs, 3000) less each epoch's median."""
+    return signals - np.median(signals, axis=1, keepdims=True)
 
 
 def flat(signals: np.ndarray, level: float) -> np.ndarray:
@@ -144,7 +147,7 @@ def calibrated(signals: np.ndarray, quality: Quality, level: Level) -> np.ndarra
     Epoch by epoch, so that epochs may come one at a time.
     """
     factor = level.amplitude / quality.amplitude
-    centred = (signals - signals.mean(axis=1, keepdims=True)) * factor
+    centred = _centred(signals) * factor
     centred[quality.silent] = 0
     limit = LIMIT * level.amplitude
     return (np.clip(centred, -limit, limit) + level.offset).astype(np.float32)

@@ -96,11 +96,13 @@ class Hypnogram:
         import yasa
 
         hypnogram = yasa.Hypnogram([YASA[name] for name in _names(self.stages)], freq=f"{EPOCH_SECONDS}s")
-        figures = {
-            name: None if np.isnan(value) else float(value) for name, value in hypnogram.sleep_statistics().items()
-        }
-        counts, _ = hypnogram.transition_matrix()
-        counts = counts.reindex(index=list(YASA.values())[:5], columns=list(YASA.values())[:5], fill_value=0)
+        # Of a stage that no other follows there are no shares of transitions.
+        with np.errstate(invalid="ignore"):
+            computed = hypnogram.sleep_statistics()
+            counts, _ = hypnogram.transition_matrix()
+        figures = {name: None if np.isnan(value) else float(value) for name, value in computed.items()}
+        names = [YASA[stage] for stage in STAGES]
+        counts = counts.reindex(index=names, columns=names, fill_value=0)
         # YASA counts the latency of REM from the first epoch, the AASM from the first sleep.
         latency = figures["Lat_REM"] if figures["Lat_REM"] is None else figures["Lat_REM"] - figures["SOL"]
         return {
@@ -134,6 +136,10 @@ class Hypnogram:
             told.append(f"it lasts {hours * 60:.0f} min, for which a night's latencies and efficiency mean little.")
         if not (self.stages > 0).any():
             told.append("no sleep was found.")
+        if (self.stages == UNSCORED).any():
+            told.append(
+                f"{(self.stages == UNSCORED).sum()} epochs, more than ten minutes on end without EEG, are unscored."
+            )
         periods = self.periods()
         if len(periods) > 1:
             spans = ", ".join(f"{self.clock(first)} to {self.clock(end)}" for first, end in periods)

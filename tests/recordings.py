@@ -205,3 +205,20 @@ def profusion_xml(codes: str, events: list[tuple[str, float, float]]) -> str:
         f'<?xml version="1.0" encoding="utf-8"?>\n<CMPStudyConfig><EpochLength>30</EpochLength><ScoredEvents>{scored}'
         f"</ScoredEvents><SleepStages>{stages}</SleepStages></CMPStudyConfig>\n"
     )
+
+
+def interrupt(path: Path, record: int, seconds: float) -> Path:
+    """Make an EDF+ file of 1-s records, written with annotations, discontinuous: a gap before ``record``."""
+    content = bytearray(path.read_bytes())
+    content[192:197] = b"EDF+D"
+    signals = int(content[252:256])
+    at = 256 + 216 * signals
+    sizes = [2 * int(content[at + 8 * i : at + 8 * i + 8]) for i in range(signals)]
+    told = [content[256 + 16 * i :].startswith(b"EDF Annotations") for i in range(signals)].index(True)
+    for number in range(record, int(content[236:244])):
+        first = 256 * (1 + signals) + number * sum(sizes) + sum(sizes[:told])
+        onset, rest = bytes(content[first : first + sizes[told]]).split(b"\x14", 1)
+        moved = b"%+g\x14" % (float(onset) + seconds) + rest
+        content[first : first + sizes[told]] = moved[: sizes[told]].ljust(sizes[told], b"\0")
+    path.write_bytes(content)
+    return path

@@ -12,7 +12,7 @@ import numpy as np
 
 from config import InputError
 from data.prepare.edf import BDF_MAGIC, EDF_MAGIC, LOWEST_RATE, read_header
-from data.store import on_disk
+from data.store import on_disk, reaching
 
 if TYPE_CHECKING:
     import mne
@@ -22,6 +22,10 @@ MICROVOLTS = {"v": 1e6, "volt": 1e6, "mv": 1e3, "uv": 1.0, "µv": 1.0, "μv": 1.
 
 MNE_VOLTS = {"μV": 1e-6, "µV": 1e-6, "\x83\xcaV": 1e-6, "uV": 1e-6, "mV": 1e-3}
 """What MNE multiplies an EDF channel of such a unit with; it leaves the numbers of all other units alone."""
+
+
+SEVERAL_FILES = (".vhdr", ".set")
+"""Endings of recordings whose samples lie in another file of the same name."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,14 @@ def _told(path: Path) -> Iterator[None]:
         raise InputError(f"{path} cannot be read as a recording ({told}).") from None
 
 
+def _beside(path: Path) -> list[Path]:
+    """The other files that a remote recording consists of."""
+    if path.suffix.lower() not in SEVERAL_FILES:
+        return []
+    with reaching(path):
+        return [other for other in path.parent.iterdir() if other.stem == path.stem and other.name != path.name]
+
+
 @contextmanager
 def open_recording(path: Path, gaps: bool = False) -> Iterator[Recording]:
     """Open a recording, local or remote; a remote one is fetched for as long as it is open.
@@ -171,6 +183,9 @@ def open_recording(path: Path, gaps: bool = False) -> Iterator[Recording]:
             interrupted.
     """
     with on_disk(path) as local:
+        for side in _beside(path) if local != path else ():
+            with reaching(side):
+                (local.parent / side.name).write_bytes(side.read_bytes())
         with local.open("rb") as file:
             start = file.read(8)
         if not start:

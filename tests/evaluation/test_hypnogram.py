@@ -1,0 +1,128 @@
+"""A staged night's figures against those computed by hand, its pictures, and its files read back."""
+
+from datetime import UTC, datetime
+
+import mne
+import numpy as np
+import pandas as pd
+import pytest
+
+from config import STAGES
+from evaluation.hypnogram import Hypnogram, spectra
+
+START = datetime(2020, 2, 29, 23, 30, 15, tzinfo=UTC)
+
+
+def staged(codes: str, scored: str | None = None, **more) -> Hypnogram:
+    """A night of codes W, 1, 2, 3, R and ?, sure of each but the epochs in brackets' stead: lower-case w and r."""
+    numbers = {"W": 0, "1": 1, "2": 2, "3": 3, "R": 4, "?": -1, "w": 0, "r": 4}
+    stages = np.array([numbers[code] for code in codes], np.int32)
+    sure = np.array([0.5 if code in "wr" else 0.9 for code in codes])
+    probabilities = np.full((len(codes), 5), 0.2, np.float32)
+    for epoch in np.flatnonzero(stages >= 0):
+        probabilities[epoch] = (1 - sure[epoch]) / 4
+        probabilities[epoch, stages[epoch]] = sure[epoch]
+    other = None if scored is None else np.array([numbers[code] for code in scored], np.int32)
+    return Hypnogram("night", stages, probabilities, START, other, **more)
+
+
+def test_statistics_against_figures_by_hand():
+    #        4 wake, 2 N1, 6 N2, 2 wake, 4 N3, 2 unscored, 6 REM, 4 wake: 30 epochs, 15 min
+    figures = staged("WWWW11222222WW3333??RRRRRRWWWW").statistics()
+    assert {name: figures[name] for name in ("TIB", "TST", "SPT", "SOL", "REM_latency", "WASO", "unscored")} == {
+        "TIB": 15.0,
+        "TST": 9.0,
+        "SPT": 11.0,
+        "SOL": 2.0,
+        "REM_latency": 8.0,
+        "WASO": 1.0,
+        "unscored": 1.0,
+    }
+    assert figures["SE"] == pytest.approx(100 * 9 / 15)
+    assert figures["SME"] == pytest.approx(100 * 9 / 11, abs=1e-4)
+    assert figures["minutes"] == {"W": 5.0, "N1": 1.0, "N2": 3.0, "N3": 2.0, "REM": 3.0}
+    assert figures["share"] == pytest.approx({"N1": 100 / 9, "N2": 300 / 9, "N3": 200 / 9, "REM": 300 / 9}, abs=1e-4)
+    assert figures["transitions"]["W"] == {"W": 7, "N1": 1, "N2": 0, "N3": 1, "REM": 0}
+    assert figures["transitions"]["N2"] == {"W": 1, "N1": 0, "N2": 5, "N3": 0, "REM": 0}
+    assert figures["transitions"]["N3"] == {"W": 0, "N1": 0, "N2": 0, "N3": 3, "REM": 0}
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ("WWWW", {"TST": 0, "SPT": 0, "SOL": None, "REM_latency": None, "WASO": None, "SE": 0, "SME": None}),
+        ("2222", {"TST": 2, "SPT": 2, "SOL": 0, "REM_latency": None, "WASO": 0, "SE": 100, "SME": 100}),
+        ("R", {"TST": 0.5, "SPT": 0.5, "SOL": 0, "REM_latency": 0, "WASO": 0, "SE": 100, "SME": 100}),
+        ("????", {"TST": 0, "SPT": 0, "SOL": None, "unscored": 2, "SE": 0}),
+    ],
+)
+def test_statistics_where_some_have_no_meaning(codes, expected):
+    figures = staged(codes).statistics()
+    assert {name: figures[name] for name in expected} == expected
+
+
+def test_annotations_and_edf_are_read_back(tmp_path):
+    night = staged("WW1222RR??W")
+    expected = [(0, 60, "W"), (60, 30, "N1"), (90, 90, "N2"), (180, 60, "R"), (240, 60, "?"), (300, 30, "W")]
+    night.save_edf(tmp_path / "night.hypnogram.edf")
+    for annotations in (night.to_annotations(), mne.read_annotations(tmp_path / "night.hypnogram.edf")):
+        rows = zip(annotations.onset, annotations.duration, annotations.description, strict=True)
+        assert list(rows) == [(onset, length, f"Sleep stage {stage}") for onset, length, stage in expected]
+    raw = mne.io.RawArray(np.zeros((1, 33000)), mne.create_info(1, 100.0), verbose="error").set_meas_date(START)
+    assert len(raw.set_annotations(night.to_annotations()).annotations) == 6
+    assert (tmp_path / "night.hypnogram.edf").read_bytes()[168:184] == b"29.02.2023.30.15"
+
+
+def test_csv(tmp_path):
+    night = staged("W12?")
+    night.save_csv(tmp_path / "n.csv")
+    table = pd.read_csv(tmp_path / "n.csv")
+    assert list(table) == ["epoch", "start_s", "stage", *STAGES]
+    assert table["stage"].tolist() == ["W", "N1", "N2", "unscored"]
+    assert table["start_s"].tolist() == [0, 30, 60, 90]
+    np.testing.assert_allclose(table[list(STAGES)], night.probabilities, atol=1e-6)
+
+
+def test_stretches_to_check():
+    table = staged("WWwWwW222rr2?").unsure()
+    # The surer epoch between two unsure ones belongs to their stretch.
+    assert table[["epoch", "epochs"]].to_numpy().tolist() == [[9, 4], [2, 3]]
+    assert table["stages"].tolist() == ["REM, unscored, N2", "W"]
+    assert table["confidence"].tolist() == pytest.approx([(0.5 + 0.5 + 0.9 + 0.2) / 4, (0.5 + 0.9 + 0.5) / 3], abs=1e-6)
+
+
+def test_agreement_leaves_out_what_one_has_not_scored():
+    night = staged("WW22?R", "W122R?")
+    assert night.agreement.epochs == 4
+    assert night.agreement.accuracy == 0.75
+    assert night.differing()[["epoch", "epochs", "stages", "scored"]].to_numpy().tolist() == [[1, 1, "W", "N1"]]
+    assert staged("W").agreement is None
+    assert staged("WW", "??").agreement is None
+
+
+def test_sleep_periods():
+    night = staged("W" * 20 + "2" * 100 + "W" * 300 + "3" * 40 + "W" * 10)
+    assert night.periods() == [(20, 120), (420, 460)]
+    assert "2 periods, 23:40:15 to 00:30:15, 03:00:15 to 03:20:15" in night.remarks[0]
+    assert staged("2" * 100 + "W" * 200 + "2" * 100).periods() == [(0, 400)]
+    assert "no sleep was found." in staged("W" * 30).remarks
+
+
+@pytest.mark.parametrize("codes", ["WW112233RRW" * 30, "WW1122W" * 30, "W" * 40, "2", "?" * 30, "R" * 2880])
+@pytest.mark.parametrize("start", [START, None])
+def test_pictures_of_any_night(codes, start):
+    signals = np.random.default_rng(0).normal(size=(len(codes), 3000)).astype("float32")
+    night = staged(codes, codes[::-1], spectra=spectra(signals))
+    figure = Hypnogram(**{**vars(night), "start": start}).plot()
+    figure.draw_without_rendering()
+    assert [axis.get_ylabel() for axis in figure.axes[:3]] == ["", "probability", "Hz"]
+    stages = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert stages == ["W", "REM", "N1", "N2", "N3"]
+
+
+def test_spectra_of_a_tone():
+    time = np.arange(3000) / 100
+    power = spectra(np.stack([np.sin(2 * np.pi * 10 * time), np.zeros(3000)]).astype("float32"))
+    assert power.shape == (2, 61)
+    assert power[0].argmax() == 20
+    assert np.isfinite(power).all()

@@ -1,0 +1,185 @@
+"""Staging any recording with one network or several, at once or while it is recorded."""
+
+import mne
+import numpy as np
+import pytest
+from recordings import write_edf
+
+import recsleep
+from config import InputError
+from data.night_files import write_arrays
+from evaluation.calibration import Level
+from model_folder import save_model
+from recsleep.ensemble import Ensemble
+from recsleep.model import RecSleepNet
+from recsleep.stager import Stager
+from recsleep.staging import stage_epochs
+
+TINY = {"filters": 4, "first_kernel": 12, "lstm_units": 4, "block_kernel": 3}
+RNG = np.random.default_rng(0)
+
+
+def networks(count: int, **changes) -> list[RecSleepNet]:
+    made = [RecSleepNet(**TINY, **changes) for _ in range(count)]
+    for network in made:
+        network.head.kernel.assign(RNG.normal(0, 3, (4, 5)))
+    return made
+
+
+@pytest.mark.model
+def test_an_ensemble_is_the_mean_of_its_members():
+    signals = RNG.normal(0, 20, (210, 3000)).astype("float32")
+    members = networks(3)
+    expected = np.mean([stage_epochs(member, signals) for member in members], axis=0)
+    np.testing.assert_allclose(stage_epochs(Ensemble(members), signals), expected, atol=1e-5)
+
+
+@pytest.mark.model
+def test_members_of_different_architecture_are_refused():
+    for changes in ({"first_pool": 4}, {"second_pool": 2}):
+        with pytest.raises(InputError, match="differ in architecture"):
+            Ensemble([*networks(1), *networks(1, **changes)])
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("amplitude", [None, 3.0])
+@pytest.mark.parametrize("chunk", [1, 777, 3000, 100_000])
+def test_live_stages_are_the_whole_nights(amplitude, chunk):
+    """One sample at a time over an epoch; else over twelve."""
+    signals = RNG.normal(2, 4, (1 if chunk == 1 else 12, 3000)).astype("float32")
+    if len(signals) > 1:
+        signals[5] = 7
+    stager = Stager(Ensemble(networks(2)), Level(12.5, 0.5))
+    if amplitude:
+        from evaluation.calibration import Quality, calibrated, flat
+
+        quality = Quality(amplitude, flat(signals, amplitude), np.zeros(len(signals), bool), 0, 0)
+        expected = stage_epochs(stager.network, calibrated(signals, quality, stager.level))
+    else:
+        expected = stage_epochs(stager.network, signals)
+    live = recsleep.LiveStager(stager, amplitude)
+    for _ in range(2):
+        samples = signals.ravel()
+        staged = [
+            epoch for first in range(0, len(samples), chunk) for epoch in live.push(samples[first : first + chunk])
+        ]
+        np.testing.assert_allclose([epoch.probabilities for epoch in staged], expected, atol=1e-5)
+        assert [epoch.stage for epoch in staged] == [("W", "N1", "N2", "N3", "REM")[k] for k in expected.argmax(axis=1)]
+        live.reset()
+
+
+@pytest.mark.parametrize("samples", [np.zeros((2, 3)), np.array([np.nan]), np.array(["a"])])
+def test_live_takes_numbers_alone(samples):
+    with pytest.raises(InputError, match="row of finite numbers"):
+        recsleep.LiveStager(networks(1)[0]).push(samples)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Two folds of a tiny network, trained at a level of 12 and 14 µV."""
+    folder = tmp_path_factory.mktemp("models")
+    for fold, network in enumerate(networks(2)):
+        metadata = {"db": "synthetic", "channel": "EEG C4-M1", "split": {"test": [fold]}, "amplitude": 12.0 + 2 * fold}
+        save_model(folder / "synthetic" / str(fold), network, metadata)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def edf(tmp_path_factory):
+    """Ten minutes of 128 Hz in µV."""
+    noise = np.random.default_rng(1).normal(0, 30, (3, 128 * 600)).cumsum(axis=1)
+    noise -= np.linspace(noise[:, 0], noise[:, -1], noise.shape[1]).T
+    signals = {
+        name: (x / np.abs(x).max() * 150, 128, "uV") for name, x in zip(("C4", "M1", "O2-M1"), noise, strict=True)
+    }
+    return write_edf(tmp_path_factory.mktemp("edf") / "night.edf", signals)
+
+
+def test_a_raw_object_and_its_file_are_staged_alike(models, edf):
+    stager = recsleep.load_stager(models)
+    assert stager.level == Level(13.0)
+    raw = mne.io.read_raw_edf(edf, verbose="error")
+    ours, theirs = recsleep.stage(raw, stager), recsleep.stage(str(edf), models / "synthetic")
+    np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-5)
+    assert ours.name == "night" and len(ours.stages) == 20
+    assert ours.about["channels"][0]["from"] == ["C4", "M1"]
+    assert "C4-M1 (C4 less M1), 128 Hz to 100 Hz, in µV, times" in theirs.about["assumptions"][0]
+    raw.set_annotations(ours.to_annotations())
+    events, _ = mne.events_from_annotations(raw, chunk_duration=30.0, verbose="error")
+    assert len(events) == 20
+
+
+def test_several_channels_are_averaged(models, edf):
+    both = recsleep.stage(edf, models, ["C4-M1", "O2-M1"])
+    single = [recsleep.stage(edf, models, channel) for channel in ("C4-M1", "O2-M1")]
+    expected = np.mean([night.probabilities for night in single], axis=0)
+    np.testing.assert_allclose(both.probabilities, expected, atol=1e-6)
+    with pytest.raises(InputError, match="twice"):
+        recsleep.stage(edf, models, ["O2-M1", "o2-a1"])
+
+
+@pytest.mark.parametrize("factor", [1e-6, 0.3, 3, 1e3])
+def test_a_nights_factor_changes_no_stage(models, tmp_path, factor):
+    rng = np.random.default_rng(2)
+    x = rng.normal(0, 1, (40, 1, 3000)).cumsum(axis=2).astype("float32")
+    stager, staged = recsleep.load_stager(models), []
+    for name, scale in (("a", 1), ("b", factor)):
+        arrays = {"x": x * np.float32(scale), "y": np.zeros(40, int), "ch_names": np.array(["EEG C4-M1"])}
+        write_arrays(tmp_path / f"{name}.npz", arrays)
+        staged.append(recsleep.stage(tmp_path / f"{name}.npz", stager))
+    np.testing.assert_allclose(staged[0].probabilities, staged[1].probabilities, atol=1e-4)
+
+
+def test_an_hour_without_a_signal_is_unscored(models, tmp_path):
+    x = np.random.default_rng(2).normal(0, 1, (100, 3000)).cumsum(axis=1).astype("float32")
+    x[10:15], x[40:90] = 3, 5
+    np.savez(tmp_path / "n.npz", x=x)
+    night = recsleep.stage(tmp_path / "n.npz", models)
+    np.testing.assert_array_equal(np.flatnonzero(night.stages == -1), np.arange(40, 90))
+    np.testing.assert_allclose(night.probabilities[[10, 50]], 0.2)
+    assert (night.stages[10:15] == 0).all()
+    assert (
+        "55 of 100 epochs hold no signal (not recorded, flat or at a rail): 10-14, 40-89." in night.about["warnings"][0]
+    )
+
+
+def test_the_level_is_that_of_the_nights_around_sleep(tmp_path):
+    """A network that finds sleep in slow waves; a day four times as large as the night."""
+    rng = np.random.default_rng(3)
+    x = 40 * rng.normal(0, 1, (900, 3000))
+    x[300:400] = 10 * rng.normal(0, 1, (100, 300)).repeat(10, axis=1)
+    np.savez(tmp_path / "n.npz", x=x.astype("float32"))
+
+    class Slow(RecSleepNet):
+        def call(self, inputs, **_):
+            smooth = np.asarray(inputs["signals"]).reshape(1, -1, 300, 10).mean(axis=3).std(axis=2)
+            whole = np.asarray(inputs["signals"]).std(axis=2)
+            asleep = (smooth > 0.9 * whole)[..., None]
+            return np.where(asleep, [0, 0, 9, 0, 0], [9, 0, 0, 0, 0.0]), inputs["state"]
+
+        def predict_on_batch(self, inputs):
+            return self.call(inputs)
+
+    night = recsleep.stage(tmp_path / "n.npz", Stager(Slow(**TINY), Level(12.5)))
+    # Of the epochs within half an hour of sleep, 100 are sleep and 120 wake.
+    near = x[240:460].astype("float32")
+    expected = np.median(np.median(np.abs(near - np.median(near, axis=1, keepdims=True)), axis=1))
+    assert night.about["channels"][0]["amplitude"] == pytest.approx(expected, rel=1e-5)
+    assert night.periods() == [(300, 400)]
+
+
+def test_what_is_no_model(models, tmp_path):
+    for folder, told in ((tmp_path / "absent", "does not exist"), (tmp_path, "holds no trained model")):
+        with pytest.raises(InputError, match=told):
+            recsleep.load_stager(folder)
+    with pytest.raises(InputError, match="was trained on synthetic, not isruc"):
+        recsleep.load_stager(models / "synthetic", "isruc")
+
+
+def test_a_network_alone_is_not_calibrated(edf):
+    night = recsleep.stage(edf, networks(1)[0])
+    assert "does not say its training level" in night.about["warnings"][-1]
+    with pytest.raises(InputError, match="does not say its training level"):
+        recsleep.LiveStager(networks(1)[0], amplitude=3)
+    with pytest.raises(InputError, match="no channel C3"):
+        recsleep.stage(edf, networks(1)[0], "C3")
