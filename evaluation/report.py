@@ -71,7 +71,7 @@ def page(night: Hypnogram, statistics: dict[str, Any]) -> "mne.Report":
     """The page of ``night``, whose ``statistics`` are given; sections may be added before it is saved."""
     import mne
 
-    report = mne.Report(title=escape(night.name), image_format="png", verbose="error")
+    report = mne.Report(title=night.name, image_format="png", verbose="error")
     report.add_custom_css(STYLE)
     report.include = HEAD + report.include
     report.add_html(_summary(night, statistics), "What was staged")

@@ -40,6 +40,7 @@ def find_recordings(given: Sequence[str]) -> list[Source]:
         path = location(text)
         if any(letter in text for letter in "*?[") and not (not is_remote(path) and path.exists()):
             paths = [p for match in _matches(path) for p in (_within(match) if match.is_dir() else [match])]
+            paths = [p for p in paths if not _is_result(p.name)]
             if not paths:
                 raise InputError(f"no recording is called {text}.")
         elif _is_folder(path):
@@ -71,13 +72,16 @@ def _within(folder: Path) -> list[Path]:
     return [
         path.parent if path.name == "x.parquet" else path
         for path in files
-        if path.name == "x.parquet" or (_is_recording(path.name))
+        if path.name == "x.parquet" or _is_recording(path.name)
     ]
 
 
 def _is_recording(name: str) -> bool:
-    name = name.lower()
-    return name.endswith(ENDINGS) and not name.rpartition(".")[0].endswith(HYPNOGRAM)
+    return name.lower().endswith(ENDINGS) and not _is_result(name)
+
+
+def _is_result(name: str) -> bool:
+    return name.rpartition(".")[0].endswith(HYPNOGRAM)
 
 
 def _matches(pattern: Path) -> list[Path]:

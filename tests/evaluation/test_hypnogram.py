@@ -10,6 +10,9 @@ import pytest
 from config import STAGES
 from evaluation.hypnogram import Hypnogram, spectra
 
+# What loads YASA, which takes its time, shares a process.
+pytestmark = pytest.mark.xdist_group("yasa")
+
 START = datetime(2020, 2, 29, 23, 30, 15, tzinfo=UTC)
 
 

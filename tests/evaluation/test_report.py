@@ -8,6 +8,9 @@ import pytest
 from evaluation.hypnogram import Hypnogram, spectra
 from evaluation.report import page
 
+# What loads YASA, which takes its time, shares a process.
+pytestmark = pytest.mark.xdist_group("yasa")
+
 
 @pytest.fixture(scope="module")
 def browser():

@@ -1,0 +1,185 @@
+"""The command that stages recordings: what it writes and prints, and how it ends."""
+
+import json
+import subprocess
+import sys
+
+import mne
+import numpy as np
+import pandas as pd
+import pytest
+from recordings import interrupt, write_edf, write_hypnogram
+
+import predict
+from data.store import location
+from model_folder import save_model
+from recsleep.model import RecSleepNet
+
+# What loads YASA, which takes its time, shares a process.
+pytestmark = pytest.mark.xdist_group("yasa")
+
+TINY = {"filters": 4, "first_kernel": 12, "lstm_units": 4, "block_kernel": 3}
+RESULTS = [".html", ".hypnogram.csv", ".hypnogram.edf", ".json", ".png"]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    for fold in range(2):
+        metadata = {"db": "synthetic", "channel": "EEG C4-M1", "split": {"test": [fold]}, "amplitude": 12.5}
+        save_model(folder / str(fold), RecSleepNet(**TINY), metadata)
+    return folder
+
+
+def eeg(seconds: float, rate: float = 100) -> np.ndarray:
+    walk = np.random.default_rng(0).normal(0, 1, round(seconds * rate)).cumsum()
+    return 40 * np.sin(walk)
+
+
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory):
+    """A good recording with its scoring, one with a gap, a scoring by itself, and what is no recording."""
+    folder = tmp_path_factory.mktemp("nights")
+    signals = {"EEG C3-A2": (eeg(615), 100, "uV"), "ECG": (eeg(615), 100, "uV")}
+    write_edf(folder / "good.edf", signals)
+    rows = [(0.0, 300.0, "Sleep stage W"), (300.0, 300.0, "Sleep stage N2")]
+    write_hypnogram(folder / "good-scored.edf", rows)
+    interrupt(write_edf(folder / "gap.edf", signals, annotations=[(0, 1, "lights off")]), 200, 900)
+    (folder / "bad.edf").write_text("not a recording")
+    return folder
+
+
+def stage(models, recordings, out, *options: str) -> int:
+    given = [str(path) for path in (recordings if isinstance(recordings, list) else [recordings])]
+    return predict.main(["--dir", str(models), "--recording", *given, "--out", str(out), *options])
+
+
+@pytest.fixture(scope="module")
+def staged(models, nights, tmp_path_factory):
+    """All of them staged at once: the exit code and the folder of results."""
+    out = tmp_path_factory.mktemp("results")
+    return stage(models, nights, out), out
+
+
+def test_a_bad_recording_does_not_stop_the_others(staged):
+    code, out = staged
+    assert code == 1
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        [f"{name}{ending}" for name in ("gap", "good") for ending in RESULTS] + ["summary.csv"]
+    )
+    table = pd.read_csv(out / "summary.csv").set_index("name")
+    assert table["status"].to_dict() == {"bad": "failed", "gap": "staged", "good-scored": "left out", "good": "staged"}
+    assert "is not an EDF file" in table.loc["bad", "reason"]
+    assert table.loc["good", "TIB"] == 10
+    assert table.loc["good", "channels"] == "EEG C3-A2"
+
+
+def test_the_results_of_one(staged, models):
+    _, out = staged
+    table = pd.read_csv(out / "good.hypnogram.csv")
+    assert list(table) == ["epoch", "start_s", "stage", "W", "N1", "N2", "N3", "REM"]
+    assert len(table) == 20
+    figures = json.loads((out / "good.json").read_text())
+    assert figures["statistics"]["TIB"] == 10
+    assert [model["sha256"] for model in figures["models"]] == figures["settings"]["models"]
+    assert {model["folder"] for model in figures["models"]} == {str(models / "0"), str(models / "1")}
+    assert figures["start"] == "1995-06-01T23:10:30+00:00"
+    assert "channel EEG C3-A2, 100 Hz to 100 Hz, in µV" in figures["assumptions"][0]
+    assert figures["remarks"][0].startswith("it lasts 10 min")
+    assert {"reading", "model", "statistics", "report"} == set(figures["took"])
+    assert mne.read_annotations(out / "good.hypnogram.edf").duration.sum() == 600
+    assert (out / "good.png").read_bytes()[:4] == b"\x89PNG"
+    page = (out / "good.html").read_text()
+    assert "Hypnodensity" in page and 'src="http' not in page
+
+
+def test_a_gap_is_said_and_unscored(staged):
+    _, out = staged
+    table = pd.read_csv(out / "gap.hypnogram.csv")
+    # 200 s, 900 s of nothing, 415 s: the epoch that is two thirds recorded counts.
+    assert np.flatnonzero(table["stage"] == "unscored").tolist() == list(range(7, 37))
+    warnings = json.loads((out / "gap.json").read_text())["warnings"]
+    assert warnings[0] == "EEG C3-A2: 900 s of the recording are gaps."
+
+
+def test_finished_ones_are_kept(staged, models, nights, capsys):
+    _, out = staged
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir() if path.name != "summary.csv"}
+    assert stage(models, [nights / "good.edf", nights / "gap.edf"], out) == 0
+    assert "2 kept" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert stage(models, nights / "good.edf", out, "--no-calibration") == 2
+    assert "give --overwrite" in capsys.readouterr().err
+
+
+def test_scoring_and_overwriting(models, nights, capsys, tmp_path):
+    scoring = str(nights / "{name}-scored.edf")
+    assert stage(models, nights / "good.edf", tmp_path, "--scoring", scoring, "--channel", "c3-a2") == 0
+    (tmp_path / "good.png").unlink()
+    assert stage(models, nights / "good.edf", tmp_path, "--scoring", scoring, "--overwrite") == 0
+    assert (tmp_path / "good.png").exists()
+    assert "agreement with the scoring: accuracy" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "good.json").read_text())
+    assert figures["agreement"]["epochs"] == 20
+    page = (tmp_path / "good.html").read_text()
+    assert "Confusion matrix" in page and "Where the two differ" in page
+
+
+@pytest.mark.parametrize(
+    ("recording", "options", "told"),
+    [
+        ("bad.edf", [], "is not an EDF file"),
+        ("good-scored.edf", [], "holds annotations only"),
+        ("absent.edf", [], "does not exist"),
+        ("good.edf", ["--channel", "C4"], "has no channel C4; it has EEG C3-A2, ECG"),
+        ("good.edf", ["--scoring", "absent.txt"], "absent.txt does not exist"),
+        ("good.edf", ["--dir", "absent"], "absent does not exist"),
+        ("good.edf", ["--db", "isruc"], "was trained on synthetic, not isruc"),
+        ("good.edf", ["--fold", "1"], "--fold is of evaluation"),
+        (".", ["--scoring", "one.txt"], "write {name}"),
+    ],
+)
+def test_mistakes_end_with_2_and_a_sentence(models, nights, tmp_path, capsys, monkeypatch, recording, options, told):
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "out"
+    assert stage(models, nights / recording, out, *options) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("predict.py: error: ") and told in error
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "channel", "told"), [(20, "C3", "lasts 20 s"), (60, "SaO2", "no channel that is EEG by its name")]
+)
+def test_recordings_that_cannot_be_staged(models, tmp_path, capsys, seconds, channel, told):
+    path = write_edf(tmp_path / "n.edf", {channel: (eeg(seconds), 100, "uV")})
+    assert stage(models, path, tmp_path / "out") == 2
+    assert told in capsys.readouterr().err
+
+
+def test_options_of_staging_want_recordings(models, capsys):
+    assert predict.main(["--dir", str(models), "--channel", "C3"]) == 2
+    assert "--channel is of staging" in capsys.readouterr().err
+
+
+def test_remote_recordings_and_results(models, nights, s3_server):  # noqa: ARG001
+    folder = location("s3://nights/staged")
+    (folder / "good.edf").write_bytes((nights / "good.edf").read_bytes())
+    for _ in range(2):
+        assert stage(models, "s3://nights/staged/*.edf", "s3://nights/staged/results") == 0
+    assert sorted(path.name for path in (folder / "results").iterdir()) == sorted(
+        [f"good{ending}" for ending in RESULTS] + ["summary.csv"]
+    )
+
+
+def test_help_starts_no_backend(project):
+    code = (
+        "import sys, predict\n"
+        "try: predict.parse(['--help'])\n"
+        "except SystemExit: pass\n"
+        "import recsleep\n"
+        "print(sorted({'keras', 'tensorflow', 'mne', 'yasa', 'matplotlib'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert "--recording" in done.stdout
