@@ -137,7 +137,9 @@ def _unsure(night: Hypnogram) -> str:
 
 def _agreement(night: Hypnogram) -> str:
     scores = night.agreement
-    by_stage = scores.by_stage.round(3).astype(object).where(scores.by_stage.notna(), "-")
+    by_stage = scores.by_stage.copy()
+    for name in ("precision", "recall", "F1"):
+        by_stage[name] = by_stage[name].map(lambda value: "-" if pd.isna(value) else f"{value:.3f}")
     by_stage.insert(0, "stage", by_stage.index)
     return f"<p>{escape(scores.line())}, those that both have scored.</p>{_table(by_stage)}"
 
