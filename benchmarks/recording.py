@@ -81,7 +81,7 @@ def main() -> None:
             seconds, took = sorted(results, key=lambda run: run[0])[len(results) // 2]
             parts = "   ".join(f"{part} {value:.1f}" for part, value in took.items())
             rest = seconds - sum(took.values())
-            print(f"{number:2} models: {seconds:5.1f} s in all   {parts}   starting and loading {rest:.1f}")
+            print(f"models: {number:2}   {seconds:5.1f} s in all   {parts}   starting and loading {rest:.1f}")
 
         from recsleep.live import LiveStager
         from recsleep.stager import load_stager
@@ -97,7 +97,7 @@ def main() -> None:
             live = LiveStager(stager)
             started = time.perf_counter()
             live.push(signals[:100].ravel())
-            print(f"live, {number} models: {(time.perf_counter() - started) * 10:.1f} ms an epoch")
+            print(f"live, models: {number}   {(time.perf_counter() - started) * 10:.1f} ms an epoch")
 
 
 if __name__ == "__main__":
