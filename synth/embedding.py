@@ -56,20 +56,29 @@ class Embedder:
 
     def _night(self, file: NightFile) -> EmbeddedNight:
         kept = self.kept / f"{file.path.stem}.npz"
-        if kept.is_file():
-            with np.load(kept, allow_pickle=False) as arrays:
-                # Of another encoder, or of a night that was prepared again, it is of no use.
-                if str(arrays["weights"]) == self.weights and int(arrays["epochs"]) == file.epochs:
-                    labels = {task: arrays[task] for task in TASKS if task in arrays.files}
-                    return EmbeddedNight(file.path.stem, arrays["embeddings"], labels)
+        found = self._found(kept, file)
+        if found is not None:
+            return found
         night = read_night(file.path, tuple(self.channels.values()))
         scored = night.stages != UNSCORED
         found = embed_night(self.embed, night, self.channels, self.batch, self.scale)[scored]
         labels = {task: values[scored] for task, values in labels_of(night).items()}
         self.kept.mkdir(exist_ok=True)
         with written_aside(kept) as aside:
-            np.savez(aside, weights=self.weights, epochs=file.epochs, embeddings=found, **labels)
+            np.savez(aside, weights=self.weights, checksum=file.checksum, embeddings=found, **labels)
         return EmbeddedNight(file.path.stem, found, labels)
+
+    def _found(self, kept: Path, file: NightFile) -> EmbeddedNight | None:
+        """What was kept of a night; None if nothing was, or what is damaged, another encoder's or another night's."""
+        try:
+            with np.load(kept, allow_pickle=False) as arrays:
+                if str(arrays["weights"]) != self.weights or int(arrays["checksum"]) != file.checksum:
+                    return None
+                labels = {task: arrays[task] for task in TASKS if task in arrays.files}
+                return EmbeddedNight(file.path.stem, arrays["embeddings"], labels)
+        # NumPy and zipfile meet a damaged file with almost any exception; it is then made anew.
+        except Exception:
+            return None
 
 
 def labels_of(night: Night) -> dict[str, np.ndarray]:

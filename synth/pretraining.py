@@ -13,7 +13,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import pandas as pd
 import tensorflow as tf
 from sklearn.decomposition import PCA
 from sklearn.metrics import f1_score
@@ -27,7 +26,7 @@ from data.epochs import epochs
 from data.folds import Split
 from data.night import UNSCORED, NightFile, read_night
 from data.pipeline import reading
-from data.store import read_json, write_json, written_aside
+from data.store import read_json, write_json
 from model_folder import METADATA, load_model, read_metadata, save_model, versions
 from synth.embedding import embed_night
 from synth.neuronet import NeuroNet, NeuroNetEncoder, adopt
@@ -205,7 +204,7 @@ class Pretraining:
         row["seconds"] = round(time.monotonic() - started, 1)
         self.history.append(row)
         # Before the round is kept: a kill in between has it logged again, never forgotten.
-        self._log()
+        progress.log(self.folder, self.history)
         self._keep()
         validated = f"  neighbours' macro-F1 {row['val_macro_f1']:.3f}" if "val_macro_f1" in row else ""
         loss = f"loss {row['loss']:.4g}" if figures else "no whole batch"
@@ -240,16 +239,6 @@ class Pretraining:
             stages.append(night.stages[scored])
             found.append(embed_night(self.embed, night, self.channels, self.batch, not config.dataset.scaled)[scored])
         return np.concatenate(found), np.concatenate(stages)
-
-    def _log(self) -> None:
-        with written_aside(self.folder / "log.csv") as aside:
-            pd.DataFrame(self.history).to_csv(aside, index=False)
-        writer = tf.summary.create_file_writer(str(self.folder / "tensorboard"))
-        with writer.as_default(step=len(self.history)):
-            for name, value in self.history[-1].items():
-                if isinstance(value, float):
-                    tf.summary.scalar(name, value)
-        writer.close()
 
     def _keep(self) -> None:
         def fill(folder: Path) -> None:
