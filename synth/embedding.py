@@ -112,8 +112,21 @@ def together(nights: Iterable[EmbeddedNight], task: str) -> tuple[np.ndarray, np
     """
     nights = list(nights)
     for night in nights:
-        if task not in night.labels:
-            raise InputError(
-                f"night {night.name} holds no breathing events, from which to learn {task}: prepare it again."
-            )
+        _require(task, night.labels, night.name)
     return np.concatenate([n.embeddings for n in nights]), np.concatenate([n.labels[task] for n in nights])
+
+
+def labels_for(night: Night, task: str) -> np.ndarray:
+    """The labels (epochs,) of ``night`` for ``task``.
+
+    Raises:
+        InputError: it was not scored for it.
+    """
+    labels = labels_of(night)
+    _require(task, labels, night.name)
+    return labels[task]
+
+
+def _require(task: str, labels: dict[str, np.ndarray], name: str) -> None:
+    if task not in labels:
+        raise InputError(f"night {name} holds no breathing events, from which to learn {task}: prepare it again.")

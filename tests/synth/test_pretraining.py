@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,14 +17,13 @@ import pandas as pd
 import pytest
 
 import trainer
-from config import STAGES, TASKS
-from data.night import check_nights
+from config import STAGES, TASKS, TCMS
 from model_folder import load_model
-from synth.downstream import Head
-from synth.embedding import EmbeddedNight, Embedder
+from synth.downstream import FineTuning, Head
 from synth.neuronet import NeuroNetEncoder
+from synth.replicas import replicas
 from synth.synthsleepnet import SynthSleepNetEncoder
-from synth.training import adamw
+from synth.training import Learner
 
 # One process for all: the other would train the same again.
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("pretraining")]
@@ -38,6 +38,12 @@ SETTINGS = (
 def command(*arguments: str | Path) -> list[str]:
     settings = [part for value in SETTINGS for part in ("--set", value)]
     return ["--model", "synthsleepnet", "--db", "synthetic", "--preset", "tiny", *settings, *map(str, arguments)]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def run(project: Path, arguments: list[str]) -> subprocess.CompletedProcess:
@@ -223,39 +229,84 @@ def test_bad_commands_are_told(arguments, told, tmp_path, capsys):
     assert told in error and "Traceback" not in error
 
 
+def learner_of(values, accumulation):
+    """A learner of one weight, whose loss is that weight times the batch's mean."""
+    network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")])
+
+    def losses(inputs):
+        return {"loss": keras.ops.mean(network(inputs))}
+
+    about = {"rate": 0.1, "updates": 10**9, "weight_decay": 0.01, "clip_norm": 100.0}
+    learner = Learner(network, losses, **about, accumulation=accumulation, replicas=replicas(None))
+    found = learner.step(np.array(values, "float32")[:, None])
+    return float(found["loss"]), network.get_weights()[0].item()
+
+
 def test_gradients_are_accumulated():
-    """Two steps of half the loss each make the update that one of the whole makes."""
-    values = []
-    for gradients, accumulation in (([[1.0, -2.0]], 1), ([[3.0, 0.0], [-1.0, -4.0]], 2)):
-        variable = keras.Variable([1.0, 1.0])
-        optimizer = adamw(0.1, 10**9, 0.01, 100.0, accumulation)
-        for gradient in gradients:
-            assert np.array_equal(variable, [1.0, 1.0])
-            optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
-        values.append(keras.ops.convert_to_numpy(variable))
-    assert np.allclose(values[0], values[1], rtol=1e-6) and not np.allclose(values[0], 1.0)
+    """Two batches make the update that one of them all makes."""
+    assert learner_of([1, -2, 5, 8], 2) == pytest.approx(learner_of([1, -2, 5, 8], 1), rel=1e-6)
+    assert learner_of([1, -2, 5, 8], 1)[1] != 1
 
 
-def test_embeddings_of_another_night_or_damaged_are_made_anew(trained, tmp_path):
+@pytest.mark.parametrize("tcm", TCMS)
+def test_fine_tuning(trained, capsys, tcm):
+    folder, printed = trained
+    fold = folder / "out" / "synthetic" / "1"
+    task, fraction = {"mamba2": ("sleep_stage", 1), "mamba": ("apnea", 0.5)}.get(tcm, ("hypopnea", 1))
+    arguments = command("--from_fold", 1, "--to_fold", 1, "--data", folder / "nights", "--out", folder / "out")
+    arguments += ["--modality", "eeg", "--modality", "emg", "--step", "fine_tuning", "--set", "probing_passes=20"]
+    assert trainer.main([*arguments, "--tcm", tcm, "--task", task, "--label_fraction", str(fraction)]) == 0
+    assert ("is finished: skipped" in capsys.readouterr().out) == (tcm == "mamba2")
+    results = fold / "fine_tuning" / f"{task}_{fraction:g}" / "eeg-emg" / tcm
+    metadata = json.loads((results / "metadata.json").read_text())
+    table = pd.concat([pd.read_csv(results / "predictions" / f"synthetic{n:02d}.csv") for n in (2, 3)])
+    nights = [np.load(folder / "nights" / f"synthetic{n:02d}.npz") for n in (2, 3)]
+    assert len(table) == metadata["test"]["epochs"] == sum((night["y"] >= 0).sum() for night in nights)
+    assert metadata["test"]["accuracy"] == pytest.approx((table["scored"] == table["predicted"]).mean())
+    with (results / "log.csv").open() as file:
+        scores = [float(row["val_macro_f1"]) for row in csv.DictReader(file)]
+    assert metadata["best"] == {"pass": 1 + int(np.argmax(scores)), "macro_f1": max(scores)}
+    # Nothing but LoRA and the classifier has learnt.
+    network = load_model(results, [FineTuning])
+    fusion = load_model(fold / "multimodal" / "eeg-emg", [SynthSleepNetEncoder])
+    for name, backbone in network.encoder.backbones.items():
+        tuned = [v for v in backbone.weights if not v.name.startswith("lora")]
+        before = [v for v in fusion.backbones[name].weights if not v.name.startswith("lora")]
+        assert all(np.array_equal(a, b) for a, b in zip(tuned, before, strict=True))
+        assert any(np.any(v) for v in backbone.weights if v.name == "lora_b" and "linear" in v.path)
+
+
+def test_two_workers_train_as_one(trained, project, tmp_path):
     folder, _ = trained
-    encoder = shutil.copytree(folder / "out" / "synthetic" / "1" / "multimodal" / "eeg-emg", tmp_path / "encoder")
-    path = folder / "nights" / "synthetic02.npz"
-    channels = ("EEG C4-M1", "EMG")
+    arguments = command("--from_fold", 1, "--to_fold", 1, "--data", folder / "nights", "--out", tmp_path)
+    arguments += ["--modality", "eeg", "--step", "unimodal", "--strategy", "multiworker"]
+    ports = [free_port() for _ in range(2)]
+    workers = []
+    for index in (0, 1):
+        cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+        told = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+        workers.append(
+            subprocess.Popen(
+                [sys.executable, "trainer.py", *arguments],
+                cwd=project,
+                env=os.environ | {"TF_CONFIG": told},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    printed = [worker.communicate(timeout=300)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], printed
+    step = Path("synthetic") / "1" / "unimodal" / "eeg"
+    shared, alone = (pd.read_csv(out / step / "log.csv") for out in (tmp_path, folder / "out"))
+    assert len(shared) == 4
+    assert np.allclose(shared["loss"], alone["loss"], rtol=1e-3), (shared["loss"], alone["loss"])
+    assert shared["loss"][0] == pytest.approx(alone["loss"][0], rel=1e-5)
 
-    def embedded(path: Path) -> EmbeddedNight:
-        (file,) = check_nights({2: [path]}, channels)[2]
-        (night,) = Embedder(encoder, 16, True, "float32").nights([file], "", bar=False)
-        return night
 
-    before, kept = embedded(path), encoder / "embeddings" / "synthetic02.npz"
-    written = kept.stat().st_mtime_ns
-    assert np.array_equal(embedded(path).embeddings, before.embeddings) and kept.stat().st_mtime_ns == written
-    kept.write_bytes(kept.read_bytes()[:1000])
-    assert np.array_equal(embedded(path).embeddings, before.embeddings)
-    with np.load(path) as file:
-        arrays = dict(file)
-    arrays["x"], arrays["y"] = arrays["x"][::-1], np.roll(arrays["y"], 1)
-    np.savez(tmp_path / path.name, **arrays)
-    after = embedded(tmp_path / path.name)
-    assert np.allclose(after.embeddings, before.embeddings[::-1], atol=1e-4)
-    assert np.array_equal(after.labels["sleep_stage"], arrays["y"])
+def test_a_strategy_without_its_cluster_is_told(trained, tmp_path, monkeypatch, capsys):
+    folder, _ = trained
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {}}')
+    arguments = command("--data", folder / "nights", "--out", tmp_path, "--strategy", "multiworker", "--to_fold", 0)
+    assert trainer.main(arguments) == 2
+    assert "--strategy multiworker needs the environment variable TF_CONFIG" in capsys.readouterr().err
