@@ -42,7 +42,7 @@ class LabelledNight:
 
 
 class FineTuningRun:
-    """The fine-tuning of one fold for one task, pass by pass; each finished pass is kept, so that a killed run continues.
+    """The fine-tuning of one fold for one task, in passes that survive being killed: each finished one is kept.
 
     The labelled subjects' nights are held in memory; those of validation and test subjects are read one by one. The
     network of the pass with the best macro-F1 on the validation subjects is kept.
@@ -199,6 +199,7 @@ class FineTuningRun:
     def one_pass(self, number: int, bar: tqdm) -> None:
         """Pass ``number``: train, validate, keep."""
         seed, started = np.random.SeedSequence((*self.seed, number)), time.monotonic()
+        training = self.fold.config.training
         reseed_dropout(self.network, seed, self.fold.replicas)
         order = np.random.default_rng(seed.spawn(1)[0]).permutation(len(self.stretches))
         losses = []
@@ -226,7 +227,7 @@ class FineTuningRun:
             self._keep()
         best = " (best so far)" if self.best["pass"] == number + 1 else ""
         bar.write(
-            f"fold {self.fold.split.fold} {self.name} pass {number + 1}/{self.fold.config.training.fine_tuning_passes}: "
+            f"fold {self.fold.split.fold} {self.name} pass {number + 1}/{training.fine_tuning_passes}: "
             f"loss {row['loss']:.4g}  validation macro-F1 {row['val_macro_f1']:.3f}{best}  {row['seconds']:.0f} s"
         )
 

@@ -272,7 +272,7 @@ def masked_error(predicted: Any, target: Any, mask: Any) -> Any:
 
 
 def adopt(adapted: keras.Model, pretrained: keras.Model) -> None:
-    """Give ``adapted`` the weights of ``pretrained``, the same model with less LoRA; what it has more stays as it is."""
+    """Give ``adapted`` the weights of ``pretrained``, the same model with less LoRA; other LoRA stays as it is."""
     # In one order, layer by layer; an adapted layer's own matrices follow its kernel and bias.
     values = list(pretrained.weights)
     for variable in adapted.weights:
