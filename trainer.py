@@ -152,8 +152,9 @@ def train(arguments: argparse.Namespace) -> None:
     )
     if of_synth:
         print(
-            f"\nIn {results}/<fold>/: unimodal/, multimodal/, linear_probing/ and fine_tuning/, with models (config.json, "
-            "model.weights.h5, metadata.json), logs (log.csv, tensorboard/) and predictions on the test nights."
+            f"\nIn {results}/<fold>/: unimodal/, multimodal/, linear_probing/ and fine_tuning/, with models "
+            "(config.json, model.weights.h5, metadata.json), logs (log.csv, tensorboard/) and predictions on the test "
+            "nights."
         )
         return
     finished = dict(done)

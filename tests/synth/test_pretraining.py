@@ -250,7 +250,7 @@ def test_gradients_are_accumulated():
 
 @pytest.mark.parametrize("tcm", TCMS)
 def test_fine_tuning(trained, capsys, tcm):
-    folder, printed = trained
+    folder, _ = trained
     fold = folder / "out" / "synthetic" / "1"
     task, fraction = {"mamba2": ("sleep_stage", 1), "mamba": ("apnea", 0.5)}.get(tcm, ("hypopnea", 1))
     arguments = command("--from_fold", 1, "--to_fold", 1, "--data", folder / "nights", "--out", folder / "out")
