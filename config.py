@@ -17,7 +17,7 @@ STAGES = ("W", "N1", "N2", "N3", "REM")
 EVENTS = ("Obstructive Apnea", "Central Apnea", "Mixed Apnea", "Hypopnea", "SpO2 Desaturation")
 """Breathing events of multi-channel nights, 0 or 1 for each epoch."""
 
-MODALITIES = ("eeg", "eog", "emg", "ecg")
+MODALITIES = ("eeg", "eog", "emg", "ecg", "airflow")
 """What SynthSleepNet may fuse, in the order in which it takes them."""
 
 TASKS = {"sleep_stage": (), "apnea": EVENTS[:3], "hypopnea": EVENTS[3:4]}
@@ -112,7 +112,7 @@ DATASETS = {
             folds=5,
             night_patterns=("synthetic{subject:02d}.npz",),
             channel="EEG C4-M1",
-            modalities=(("eeg", "EEG C4-M1"), ("eog", "EOG L"), ("emg", "EMG"), ("ecg", "ECG")),
+            modalities=(("eeg", "EEG C4-M1"), ("eog", "EOG L"), ("emg", "EMG"), ("ecg", "ECG"), ("airflow", "Airflow")),
         ),
         DatasetSpec(
             db="shhs",
@@ -121,7 +121,13 @@ DATASETS = {
             folds=10,
             night_patterns=("shhs1-{subject:06d}.npz",),
             channel="EEG_C4",
-            modalities=(("eeg", "EEG_C4"), ("eog", "EOG_Left"), ("emg", "EMG_Chin"), ("ecg", "ECG")),
+            modalities=(
+                ("eeg", "EEG_C4"),
+                ("eog", "EOG_Left"),
+                ("emg", "EMG_Chin"),
+                ("ecg", "ECG"),
+                ("airflow", "Airflow"),
+            ),
             scaled=True,
         ),
         DatasetSpec(

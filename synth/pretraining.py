@@ -285,7 +285,7 @@ class Pretraining:
 
 
 def settings_of(config: Config, later: tuple[str, ...]) -> dict[str, Any]:
-    """All values a step's result depends on: those whose names begin as ``later`` may change without its being run again."""
+    """The values that a step's result depends on: all but those whose names begin as ``later`` says."""
     return {
         section: {name: value for name, value in values.items() if not name.startswith(later)}
         for section, values in asdict(config).items()
