@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import predict
 import trainer
 from config import STAGES, TASKS, TCMS
 from model_folder import load_model
@@ -274,6 +275,36 @@ def test_fine_tuning(trained, capsys, tcm):
         before = [v for v in fusion.backbones[name].weights if not v.name.startswith("lora")]
         assert all(np.array_equal(a, b) for a, b in zip(tuned, before, strict=True))
         assert any(np.any(v) for v in backbone.weights if v.name == "lora_b" and "linear" in v.path)
+
+
+def test_evaluation_equals_what_training_found(trained, tmp_path, capsys):
+    folder, _ = trained
+    fold = folder / "out" / "synthetic" / "1"
+    arguments = command("--from_fold", 1, "--to_fold", 1, "--data", folder / "nights", "--out", folder / "out")
+    arguments += ["--modality", "eeg", "--modality", "emg", "--step", "fine_tuning", "--set", "probing_passes=20"]
+    for task in TASKS:
+        assert trainer.main([*arguments, "--task", task]) == 0
+    evaluated = ["--model", "synthsleepnet", "--db", "synthetic", "--data", str(folder / "nights")]
+    evaluated += ["--dir", str(folder / "out"), "--save", str(tmp_path), "--json", str(tmp_path / "figures.json")]
+    capsys.readouterr()
+    assert predict.main(evaluated) == 0
+    printed = capsys.readouterr().out
+    told = json.loads((tmp_path / "figures.json").read_text())
+    found = {(model["task"], model["variant"]): model for model in told["models"]}
+    for task in TASKS:
+        metadata = json.loads((fold / "fine_tuning" / f"{task}_1" / "eeg-emg" / "mamba2" / "metadata.json").read_text())
+        ours = found[task, "eeg-emg mamba2, 1 of the labels"]
+        assert {n: v for n, v in ours.items() if n in metadata["test"]} == pytest.approx(metadata["test"], nan_ok=True)
+    (index,) = (part for part in told["indices"] if "mamba2, 1" in part["variant"])
+    assert [night["night"] for night in index["nights"]] == ["synthetic02", "synthetic03"]
+    # Counted here from the night file: runs of epochs with an event, over hours of scored sleep.
+    with np.load(folder / "nights" / "synthetic02.npz") as file:
+        y, names = file["y"], file["event_names"].tolist()
+        there = file["events"][:, [names.index(name) for name in (*TASKS["apnea"], *TASKS["hypopnea"])]].any(axis=1)
+    runs = len([run for run in "".join(map(str, there.astype(int))).split("0") if run])
+    assert index["nights"][0]["scored"] == pytest.approx(runs / ((y > 0).sum() / 120))
+    assert "estimated from epochs, against the scored one" in printed
+    assert (tmp_path / "synthetic" / f"bland-altman {index['variant']}.png").stat().st_size > 5000
 
 
 def test_two_workers_train_as_one(trained, project, tmp_path):
