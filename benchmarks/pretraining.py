@@ -1,8 +1,8 @@
 """Does pretraining help? ``python -m benchmarks.pretraining [FOLDER]``.
 
 Synthetic nights, whose stages and events are known; fold 0, whose test subjects nothing has seen; the ``tiny`` preset
-with more passes. A network whose pretraining had a learning rate of nearly 0 stands for random weights. From scratch means:
-from those, all weights learning, on the same 5 % of the labels. Figures are of the test subjects.
+with more passes. A network whose pretraining had a learning rate of nearly 0 stands for random weights. From scratch
+means: from those, all weights learning, on the same 5 % of the labels. Figures are of the test subjects.
 """
 
 import subprocess
