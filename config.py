@@ -329,6 +329,8 @@ PRESETS = {
         "unimodal_projection": (32, 16),
         "unimodal_passes": 2,
         "unimodal_batch": 16,
+        # Of the few frames, some must stay to be told apart.
+        "unimodal_mask_ratio": 0.5,
         "fusion_features": 32,
         "fusion_heads": 4,
         "fusion_blocks": 1,
@@ -518,6 +520,13 @@ def _check(config: Config) -> None:
             features, heads = (getattr(model, f"{part}_{name}") for name in ("features", "heads"))
             if features % heads or features % 4:
                 raise InputError(f"--set {part}_features={features}: a multiple of 4 and of {part}_heads is wanted.")
+        starts = (EPOCH_SECONDS - model.frame_seconds) / model.frame_step_seconds
+        for name in ("unimodal_mask_ratio", "multimodal_mask_ratio"):
+            if int((int(starts + 1e-9) + 1) * (1 - getattr(training, name))) < 1:
+                raise InputError(
+                    f"--set {name}={getattr(training, name)}: none of the {int(starts + 1e-9) + 1} frames of an epoch "
+                    "would stay visible: lower it or frame_step_seconds."
+                )
         for name in ("unimodal_projection", "fusion_projection"):
             if len(getattr(model, name)) != 2 or not all(0 < size < 65_536 for size in getattr(model, name)):
                 raise InputError(f"--set {name}: two numbers above 0 are wanted.")

@@ -21,7 +21,7 @@ from synth.pretraining import Fold
 from synth.replicas import replicas
 
 MODALITIES = ("eeg", "emg", "airflow")
-SETTINGS = ("hours=1.5", "unimodal_passes=10", "multimodal_passes=10", "fine_tuning_passes=20", "probing_passes=60")
+SETTINGS = ("hours=1", "unimodal_passes=8", "multimodal_passes=8", "fine_tuning_passes=20", "probing_passes=60")
 RANDOM = ("unimodal_passes=1", "multimodal_passes=1", "pretraining_rate=1e-12")
 
 
