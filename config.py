@@ -17,11 +17,17 @@ STAGES = ("W", "N1", "N2", "N3", "REM")
 EVENTS = ("Obstructive Apnea", "Central Apnea", "Mixed Apnea", "Hypopnea", "SpO2 Desaturation")
 """Breathing events of multi-channel nights, 0 or 1 for each epoch."""
 
-MODALITIES = ("eeg", "eog", "emg", "ecg")
+MODALITIES = ("eeg", "eog", "emg", "ecg", "airflow")
 """What SynthSleepNet may fuse, in the order in which it takes them."""
 
 TASKS = {"sleep_stage": (), "apnea": EVENTS[:3], "hypopnea": EVENTS[3:4]}
 """What SynthSleepNet may tell of an epoch, and the events that count as it."""
+
+TCMS = ("mamba2", "mamba", "lstm", "mha")
+"""The temporal context modules that NeuroNet's authors compared; the first is the published choice."""
+
+STRATEGIES = ("mirrored", "multiworker")
+"""How several devices may train one network: all of this machine, or of several."""
 
 EPOCH_SECONDS = 30
 SAMPLING_RATE = 100
@@ -106,7 +112,7 @@ DATASETS = {
             folds=5,
             night_patterns=("synthetic{subject:02d}.npz",),
             channel="EEG C4-M1",
-            modalities=(("eeg", "EEG C4-M1"), ("eog", "EOG L"), ("emg", "EMG"), ("ecg", "ECG")),
+            modalities=(("eeg", "EEG C4-M1"), ("eog", "EOG L"), ("emg", "EMG"), ("ecg", "ECG"), ("airflow", "Airflow")),
         ),
         DatasetSpec(
             db="shhs",
@@ -115,7 +121,13 @@ DATASETS = {
             folds=10,
             night_patterns=("shhs1-{subject:06d}.npz",),
             channel="EEG_C4",
-            modalities=(("eeg", "EEG_C4"), ("eog", "EOG_Left"), ("emg", "EMG_Chin"), ("ecg", "ECG")),
+            modalities=(
+                ("eeg", "EEG_C4"),
+                ("eog", "EOG_Left"),
+                ("emg", "EMG_Chin"),
+                ("ecg", "ECG"),
+                ("airflow", "Airflow"),
+            ),
             scaled=True,
         ),
         DatasetSpec(
@@ -222,6 +234,11 @@ class SynthSleepNetConfig:
     fusion_decoder_blocks: int = 3
     fusion_projection: tuple[int, ...] = (512, 256)
     fusion_temperature: float = 0.1
+    head_dropout: float = 0.5
+    """In linear probing and in fine-tuning."""
+    adaptation_rank: int = 4
+    """r, of the LoRA that fine-tuning adds."""
+    adaptation_alpha: float = 8.0
 
 
 @dataclass(frozen=True)
@@ -241,7 +258,7 @@ class SynthSleepNetTraining:
     multimodal_batch: int = 256
     multimodal_mask_ratio: float = 0.4
     accumulation: int = 1
-    """Batches whose gradients make one update; the contrast is within a batch."""
+    """Batches whose gradients make one update of pretraining; the contrast is within a batch."""
     pretraining_rate: float = 1e-4
     """Learning rate for an update of 256 epochs, falling to 0 along a cosine; in proportion for others."""
     weight_decay: float = 0.01
@@ -258,6 +275,19 @@ class SynthSleepNetTraining:
     probing_batch: int = 512
     probing_rate: float = 1e-4
     """Learning rate for an update of 256 epochs; in proportion for others."""
+    fine_tuning_passes: int = 30
+    fine_tuning_batch: int = 32
+    """Stretches of consecutive epochs."""
+    fine_tuning_accumulation: int = 4
+    """Batches whose gradients make one update of fine-tuning."""
+    fine_tuning_rate: float = 5e-4
+    """Learning rate for an update of 256 stretches, falling to 0 along a cosine; in proportion for others."""
+    stretch_epochs: int = 20
+    """What the temporal context module sees at once."""
+    stretch_step: int = 10
+    """Epochs from one training stretch to the next; otherwise stretches do not overlap."""
+    validation_nights: int = 50
+    """Nights of validation subjects, at most, on which a pass of fine-tuning is judged."""
     precision: str = "float32"
     """``mixed_bfloat16`` computes products and convolutions in bfloat16 where the processor has it."""
 
@@ -282,6 +312,10 @@ PRESETS = {
         "multimodal_batch": 64,
         "pretraining_rate": 2e-3,
         "probing_rate": 1e-3,
+        "fine_tuning_passes": 10,
+        "fine_tuning_batch": 8,
+        "fine_tuning_accumulation": 1,
+        "fine_tuning_rate": 2e-2,
     },
     "tiny": {
         "frame_seconds": 3.0,
@@ -295,6 +329,8 @@ PRESETS = {
         "unimodal_projection": (32, 16),
         "unimodal_passes": 2,
         "unimodal_batch": 16,
+        # Of the few frames, some must stay to be told apart.
+        "unimodal_mask_ratio": 0.5,
         "fusion_features": 32,
         "fusion_heads": 4,
         "fusion_blocks": 1,
@@ -307,6 +343,10 @@ PRESETS = {
         "pretraining_rate": 1e-2,
         "probing_batch": 16,
         "probing_rate": 2e-2,
+        "fine_tuning_passes": 2,
+        "fine_tuning_batch": 4,
+        "fine_tuning_accumulation": 1,
+        "fine_tuning_rate": 5e-2,
     },
 }
 """Values of SynthSleepNet's sections, by the preset's name: as published, for two cores, for tests."""
@@ -362,6 +402,16 @@ RANGES = {
     "probing_passes": (1, 100_000),
     "probing_batch": (1, 65_536),
     "probing_rate": (1e-12, 10),
+    "head_dropout": (0, 0.99),
+    "adaptation_rank": (0, 4096),
+    "adaptation_alpha": (1e-6, 1e6),
+    "fine_tuning_passes": (1, 100_000),
+    "fine_tuning_batch": (1, 65_536),
+    "fine_tuning_accumulation": (1, 65_536),
+    "fine_tuning_rate": (1e-12, 10),
+    "stretch_epochs": (1, 100_000),
+    "stretch_step": (1, 100_000),
+    "validation_nights": (1, 1_000_000),
 }
 """What each number may be."""
 
@@ -470,6 +520,13 @@ def _check(config: Config) -> None:
             features, heads = (getattr(model, f"{part}_{name}") for name in ("features", "heads"))
             if features % heads or features % 4:
                 raise InputError(f"--set {part}_features={features}: a multiple of 4 and of {part}_heads is wanted.")
+        starts = (EPOCH_SECONDS - model.frame_seconds) / model.frame_step_seconds
+        for name in ("unimodal_mask_ratio", "multimodal_mask_ratio"):
+            if int((int(starts + 1e-9) + 1) * (1 - getattr(training, name))) < 1:
+                raise InputError(
+                    f"--set {name}={getattr(training, name)}: none of the {int(starts + 1e-9) + 1} frames of an epoch "
+                    "would stay visible: lower it or frame_step_seconds."
+                )
         for name in ("unimodal_projection", "fusion_projection"):
             if len(getattr(model, name)) != 2 or not all(0 < size < 65_536 for size in getattr(model, name)):
                 raise InputError(f"--set {name}: two numbers above 0 are wanted.")

@@ -6,6 +6,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         prog="predict.py",
         description="Evaluate trained folds, each on the subjects it never saw; with --recording, stage recordings. "
         "Reads this toolkit's models and the published RecSleepNet's TensorFlow-1 checkpoints.",
+    )
+    parser.add_argument(
+        "--model",
+        choices=("recsleepnet", "synthsleepnet"),
+        default="recsleepnet",
+        help="whose folds; of SynthSleepNet all that are fine-tuned (default recsleepnet)",
     )
     parser.add_argument("--db", "--dataset", dest="db", help="database (default: the only one that DIR holds)")
     parser.add_argument(
@@ -108,7 +115,12 @@ def predict(arguments: argparse.Namespace) -> int | None:
 def evaluate(arguments: argparse.Namespace) -> None:
     """Evaluate folds on the nights of the subjects they never saw."""
     spec = dataset_spec(arguments.db) if arguments.db is not None else _only_database(arguments.dir)
-    folders, missing_folds = _folds(spec, arguments.dir, arguments.fold)
+    of_synth = arguments.model == "synthsleepnet"
+    if of_synth:
+        from synth.evaluation import is_fold
+    else:
+        from recsleep.checkpoints import is_model as is_fold
+    folders, missing_folds = _folds(spec, arguments.dir, arguments.fold, is_fold)
 
     from data.store import location, require_writable
 
@@ -124,6 +136,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.json and arguments.json.exists() and not arguments.json.is_file():
         raise InputError(f"--json {arguments.json} is a folder or a device: name a file.")
 
+    if of_synth:
+        _predict_synth(arguments, spec, folders, data)
+        return
     results: list[dict[str, Any]] = []
     staged: dict[int, list[StagedNight]] = {}
     pooled = None
@@ -168,6 +183,22 @@ def evaluate(arguments: argparse.Namespace) -> None:
     _write(arguments, spec, results, pooled.to_json(), sorted(missing_folds), staged)
 
 
+def _predict_synth(arguments: argparse.Namespace, spec: DatasetSpec, folders: dict[int, Path], data: Path) -> None:
+    from data.store import write_json
+    from model_folder import versions
+    from synth.evaluation import evaluate_fold, report
+
+    models = [model for fold, folder in folders.items() for model in evaluate_fold(spec, fold, folder, data)]
+    if not models:
+        raise InputError(f"{data} holds no night that these folds can be tested on: name its folder with --data.")
+    told = report(models, arguments.save and arguments.save / spec.db)
+    if arguments.save:
+        print(f"\nProbabilities of each night, and plots: {arguments.save / spec.db}/")
+    if arguments.json:
+        write_json(arguments.json, {"db": spec.db, "dir": str(arguments.dir), **told, "versions": versions()})
+        print(f"Figures: {arguments.json}")
+
+
 def _only_database(folder: Path) -> DatasetSpec:
     """The database whose folds are in ``folder``, when it was not named."""
     found = [db for db in (*DATASETS, *ALIASES) if (folder / db).is_dir()]
@@ -177,10 +208,10 @@ def _only_database(folder: Path) -> DatasetSpec:
     return dataset_spec(found[0])
 
 
-def _folds(spec: DatasetSpec, folder: Path, wanted: list[int] | None) -> tuple[dict[int, Path], list[int]]:
+def _folds(
+    spec: DatasetSpec, folder: Path, wanted: list[int] | None, is_model: Callable[[Path], bool]
+) -> tuple[dict[int, Path], list[int]]:
     """The folders of the wanted folds that hold a model, and the folds that do not."""
-    from recsleep.checkpoints import is_model
-
     if not folder.is_dir():
         raise InputError(f"the folder of models {folder} does not exist: name it with --dir.")
     root = next(

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import tensorflow as tf
 
 from config import InputError
-from data.store import new_folder, remove_unfinished
+from data.store import new_folder, remove_unfinished, written_aside
 
 PROGRESS = "progress"
 """Folder, in that of the results, of a training that has not finished."""
@@ -48,6 +49,18 @@ def restoring(kept: Path) -> Iterator[None]:
         raise InputError(
             f"{kept} is damaged ({reason}): remove {kept.parent} to train this fold from its start."
         ) from None
+
+
+def log(folder: Path, history: list[dict[str, Any]]) -> None:
+    """Write ``log.csv``, a row for each unit of ``history``, and the newest unit's numbers for TensorBoard."""
+    with written_aside(folder / "log.csv") as aside:
+        pd.DataFrame(history).to_csv(aside, index=False)
+    writer = tf.summary.create_file_writer(str(folder / "tensorboard"))
+    with writer.as_default(step=len(history)):
+        for name, value in history[-1].items():
+            if isinstance(value, float):
+                tf.summary.scalar(name, value)
+    writer.close()
 
 
 def finish(folder: Path) -> None:

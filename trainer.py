@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import command_line
-from config import MODALITIES, PRESETS, TASKS, Config, DatasetSpec, InputError, configure
+from config import MODALITIES, PRESETS, STRATEGIES, TASKS, TCMS, Config, DatasetSpec, InputError, configure
 
-STEPS = ("unimodal", "multimodal", "linear_probing")
+STEPS = ("unimodal", "multimodal", "linear_probing", "fine_tuning")
 DEFAULT_MODALITIES = ("eeg", "eog", "emg")
 
 
@@ -46,6 +46,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     of_synth.add_argument(
         "--preset", choices=tuple(PRESETS), default="paper", help="sizes and protocol (default paper)"
     )
+    of_synth.add_argument(
+        "--tcm", choices=TCMS, default=TCMS[0], help=f"temporal context module of fine-tuning (default {TCMS[0]})"
+    )
+    of_synth.add_argument(
+        "--strategy",
+        choices=STRATEGIES,
+        help="share each batch among all devices of this machine, or of those that TF_CONFIG names",
+    )
     parser.add_argument("--gpu", type=int, metavar="N", help="number of the GPU to use (default: TensorFlow's choice)")
     parser.add_argument("--from_fold", type=int, default=0, metavar="K", help="first fold (default 0)")
     parser.add_argument("--to_fold", type=int, metavar="K", help="last fold (default: the database's last)")
@@ -65,8 +73,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def train(arguments: argparse.Namespace) -> None:
     of_synth = arguments.model == "synthsleepnet"
-    if not of_synth and (arguments.step or arguments.modality):
-        raise InputError("--step and --modality are SynthSleepNet's: add --model synthsleepnet.")
+    if not of_synth and (arguments.step or arguments.modality or arguments.strategy):
+        raise InputError("--step, --modality and --strategy are SynthSleepNet's: add --model synthsleepnet.")
+    if arguments.strategy and (arguments.jobs > 1 or arguments.cluster):
+        raise InputError("--strategy shares one fold, --jobs and --cluster share the folds: give one of them.")
     if not 0 < arguments.label_fraction <= 1:
         raise InputError(f"--label_fraction {arguments.label_fraction}: it must be above 0 and at most 1.")
     config = configure(arguments.db, arguments.set, arguments.preset if of_synth else None)
@@ -124,7 +134,7 @@ def train(arguments: argparse.Namespace) -> None:
         from synth.fold import FoldTask, train_fold
 
         steps = (arguments.step,) if arguments.step else STEPS
-        wanted = (steps, modalities, arguments.task, arguments.label_fraction)
+        wanted = (steps, modalities, arguments.task, arguments.label_fraction, arguments.tcm, arguments.strategy)
         tasks = [FoldTask(config, part, checked, results / str(part.fold), *wanted, bar=alone) for part in splits]
     else:
         from recsleep.fold import FoldTask, train_fold
@@ -142,8 +152,9 @@ def train(arguments: argparse.Namespace) -> None:
     )
     if of_synth:
         print(
-            f"\nIn {results}/<fold>/: unimodal/, multimodal/ and linear_probing/, each with its models (config.json, "
-            "model.weights.h5, metadata.json), logs (log.csv, tensorboard/) and predictions on the test nights."
+            f"\nIn {results}/<fold>/: unimodal/, multimodal/, linear_probing/ and fine_tuning/, with models "
+            "(config.json, model.weights.h5, metadata.json), logs (log.csv, tensorboard/) and predictions on the test "
+            "nights."
         )
         return
     finished = dict(done)

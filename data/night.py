@@ -1,5 +1,6 @@
 """The one record type: a night of 30-s epochs with their stages, read from its file and checked."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,14 @@ class Night:
     channels: tuple[str, ...]
     stages: np.ndarray
     events: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def checksum(self) -> int:
+        """Of signals, stages and events: it tells a night that was prepared again from what it was before."""
+        found = zlib.crc32(self.signals, zlib.crc32(self.stages))
+        for name, there in sorted(self.events.items()):
+            found = zlib.crc32(there, zlib.crc32(name.encode(), found))
+        return found
 
     @property
     def amplitude(self) -> np.ndarray:
@@ -159,13 +168,14 @@ def _events(path: Path, arrays: dict[str, np.ndarray], epochs: int) -> dict[str,
 
 @dataclass(frozen=True)
 class NightFile:
-    """A night file found good: its path, its number of epochs, and the amplitude (median absolute deviation) and mean
-    of the first channel that was read."""
+    """A night file found good: its path, its number of epochs, the amplitude (median absolute deviation) and mean of the
+    first channel that was read, and the checksum of all that was read."""
 
     path: Path
     epochs: int
     amplitude: float
     offset: float
+    checksum: int
 
 
 def check_nights(
@@ -192,6 +202,6 @@ def check_nights(
                     bar.write(f"left out: {error}")
                     continue
                 offset = float(night.signals[:, 0].mean(dtype=np.float64))
-                entry = NightFile(path, len(night.stages), float(night.amplitude[0]), offset)
+                entry = NightFile(path, len(night.stages), float(night.amplitude[0]), offset, night.checksum)
                 checked.setdefault(subject, []).append(entry)
     return checked

@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import pandas as pd
 import tensorflow as tf
 from keras import ops
 from tqdm import tqdm
@@ -17,7 +16,7 @@ from config import STAGES, Config, InputError
 from data.folds import Split
 from data.night import NightFile
 from data.pipeline import count_windows, reading, windows
-from data.store import read_json, write_json, written_aside
+from data.store import read_json, write_json
 from evaluation.metrics import Scores
 from model_folder import METADATA, save_model, versions
 from recsleep.checkpoints import read_metadata
@@ -177,7 +176,7 @@ class FoldTrainer:
         row["seconds"] = round(time.monotonic() - started, 1)
         self.history.append(row)
         # Before the pass is kept: a kill in between has it logged again, never forgotten.
-        self._log()
+        progress.log(self.folder, self.history)
         self._keep()
         validated = (
             f"  validation accuracy {row['val_accuracy']:.3f} macro-F1 {row['val_macro_f1']:.3f}"
@@ -215,16 +214,6 @@ class FoldTrainer:
             write_json(folder / "state.json", state)
 
         progress.keep(self.folder, len(self.history), fill)
-
-    def _log(self) -> None:
-        with written_aside(self.folder / "log.csv") as aside:
-            pd.DataFrame(self.history).to_csv(aside, index=False)
-        writer = tf.summary.create_file_writer(str(self.folder / "tensorboard"))
-        with writer.as_default(step=len(self.history)):
-            for name, value in self.history[-1].items():
-                if isinstance(value, float):
-                    tf.summary.scalar(name, value)
-        writer.close()
 
     def _continue(self) -> None:
         """Take up the newest finished pass, if there is one."""

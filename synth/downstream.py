@@ -9,13 +9,11 @@ from typing import Any
 import keras
 from keras import ops
 
+from config import TCMS
 from synth.frames import BATCH_NORM
 from synth.lora import as_lora
 from synth.mamba import Mamba, Mamba2
 from synth.synthsleepnet import BACKBONE_LORA, SynthSleepNetEncoder
-
-TCMS = ("mamba2", "mamba", "lstm", "mha")
-"""The temporal context modules that NeuroNet's authors compared; the first is the published choice."""
 
 
 @keras.saving.register_keras_serializable(package="synth")

@@ -56,20 +56,29 @@ class Embedder:
 
     def _night(self, file: NightFile) -> EmbeddedNight:
         kept = self.kept / f"{file.path.stem}.npz"
-        if kept.is_file():
-            with np.load(kept, allow_pickle=False) as arrays:
-                # Of another encoder, or of a night that was prepared again, it is of no use.
-                if str(arrays["weights"]) == self.weights and int(arrays["epochs"]) == file.epochs:
-                    labels = {task: arrays[task] for task in TASKS if task in arrays.files}
-                    return EmbeddedNight(file.path.stem, arrays["embeddings"], labels)
+        found = self._found(kept, file)
+        if found is not None:
+            return found
         night = read_night(file.path, tuple(self.channels.values()))
         scored = night.stages != UNSCORED
         found = embed_night(self.embed, night, self.channels, self.batch, self.scale)[scored]
         labels = {task: values[scored] for task, values in labels_of(night).items()}
         self.kept.mkdir(exist_ok=True)
         with written_aside(kept) as aside:
-            np.savez(aside, weights=self.weights, epochs=file.epochs, embeddings=found, **labels)
+            np.savez(aside, weights=self.weights, checksum=file.checksum, embeddings=found, **labels)
         return EmbeddedNight(file.path.stem, found, labels)
+
+    def _found(self, kept: Path, file: NightFile) -> EmbeddedNight | None:
+        """What was kept of a night; None if nothing was, or what is damaged, another encoder's or another night's."""
+        try:
+            with np.load(kept, allow_pickle=False) as arrays:
+                if str(arrays["weights"]) != self.weights or int(arrays["checksum"]) != file.checksum:
+                    return None
+                labels = {task: arrays[task] for task in TASKS if task in arrays.files}
+                return EmbeddedNight(file.path.stem, arrays["embeddings"], labels)
+        # NumPy and zipfile meet a damaged file with almost any exception; it is then made anew.
+        except Exception:
+            return None
 
 
 def labels_of(night: Night) -> dict[str, np.ndarray]:
@@ -103,8 +112,21 @@ def together(nights: Iterable[EmbeddedNight], task: str) -> tuple[np.ndarray, np
     """
     nights = list(nights)
     for night in nights:
-        if task not in night.labels:
-            raise InputError(
-                f"night {night.name} holds no breathing events, from which to learn {task}: prepare it again."
-            )
+        _require(task, night.labels, night.name)
     return np.concatenate([n.embeddings for n in nights]), np.concatenate([n.labels[task] for n in nights])
+
+
+def labels_for(night: Night, task: str) -> np.ndarray:
+    """The labels (epochs,) of ``night`` for ``task``.
+
+    Raises:
+        InputError: it was not scored for it.
+    """
+    labels = labels_of(night)
+    _require(task, labels, night.name)
+    return labels[task]
+
+
+def _require(task: str, labels: dict[str, np.ndarray], name: str) -> None:
+    if task not in labels:
+        raise InputError(f"night {name} holds no breathing events, from which to learn {task}: prepare it again.")

@@ -8,14 +8,16 @@ import tensorflow as tf
 from config import Config
 from data.folds import Split, labelled_subjects
 from data.night import NightFile
+from synth.fine_tuning import FineTuningRun
 from synth.pretraining import Fold, multimodal, unimodal
 from synth.probing import probe
+from synth.replicas import replicas
 
 
 @dataclass(frozen=True)
 class FoldTask:
-    """One fold to train: on what, where to, which steps, with which modalities, for what
-    task and from what share of the labels, and whether progress bars are shown."""
+    """One fold to train: on what, where to, which steps, with which modalities, for what task, from what share of the
+    labels, with which temporal context module, on which devices, and whether progress bars are shown."""
 
     config: Config
     split: Split
@@ -25,6 +27,8 @@ class FoldTask:
     modalities: tuple[str, ...]
     task: str
     label_fraction: float
+    tcm: str
+    strategy: str | None
     bar: bool = True
 
 
@@ -35,6 +39,7 @@ def train_fold(task: FoldTask) -> int:
         InputError: a folder holds another run's results, a step lacks what one before it makes, a night turned bad, or
             the training diverged.
     """
+    shared = replicas(task.strategy)
     # The same seed gives the same weights, bit for bit.
     tf.config.experimental.enable_op_determinism()
     split, training = task.split, task.config.training
@@ -44,12 +49,18 @@ def train_fold(task: FoldTask) -> int:
         f"{len(split.validation)} validate, {len(split.test)} test.",
         flush=True,
     )
-    fold = Fold(task.config, split, labelled, task.nights, task.folder, task.bar)
-    if "unimodal" in task.steps:
-        for modality in task.modalities:
-            unimodal(fold, modality).train()
-    if "multimodal" in task.steps:
-        multimodal(fold, task.modalities).train()
-    if "linear_probing" in task.steps:
+    fold = Fold(task.config, split, labelled, task.nights, task.folder, shared, task.bar)
+    with shared.strategy.scope():
+        if "unimodal" in task.steps:
+            for modality in task.modalities:
+                unimodal(fold, modality).train()
+        if "multimodal" in task.steps:
+            multimodal(fold, task.modalities).train()
+    # Not worth sharing: the embeddings are computed once.
+    if "linear_probing" in task.steps and shared.chief:
         probe(fold, task.modalities, task.task, task.label_fraction)
+    if "fine_tuning" in task.steps:
+        with shared.strategy.scope():
+            FineTuningRun(fold, task.modalities, task.task, task.label_fraction, task.tcm).train()
+    shared.wait()
     return split.fold

@@ -54,6 +54,8 @@ class NormalisedConvolution(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         self.filters, self.kernel_size, self.stride, self.padding = filters, kernel_size, stride, padding
         self.elu = elu
+        # As of Keras's batch normalisation: TensorFlow's replicas take their statistics together.
+        self.synchronized = False
 
     def build(self, input_shape: Any) -> None:
         self.kernel = self.add_weight(name="kernel", shape=(self.kernel_size, input_shape[-1], self.filters))
@@ -74,7 +76,7 @@ class NormalisedConvolution(keras.layers.Layer):
         """(B, 1, T, C) to (B, 1, T', filters)."""
         if training:
             y = ops.cast(self._convolve(x, self.kernel), self.variable_dtype)
-            mean, variance = ops.moments(y, axes=(0, 1, 2))
+            mean, variance = ops.moments(y, axes=(0, 1, 2), synchronized=self.synchronized)
             for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 moving.assign(moving * BATCH_NORM["momentum"] + value * (1 - BATCH_NORM["momentum"]))
         else:

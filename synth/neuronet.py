@@ -124,7 +124,12 @@ class NeuroNet(keras.Model):
         decoder_depth: of the decoder.
         projection: inner and outer features of the two layers before the contrast.
         temperature: of the contrast.
+
+    Attributes:
+        gather: brings together what is contrasted, where several devices share a batch.
     """
+
+    gather = staticmethod(lambda views: views)
 
     def __init__(
         self,
@@ -175,7 +180,7 @@ class NeuroNet(keras.Model):
         noise = inputs["noise"] if "noise" in inputs else keras.random.uniform(shape)
         parts = [self.reconstruct(features, noise[i], mask_ratio, training) for i in (0, 1)]
         views = [self.projector(tokens[:, 0], training=training) for tokens, _ in parts]
-        logits = nt_xent_logits(*(ops.cast(view, "float32") for view in views), self.temperature)
+        logits = nt_xent_logits(*(self.gather(ops.cast(view, "float32")) for view in views), self.temperature)
         contrast = ops.mean(ops.logsumexp(logits, axis=1) - logits[:, 0])
         return {"reconstruction": parts[0][1] + parts[1][1], "contrastive": contrast, "logits": logits}
 
@@ -267,13 +272,16 @@ def masked_error(predicted: Any, target: Any, mask: Any) -> Any:
 
 
 def adopt(adapted: keras.Model, pretrained: keras.Model) -> None:
-    """Give ``adapted`` the weights of ``pretrained``, the same model without LoRA; its LoRA stays as it is."""
-    values = {variable.path.partition("/")[2]: variable for variable in pretrained.weights}
+    """Give ``adapted`` the weights of ``pretrained``, the same model with less LoRA; other LoRA stays as it is."""
+    # In one order, layer by layer; an adapted layer's own matrices follow its kernel and bias.
+    values = list(pretrained.weights)
     for variable in adapted.weights:
-        if variable.name not in ("lora_a", "lora_b"):
-            variable.assign(values.pop(variable.path.partition("/")[2]))
+        if values and (variable.name, variable.shape) == (values[0].name, values[0].shape):
+            variable.assign(values.pop(0))
+        elif variable.name not in ("lora_a", "lora_b"):
+            raise ValueError(f"the pretrained model has no weights for {variable.path}.")
     if values:
-        raise ValueError(f"{len(values)} weights of the pretrained model have no place, first {next(iter(values))}.")
+        raise ValueError(f"{len(values)} weights of the pretrained model have no place, first {values[0].path}.")
 
 
 def freeze(model: keras.Model) -> None:

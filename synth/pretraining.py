@@ -13,7 +13,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import pandas as pd
 import tensorflow as tf
 from sklearn.decomposition import PCA
 from sklearn.metrics import f1_score
@@ -27,12 +26,18 @@ from data.epochs import epochs
 from data.folds import Split
 from data.night import UNSCORED, NightFile, read_night
 from data.pipeline import reading
-from data.store import read_json, write_json, written_aside
+from data.store import read_json, write_json
 from model_folder import METADATA, load_model, read_metadata, save_model, versions
 from synth.embedding import embed_night
 from synth.neuronet import NeuroNet, NeuroNetEncoder, adopt
+from synth.replicas import Replicas
 from synth.synthsleepnet import SynthSleepNet
-from synth.training import Learner, adamw, reseed_dropout
+from synth.training import Learner, reseed_dropout
+
+FINE_TUNING = ("fine_tuning", "stretch", "adaptation", "validation_nights")
+"""How the names of those values begin that fine-tuning alone depends on."""
+LABELS = ("probing", "head", *FINE_TUNING)
+"""The same of all steps that learn from labels."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ class Fold:
     """The training subjects whose scoring may be used."""
     nights: dict[int, list[NightFile]]
     folder: Path
+    replicas: Replicas
     bar: bool = True
 
     def files(self, subjects: tuple[int, ...]) -> list[NightFile]:
@@ -87,27 +93,29 @@ class Pretraining:
         # Settles all draws of this step, unlike those of others.
         self.seed = (training.seed, fold.split.fold, *name.encode())
         self.nights = fold.files(fold.split.train)
-        self.batch = min(batch, sum(night.epochs for night in self.nights))
+        there = sum(night.epochs for night in self.nights)
+        if batch % fold.replicas.count:
+            raise InputError(f"batches of {batch} epochs cannot be shared by {fold.replicas.count} devices evenly.")
+        self.batch = batch if there >= batch else max(there // fold.replicas.count, 1) * fold.replicas.count
+        self.accumulation = min(training.accumulation, max(there // self.batch, 1))
         self.rounds = list(self._rounds(passes))
-        steps = sum(self._batches(nights) for _, nights in self.rounds)
-        rate = training.pretraining_rate * self.batch * training.accumulation / 256
         self.learner = Learner(
             network,
             self._losses,
-            adamw(rate, steps, training.weight_decay, training.clip_norm, training.accumulation),
+            rate=training.pretraining_rate * self.batch * self.accumulation / 256,
+            updates=sum(self._updates(nights) for _, nights in self.rounds),
+            weight_decay=training.weight_decay,
+            clip_norm=training.clip_norm,
+            accumulation=self.accumulation,
+            replicas=fold.replicas,
         )
         self.embed = tf.function(self._embed)
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.best_weights = network.encoder.get_weights()
-        # What later steps alone depend on may change without this one's being run again.
-        later = ("probing", "fusion", "multimodal") if name.startswith("unimodal") else ("probing",)
-        settings = {
-            section: {name: value for name, value in values.items() if not name.startswith(later)}
-            for section, values in asdict(fold.config).items()
-        }
+        later = (*LABELS, "fusion", "multimodal") if name.startswith("unimodal") else LABELS
         self.run = {
-            "config": progress.json_values(settings),
+            "config": progress.json_values(settings_of(fold.config, later)),
             "split": {**fold.split.to_json(), "labelled": list(fold.labelled)},
             "nights": [night.path.name for night in self.nights],
             "channels": self.channels,
@@ -121,25 +129,24 @@ class Pretraining:
             for first in range(0, len(order), size):
                 yield number, [self.nights[i] for i in order[first : first + size]]
 
-    def _batches(self, nights: list[NightFile]) -> int:
-        return sum(night.epochs for night in nights) // self.batch
+    def _updates(self, nights: list[NightFile]) -> int:
+        return sum(night.epochs for night in nights) // (self.batch * self.accumulation)
 
     def _losses(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(self.network, NeuroNet):
+            inputs = {**inputs, "noise": tf.transpose(inputs["noise"], (1, 0, 2))}
         found = self.network(inputs, mask_ratio=self.mask_ratio, training=True)
         weight = self.fold.config.training.contrastive_weight
         loss = found["reconstruction"] + weight * found["contrastive"]
         return {"loss": loss, "reconstruction": found["reconstruction"], "contrastive": found["contrastive"]}
 
     def _inputs(self, batch: dict[str, Any], noise: np.random.Generator) -> dict[str, Any]:
-        """What the network takes: a modality alone or several, and the noise of its maskings."""
-        frames = self.network.encoder.frames
+        """A modality alone or several, and the noise of the maskings, epoch by epoch."""
+        frames, size = self.network.encoder.frames, self.batch * self.accumulation
         if isinstance(self.network, NeuroNet):
             (signals,) = batch.values()
-            return {"signals": signals, "noise": noise.random((2, self.batch, frames), "float32")}
-        return {
-            "signals": batch,
-            "noise": {name: noise.random((self.batch, frames), "float32") for name in batch},
-        }
+            return {"signals": signals, "noise": noise.random((size, 2, frames), "float32")}
+        return {"signals": batch, "noise": {name: noise.random((size, frames), "float32") for name in batch}}
 
     def _embed(self, signals: dict[str, Any]) -> Any:
         if isinstance(self.network, NeuroNet):
@@ -156,7 +163,7 @@ class Pretraining:
             print(f"fold {self.fold.split.fold} {self.name} is finished: skipped.")
             return
         self._continue()
-        steps = [self._batches(nights) for _, nights in self.rounds]
+        steps = [self._updates(nights) for _, nights in self.rounds]
         done = len(self.history)
         with tqdm(
             total=sum(steps),
@@ -175,12 +182,12 @@ class Pretraining:
         config = self.fold.config
         of_pass, nights = self.rounds[number]
         seed = np.random.SeedSequence((*self.seed, number))
-        reseed_dropout(self.network, seed)
+        reseed_dropout(self.network, seed, self.fold.replicas)
         noise, started = np.random.default_rng(seed.spawn(1)[0]), time.monotonic()
         stream = epochs(
             [night.path for night in nights],
             self.channels,
-            self.batch,
+            self.batch * self.accumulation,
             (*self.seed, number),
             scale=not config.dataset.scaled,
         )
@@ -204,11 +211,12 @@ class Pretraining:
                 self.best_weights = self.network.encoder.get_weights()
         row["seconds"] = round(time.monotonic() - started, 1)
         self.history.append(row)
-        # Before the round is kept: a kill in between has it logged again, never forgotten.
-        self._log()
-        self._keep()
+        if self.fold.replicas.chief:
+            # Before the round is kept: a kill in between has it logged again, never forgotten.
+            progress.log(self.folder, self.history)
+            self._keep()
         validated = f"  neighbours' macro-F1 {row['val_macro_f1']:.3f}" if "val_macro_f1" in row else ""
-        loss = f"loss {row['loss']:.4g}" if figures else "no whole batch"
+        loss = f"loss {row['loss']:.4g}" if figures else "too few epochs for an update"
         bar.write(
             f"fold {self.fold.split.fold} {self.name} round {number + 1}/{len(self.rounds)}: "
             f"{loss}{validated}  {row['seconds']:.0f} s"
@@ -241,16 +249,6 @@ class Pretraining:
             found.append(embed_night(self.embed, night, self.channels, self.batch, not config.dataset.scaled)[scored])
         return np.concatenate(found), np.concatenate(stages)
 
-    def _log(self) -> None:
-        with written_aside(self.folder / "log.csv") as aside:
-            pd.DataFrame(self.history).to_csv(aside, index=False)
-        writer = tf.summary.create_file_writer(str(self.folder / "tensorboard"))
-        with writer.as_default(step=len(self.history)):
-            for name, value in self.history[-1].items():
-                if isinstance(value, float):
-                    tf.summary.scalar(name, value)
-        writer.close()
-
     def _keep(self) -> None:
         def fill(folder: Path) -> None:
             np.savez(folder / "training.npz", *self.learner.state())
@@ -280,8 +278,18 @@ class Pretraining:
     def _finish(self) -> None:
         self.network.encoder.set_weights(self.best_weights)
         metadata = {"db": self.fold.config.dataset.db, "versions": versions(), "best": self.best}
-        save_model(self.folder, self.network.encoder, {**self.run, **metadata})
-        progress.finish(self.folder)
+        if self.fold.replicas.chief:
+            save_model(self.folder, self.network.encoder, {**self.run, **metadata})
+            progress.finish(self.folder)
+        self.fold.replicas.wait()
+
+
+def settings_of(config: Config, later: tuple[str, ...]) -> dict[str, Any]:
+    """The values that a step's result depends on: all but those whose names begin as ``later`` says."""
+    return {
+        section: {name: value for name, value in values.items() if not name.startswith(later)}
+        for section, values in asdict(config).items()
+    }
 
 
 def unimodal(fold: Fold, modality: str) -> Pretraining:

@@ -1,23 +1,21 @@
 """Linear probing: how much of a task a frozen encoder's embeddings tell (Lee et al., arXiv:2502.17481, section 4)."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import pandas as pd
 from sklearn.metrics import f1_score
 
 import progress
-from config import STAGES, TASKS, InputError
-from data.store import written_aside
+from config import InputError
 from evaluation.events import EventScores
 from evaluation.metrics import Scores
+from evaluation.tasks import classes, save_predictions, scores_of
 from model_folder import METADATA, read_metadata, save_model, versions
 from synth.downstream import Head
 from synth.embedding import EmbeddedNight, Embedder, together
-from synth.pretraining import Fold
+from synth.pretraining import FINE_TUNING, Fold, settings_of
 
 
 def probe(fold: Fold, modalities: tuple[str, ...], task: str, label_fraction: float) -> Scores | EventScores | None:
@@ -41,7 +39,7 @@ def probe(fold: Fold, modalities: tuple[str, ...], task: str, label_fraction: fl
         raise InputError(f"{encoder} holds no pretrained encoder: run --step multimodal first.")
     folder = fold.folder / "linear_probing" / f"{task}_{label_fraction:g}" / "-".join(modalities)
     run = {
-        "config": progress.json_values(asdict(config)),
+        "config": progress.json_values(settings_of(config, FINE_TUNING)),
         "split": {**split.to_json(), "labelled": list(fold.labelled)},
         "task": task,
         "label_fraction": label_fraction,
@@ -57,25 +55,39 @@ def probe(fold: Fold, modalities: tuple[str, ...], task: str, label_fraction: fl
         return list(embedder.nights(fold.files(subjects), f"{part} nights", fold.bar))
 
     known, labels = together(nights("labelled", fold.labelled), task)
-    seed = (training.seed, split.fold)
-    used = np.random.default_rng(seed).permutation(len(labels))[: max(1, round(label_fraction * len(labels)))]
+    used = drawn_labels(fold, labels, task, label_fraction)
     known, labels = known[used], labels[used]
-    if len(set(labels)) < 2:
-        held = "one stage alone" if task == "sleep_stage" else f"{task} in {'all' if labels[0] else 'none'} of them"
-        raise InputError(
-            f"fold {split.fold}: the {len(labels)} epochs that labels are taken of hold {held}, from which nothing can "
-            "be learnt: raise --label_fraction or labelled_subjects."
-        )
     asked, expected = together(nights("validation", split.validation), task)
     head = _trained(fold, task, folder, (known, labels), (asked, expected))
-    tested = nights("test", split.test)
+    tested, scores = nights("test", split.test), []
     together(tested, task)
-    scores = [_tested(head, night, task, folder) for night in tested]
+    for night in tested:
+        probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(head(night.embeddings)))
+        save_predictions(folder / "predictions" / f"{night.name}.csv", task, night.labels[task], probabilities)
+        scores.append(scores_of(task, night.labels[task], probabilities))
     pooled = sum(scores[1:], scores[0])
     metadata = {"db": config.dataset.db, "channels": embedder.channels, "encoder": embedder.weights}
     save_model(folder, head, {**run, **metadata, "versions": versions(), "test": pooled.to_json()})
     print(f"fold {split.fold} test, linear probing of {task}: {pooled.line()}", flush=True)
     return pooled
+
+
+def drawn_labels(fold: Fold, labels: np.ndarray, task: str, fraction: float) -> np.ndarray:
+    """The places of those ``labels``, of the labelled subjects' scored epochs one after another, that may be used.
+
+    Raises:
+        InputError: they are all the same.
+    """
+    rng = np.random.default_rng((fold.config.training.seed, fold.split.fold))
+    used = rng.permutation(len(labels))[: max(1, round(fraction * len(labels)))]
+    held = set(labels[used])
+    if len(held) < 2:
+        told = "one stage alone" if task == "sleep_stage" else f"{task} in {'all' if held == {1} else 'none'} of them"
+        raise InputError(
+            f"fold {fold.split.fold}: the {len(used)} epochs that labels are taken of hold {told}, from which nothing "
+            "can be learnt: raise --label_fraction or labelled_subjects."
+        )
+    return used
 
 
 class _Best(keras.callbacks.Callback):
@@ -98,7 +110,7 @@ def _trained(fold: Fold, task: str, folder: Path, known: tuple, validation: tupl
     training = fold.config.training
     keras.utils.set_random_seed(training.seed + fold.split.fold)
     features = known[0].shape[1]
-    head = Head(features, len(STAGES) if task == "sleep_stage" else 2)
+    head = Head(features, len(classes(task)), fold.config.model.head_dropout)
     model, best = keras.Sequential([keras.Input((features,)), head]), _Best(*validation)
     batch = min(training.probing_batch, len(known[0]))
     optimizer = keras.optimizers.AdamW(
@@ -111,18 +123,3 @@ def _trained(fold: Fold, task: str, folder: Path, known: tuple, validation: tupl
     model.fit(*known, batch_size=batch, epochs=training.probing_passes, verbose=0, callbacks=[best, *logs])
     model.set_weights(best.weights)
     return head
-
-
-def _tested(head: Head, night: EmbeddedNight, task: str, folder: Path) -> Scores | EventScores:
-    """The scores of one night, whose probabilities are written into ``folder``."""
-    probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(head(night.embeddings)))
-    expected = night.labels[task]
-    names = STAGES if TASKS[task] == () else (f"no {task}", task)
-    table = pd.DataFrame({"scored": np.array(names)[expected]})
-    table["predicted"] = np.array(names)[probabilities.argmax(axis=1)]
-    table[list(names)] = probabilities
-    with written_aside(folder / "predictions" / f"{night.name}.csv") as aside:
-        table.to_csv(aside, index=False, float_format="%.6f")
-    if task == "sleep_stage":
-        return Scores.of(expected, probabilities.argmax(axis=1))
-    return EventScores(expected.astype(bool), probabilities[:, 1])

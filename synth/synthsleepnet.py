@@ -229,7 +229,12 @@ class SynthSleepNet(keras.Model):
         decoder_depth: of the decoder.
         projection: inner and outer features of the layers before the contrast.
         temperature: of the contrast.
+
+    Attributes:
+        gather: brings together what is contrasted, where several devices share a batch.
     """
+
+    gather = staticmethod(lambda views: views)
 
     def __init__(
         self,
@@ -283,13 +288,13 @@ class SynthSleepNet(keras.Model):
         fused, masks, places = encoder.fuse(tokens, mask_ratio, noise, training)
         kept = fused.shape[1] // len(encoder.modalities)
         errors, contrasts = [], []
-        view = self.fusion_projector(ops.mean(fused, axis=1), training=training)
+        view = self.gather(ops.cast(self.fusion_projector(ops.mean(fused, axis=1), training=training), "float32"))
         for number, name in enumerate(encoder.modalities):
             own = fused[:, number * kept : (number + 1) * kept]
             predicted = self.decoder(own, places[name], modality=name, training=training)
             errors.append(masked_error(predicted, tokens[name][:, 1:], masks[name]))
             other = self.projectors[name](ops.mean(tokens[name], axis=1), training=training)
-            logits = nt_xent_logits(ops.cast(view, "float32"), ops.cast(other, "float32"), self.temperature)
+            logits = nt_xent_logits(view, self.gather(ops.cast(other, "float32")), self.temperature)
             contrasts.append(ops.mean(ops.logsumexp(logits, axis=1) - logits[:, 0]))
         count = len(encoder.modalities)
         return {"reconstruction": sum(errors) / count, "contrastive": sum(contrasts) / count}

@@ -1,4 +1,4 @@
-"""How SynthSleepNet's networks learn: one compiled step, on TensorFlow."""
+"""How SynthSleepNet's networks learn: one update, compiled, on one TensorFlow device or several."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from synth.replicas import Replicas
+
 
 class Learner:
     """Forward, backward, and an update of what learns: AdamW, the gradient's norm clipped.
@@ -14,26 +16,65 @@ class Learner:
     Args:
         network: whose trainable variables learn.
         losses: of a batch of inputs; the one called ``loss`` is what falls.
-        optimizer: not yet built.
+        rate: of learning at first; it falls to 0 along a cosine.
+        updates: how many there will be.
+        weight_decay: of AdamW.
+        clip_norm: bound on the gradient's global norm.
+        accumulation: batches whose gradients make one update.
+        replicas: the devices that share each batch; the network was made under their strategy's scope.
     """
 
     def __init__(
-        self, network: keras.Model, losses: Callable[[Any], dict[str, Any]], optimizer: keras.optimizers.Optimizer
+        self,
+        network: keras.Model,
+        losses: Callable[[Any], dict[str, Any]],
+        *,
+        rate: float,
+        updates: int,
+        weight_decay: float,
+        clip_norm: float,
+        accumulation: int,
+        replicas: Replicas,
     ) -> None:
-        self.network, self.optimizer = network, optimizer
-        optimizer.build(network.trainable_variables)
+        self.network, self.replicas, self.accumulation = network, replicas, accumulation
+        self.optimizer = keras.optimizers.AdamW(
+            keras.optimizers.schedules.CosineDecay(rate, max(updates, 1)),
+            weight_decay=weight_decay,
+            # Keras clips, and then sums what the devices bring.
+            global_clipnorm=clip_norm / replicas.count,
+        )
+        self.optimizer.build(network.trainable_variables)
+        replicas.unite(network)
 
-        @tf.function
-        def step(inputs: Any) -> dict[str, tf.Tensor]:
+        def differentiate(inputs: Any) -> Any:
             learning = [variable.value for variable in network.trainable_variables]
             # TensorFlow would watch what is frozen too.
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(learning)
                 found = losses(inputs)
-            optimizer.apply(tape.gradient(found["loss"], learning), network.trainable_variables)
-            return found
+            return replicas.mean((found, tape.gradient(found["loss"], learning)))
 
-        self.step = step
+        def update(gradients: list[tf.Tensor]) -> None:
+            shares = [gradient / (accumulation * replicas.count) for gradient in gradients]
+            self.optimizer.apply(shares, network.trainable_variables)
+
+        self._differentiate = tf.function(lambda inputs: replicas.run(differentiate, inputs))
+        self._update = tf.function(lambda gradients: replicas.run(update, gradients))
+
+    def step(self, batches: Any) -> dict[str, tf.Tensor]:
+        """Make one update from a nest of tensors, whose first axis is ``accumulation`` batches one after another.
+
+        Returns:
+            The losses before it, a mean over the batches.
+        """
+        size = len(tf.nest.flatten(batches)[0]) // self.accumulation
+        parts = []
+        for first in range(0, size * self.accumulation, size):
+            batch = tf.nest.map_structure(lambda values, first=first: values[first : first + size], batches)
+            parts.append(self._differentiate(self.replicas.share(batch)))
+        losses, gradients = tf.nest.map_structure(lambda *values: tf.add_n(values), *parts) if parts[1:] else parts[0]
+        self._update(gradients)
+        return {name: value / self.accumulation for name, value in losses.items()}
 
     def state(self) -> list[np.ndarray]:
         """All that :meth:`restore` needs: the network's weights and the optimizer's variables."""
@@ -55,21 +96,17 @@ class Learner:
         return [*self.network.weights, *self.optimizer.variables]
 
 
-def adamw(rate: float, steps: int, weight_decay: float, clip_norm: float, accumulation: int) -> Any:
-    """AdamW whose rate falls to 0 along a cosine within so many ``steps``, ``accumulation`` of which make an update."""
-    return keras.optimizers.AdamW(
-        keras.optimizers.schedules.CosineDecay(rate, max(steps, 1)),
-        weight_decay=weight_decay,
-        global_clipnorm=clip_norm,
-        gradient_accumulation_steps=accumulation if accumulation > 1 else None,
-    )
-
-
-def reseed_dropout(network: keras.Model, seed: np.random.SeedSequence) -> None:
-    """Draw all dropouts to come from ``seed``."""
+def reseed_dropout(network: keras.Model, seed: np.random.SeedSequence, replicas: Replicas) -> None:
+    """Draw all dropouts to come from ``seed``, on each device others."""
     # Keras has no public way to visit the layers within layers.
     dropouts = (layer for layer in network._flatten_layers() if isinstance(layer, keras.layers.Dropout))
     generators = [dropout.seed_generator for dropout in dropouts if dropout.rate > 0]
-    states = seed.generate_state(2 * max(len(generators), 1)).reshape(-1, 2)
-    for generator, state in zip(generators, states, strict=False):
-        generator.state.assign(state)
+    states = seed.generate_state(2 * replicas.count * len(generators)) if generators else np.zeros(0, "uint32")
+    states = states.reshape(replicas.count, -1, 2)
+
+    def assign(own: np.ndarray | tf.Tensor) -> None:
+        for number, generator in enumerate(generators):
+            generator.state.assign(own[0, number])
+
+    shared = replicas.share(states)
+    tf.function(lambda: replicas.run(assign, shared))()

@@ -226,7 +226,7 @@ def test_validation_and_test_signals_train_only_when_asked(tmp_path, transductiv
     config = configure(
         "ucddb", [f"transductive={transductive}", "reconstruction_passes=1", "filters=4", "lstm_units=4"]
     )
-    nights = {subject: [NightFile(Path(f"ucddb{subject:03d}.npz"), 20, 1.0, 0.0)] for subject in (2, 3, 5, 6)}
+    nights = {subject: [NightFile(Path(f"ucddb{subject:03d}.npz"), 20, 1.0, 0.0, 0)] for subject in (2, 3, 5, 6)}
     trainer = FoldTrainer(FoldTask(config, Split(0, (3, 5), (6,), (2,)), nights, tmp_path))
     first, second = ({night.path.stem for night in trainer.order(number)} for number in (0, 1))
     assert first == {"ucddb003", "ucddb005"} | ({"ucddb002", "ucddb006"} if transductive else set())

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,13 +16,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import predict
 import trainer
-from config import STAGES, TASKS
+from config import STAGES, TASKS, TCMS
 from model_folder import load_model
-from synth.downstream import Head
+from synth.downstream import FineTuning, Head
 from synth.neuronet import NeuroNetEncoder
+from synth.replicas import replicas
 from synth.synthsleepnet import SynthSleepNetEncoder
-from synth.training import adamw
+from synth.training import Learner
 
 # One process for all: the other would train the same again.
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("pretraining")]
@@ -36,6 +39,12 @@ SETTINGS = (
 def command(*arguments: str | Path) -> list[str]:
     settings = [part for value in SETTINGS for part in ("--set", value)]
     return ["--model", "synthsleepnet", "--db", "synthetic", "--preset", "tiny", *settings, *map(str, arguments)]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def run(project: Path, arguments: list[str]) -> subprocess.CompletedProcess:
@@ -103,7 +112,11 @@ def test_probing_every_task(trained, capsys, task, fraction):
         there = np.concatenate([night["events"][:, columns].any(axis=1) for night in nights])
         expected = np.where(there, task, f"no {task}")
     assert np.array_equal(table["scored"], expected)
-    assert "accuracy" in capsys.readouterr().out or (task, fraction) == ("sleep_stage", 1)
+    printed = capsys.readouterr().out
+    # What the first run did already.
+    done = (task, fraction) == ("sleep_stage", 1)
+    assert (f"linear probing of {task} is finished: skipped" in printed) == done
+    assert (f"accuracy {metadata['test']['accuracy']:.3f}" in printed) != done
     head = load_model(results, [Head])
     assert head.classes == (5 if task == "sleep_stage" else 2)
 
@@ -209,6 +222,7 @@ def test_a_night_without_a_modality_is_left_out_and_said(trained, tmp_path, caps
         (["--db", "isruc", "--step", "unimodal"], "add --model synthsleepnet"),
         (["--db", "isruc", "--model", "synthsleepnet"], "names no channel for eeg, eog, emg"),
         (["--db", "shhs", "--model", "synthsleepnet", "--set", "modalities=(('eeg',),)"], "pairs such as"),
+        (["--db", "shhs", "--model", "synthsleepnet", "--set", "frame_step_seconds=9"], "of the 3 frames of an epoch"),
     ],
 )
 def test_bad_commands_are_told(arguments, told, tmp_path, capsys):
@@ -217,14 +231,115 @@ def test_bad_commands_are_told(arguments, told, tmp_path, capsys):
     assert told in error and "Traceback" not in error
 
 
+def learner_of(values, accumulation):
+    """A learner of one weight, whose loss is that weight times the batch's mean."""
+    network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")])
+
+    def losses(inputs):
+        return {"loss": keras.ops.mean(network(inputs))}
+
+    about = {"rate": 0.1, "updates": 10**9, "weight_decay": 0.01, "clip_norm": 100.0}
+    learner = Learner(network, losses, **about, accumulation=accumulation, replicas=replicas(None))
+    found = learner.step(np.array(values, "float32")[:, None])
+    return float(found["loss"]), network.get_weights()[0].item()
+
+
 def test_gradients_are_accumulated():
-    """Two steps of half the loss each make the update that one of the whole makes."""
-    values = []
-    for gradients, accumulation in (([[1.0, -2.0]], 1), ([[3.0, 0.0], [-1.0, -4.0]], 2)):
-        variable = keras.Variable([1.0, 1.0])
-        optimizer = adamw(0.1, 10**9, 0.01, 100.0, accumulation)
-        for gradient in gradients:
-            assert np.array_equal(variable, [1.0, 1.0])
-            optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
-        values.append(keras.ops.convert_to_numpy(variable))
-    assert np.allclose(values[0], values[1], rtol=1e-6) and not np.allclose(values[0], 1.0)
+    """Two batches make the update that one of them all makes."""
+    assert learner_of([1, -2, 5, 8], 2) == pytest.approx(learner_of([1, -2, 5, 8], 1), rel=1e-6)
+    assert learner_of([1, -2, 5, 8], 1)[1] != 1
+
+
+@pytest.mark.parametrize("tcm", TCMS)
+def test_fine_tuning(trained, capsys, tcm):
+    folder, _ = trained
+    fold = folder / "out" / "synthetic" / "1"
+    task, fraction = {"mamba2": ("sleep_stage", 1), "mamba": ("apnea", 0.5)}.get(tcm, ("hypopnea", 1))
+    arguments = command("--from_fold", 1, "--to_fold", 1, "--data", folder / "nights", "--out", folder / "out")
+    arguments += ["--modality", "eeg", "--modality", "emg", "--step", "fine_tuning", "--set", "probing_passes=20"]
+    assert trainer.main([*arguments, "--tcm", tcm, "--task", task, "--label_fraction", str(fraction)]) == 0
+    assert ("is finished: skipped" in capsys.readouterr().out) == (tcm == "mamba2")
+    results = fold / "fine_tuning" / f"{task}_{fraction:g}" / "eeg-emg" / tcm
+    metadata = json.loads((results / "metadata.json").read_text())
+    table = pd.concat([pd.read_csv(results / "predictions" / f"synthetic{n:02d}.csv") for n in (2, 3)])
+    nights = [np.load(folder / "nights" / f"synthetic{n:02d}.npz") for n in (2, 3)]
+    assert len(table) == metadata["test"]["epochs"] == sum((night["y"] >= 0).sum() for night in nights)
+    assert metadata["test"]["accuracy"] == pytest.approx((table["scored"] == table["predicted"]).mean())
+    with (results / "log.csv").open() as file:
+        scores = [float(row["val_macro_f1"]) for row in csv.DictReader(file)]
+    assert metadata["best"] == {"pass": 1 + int(np.argmax(scores)), "macro_f1": max(scores)}
+    # Nothing but LoRA and the classifier has learnt.
+    network = load_model(results, [FineTuning])
+    fusion = load_model(fold / "multimodal" / "eeg-emg", [SynthSleepNetEncoder])
+    for name, backbone in network.encoder.backbones.items():
+        tuned = [v for v in backbone.weights if not v.name.startswith("lora")]
+        before = [v for v in fusion.backbones[name].weights if not v.name.startswith("lora")]
+        assert all(np.array_equal(a, b) for a, b in zip(tuned, before, strict=True))
+        assert any(np.any(v) for v in backbone.weights if v.name == "lora_b" and "linear" in v.path)
+
+
+def test_evaluation_equals_what_training_found(trained, tmp_path, capsys):
+    folder, _ = trained
+    fold = folder / "out" / "synthetic" / "1"
+    arguments = command("--from_fold", 1, "--to_fold", 1, "--data", folder / "nights", "--out", folder / "out")
+    arguments += ["--modality", "eeg", "--modality", "emg", "--step", "fine_tuning", "--set", "probing_passes=20"]
+    for task in TASKS:
+        assert trainer.main([*arguments, "--task", task]) == 0
+    evaluated = ["--model", "synthsleepnet", "--db", "synthetic", "--data", str(folder / "nights")]
+    evaluated += ["--dir", str(folder / "out"), "--save", str(tmp_path), "--json", str(tmp_path / "figures.json")]
+    capsys.readouterr()
+    assert predict.main(evaluated) == 0
+    printed = capsys.readouterr().out
+    told = json.loads((tmp_path / "figures.json").read_text())
+    found = {(model["task"], model["variant"]): model for model in told["models"]}
+    for task in TASKS:
+        metadata = json.loads((fold / "fine_tuning" / f"{task}_1" / "eeg-emg" / "mamba2" / "metadata.json").read_text())
+        ours = found[task, "eeg-emg mamba2, 1 of the labels"]
+        figures = ("accuracy", "macro_f1", "kappa", "epochs")
+        assert [ours[name] for name in figures] == pytest.approx([metadata["test"][name] for name in figures])
+    (index,) = (part for part in told["indices"] if "mamba2, 1" in part["variant"])
+    assert [night["night"] for night in index["nights"]] == ["synthetic02", "synthetic03"]
+    # Counted here from the night file: runs of epochs with an event, over hours of scored sleep.
+    with np.load(folder / "nights" / "synthetic02.npz") as file:
+        y, names = file["y"], file["event_names"].tolist()
+        there = file["events"][:, [names.index(name) for name in (*TASKS["apnea"], *TASKS["hypopnea"])]].any(axis=1)
+    runs = len([run for run in "".join(map(str, there.astype(int))).split("0") if run])
+    assert index["nights"][0]["scored"] == pytest.approx(runs / ((y > 0).sum() / 120))
+    assert "estimated from epochs, against the scored one" in printed
+    assert (tmp_path / "synthetic" / f"bland-altman {index['variant']}.png").stat().st_size > 5000
+
+
+def test_two_workers_train_as_one(trained, project, tmp_path):
+    folder, _ = trained
+    arguments = command("--from_fold", 1, "--to_fold", 1, "--data", folder / "nights", "--out", tmp_path)
+    arguments += ["--modality", "eeg", "--step", "unimodal", "--strategy", "multiworker"]
+    ports = [free_port() for _ in range(2)]
+    workers = []
+    for index in (0, 1):
+        cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+        told = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+        workers.append(
+            subprocess.Popen(
+                [sys.executable, "trainer.py", *arguments],
+                cwd=project,
+                env=os.environ | {"TF_CONFIG": told},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    printed = [worker.communicate(timeout=300)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], printed
+    step = Path("synthetic") / "1" / "unimodal" / "eeg"
+    shared, alone = (pd.read_csv(out / step / "log.csv") for out in (tmp_path, folder / "out"))
+    assert len(shared) == 4
+    assert np.allclose(shared["loss"], alone["loss"], rtol=1e-3), (shared["loss"], alone["loss"])
+    assert shared["loss"][0] == pytest.approx(alone["loss"][0], rel=1e-5)
+
+
+def test_a_strategy_without_its_cluster_is_told(trained, tmp_path, monkeypatch, capsys):
+    folder, _ = trained
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {}}')
+    arguments = command("--data", folder / "nights", "--out", tmp_path, "--strategy", "multiworker", "--to_fold", 0)
+    assert trainer.main(arguments) == 2
+    assert "--strategy multiworker needs the environment variable TF_CONFIG" in capsys.readouterr().err

@@ -1,0 +1,93 @@
+"""The apnea-hypopnea index estimated from epochs, and how well it agrees with the scorer's.
+
+Bland & Altman, "Statistical methods for assessing agreement between two methods of clinical measurement", Lancet 1986.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from config import EPOCH_SECONDS
+from data.store import written_aside
+
+
+def apnea_hypopnea_index(events: np.ndarray, asleep: np.ndarray) -> float:
+    """Events per hour of sleep, an estimate: each run of epochs with apnea or hypopnea counts as one event.
+
+    Events that follow each other within an epoch or in neighbouring ones count as one: with many events, too few are
+    found.
+
+    Args:
+        events: bool (epochs,), where there is apnea or hypopnea.
+        asleep: bool (epochs,).
+
+    Returns:
+        NaN without sleep.
+    """
+    runs = int(np.count_nonzero(np.diff(events.astype(int), prepend=0) == 1))
+    hours = np.count_nonzero(asleep) * EPOCH_SECONDS / 3600
+    return runs / hours if hours else float("nan")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A figure of several nights, estimated and scored.
+
+    Attributes:
+        nights: their names.
+        estimated: (nights,).
+        scored: (nights,).
+    """
+
+    nights: tuple[str, ...]
+    estimated: np.ndarray
+    scored: np.ndarray
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Mean difference (estimated less scored), its standard deviation, and the limits that hold 95 % of nights.
+
+        NaN where there are too few nights.
+        """
+        difference = self.estimated - self.scored
+        deviation = float(difference.std(ddof=1)) if len(difference) > 1 else float("nan")
+        bias = float(difference.mean())
+        return {
+            "bias": bias,
+            "deviation": deviation,
+            "lower_limit": bias - 1.96 * deviation,
+            "upper_limit": bias + 1.96 * deviation,
+        }
+
+    def line(self) -> str:
+        found = self.figures
+        return (
+            f"bias {found['bias']:+.1f}   standard deviation {found['deviation']:.1f}   limits of agreement "
+            f"{found['lower_limit']:+.1f} to {found['upper_limit']:+.1f}   {len(self.nights)} nights"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """All values; NaN becomes None."""
+        found = {name: None if np.isnan(value) else value for name, value in self.figures.items()}
+        values = zip(self.nights, self.estimated, self.scored, strict=True)
+        return {**found, "nights": [{"night": n, "estimated": float(e), "scored": float(s)} for n, e, s in values]}
+
+    def plot(self, path: Path) -> None:
+        """Write a Bland-Altman plot as a picture: difference against mean, night by night, with the limits."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axes, found = figure.subplots(), self.figures
+        axes.scatter((self.estimated + self.scored) / 2, self.estimated - self.scored, color="tab:blue")
+        for name, style in (("bias", "-"), ("lower_limit", "--"), ("upper_limit", "--")):
+            if np.isfinite(found[name]):
+                told = f"{name.replace('_', ' ')} {found[name]:+.1f}"
+                axes.axhline(found[name], linestyle=style, color="gray", linewidth=1)
+                axes.annotate(told, (1, found[name]), xycoords=("axes fraction", "data"), ha="right", va="bottom")
+        axes.set_xlabel("mean of estimated and scored index (events per hour of sleep)")
+        axes.set_ylabel("estimated less scored")
+        axes.margins(y=0.15)
+        with written_aside(path) as aside:
+            figure.savefig(aside, format="png", dpi=150)

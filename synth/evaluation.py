@@ -1,0 +1,171 @@
+"""Evaluation of SynthSleepNet's fine-tuned folds on the subjects they never saw."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from config import DatasetSpec, InputError
+from data.epochs import scaled
+from data.folds import find_nights, missing_subjects
+from data.night import UNSCORED, MissingChannel, read_night
+from evaluation.breathing import Agreement, apnea_hypopnea_index
+from evaluation.events import EventScores
+from evaluation.metrics import Scores
+from evaluation.tasks import save_predictions, scores_of
+from model_folder import METADATA, load_model, read_metadata
+from synth.downstream import FineTuning
+from synth.embedding import labels_of
+from synth.fine_tuning import whole_night
+
+
+@dataclass(frozen=True)
+class EvaluatedNight:
+    """What a model found in one test night.
+
+    Attributes:
+        name: of the night.
+        labels: int (epochs,), the scorer's, of its scored epochs.
+        probabilities: (epochs, classes).
+        stages: int (epochs,), the scorer's stages of the same epochs.
+    """
+
+    name: str
+    labels: np.ndarray
+    probabilities: np.ndarray
+    stages: np.ndarray
+
+
+@dataclass(frozen=True)
+class EvaluatedModel:
+    """A fine-tuned model of one fold and what it found in that fold's test nights."""
+
+    fold: int
+    task: str
+    variant: str
+    """What else distinguishes it: share of the labels, modalities, temporal context module."""
+    nights: tuple[EvaluatedNight, ...]
+
+    @property
+    def scores(self) -> Scores | EventScores:
+        found = [scores_of(self.task, night.labels, night.probabilities) for night in self.nights]
+        return sum(found[1:], found[0])
+
+
+def is_fold(folder: Path) -> bool:
+    """Whether ``folder`` holds a fine-tuned model."""
+    return any(_models(folder))
+
+
+def _models(fold: Path) -> list[Path]:
+    return sorted(path.parent for path in fold.glob(f"fine_tuning/*/*/*/{METADATA}"))
+
+
+def evaluate_fold(spec: DatasetSpec, fold: int, folder: Path, data: Path) -> list[EvaluatedModel]:
+    """All fine-tuned models in ``folder`` on the test nights found in ``data``; those without a modality are said.
+
+    Raises:
+        InputError: a model is damaged or of another database, or a night is not one that it can stage.
+    """
+    found = []
+    for path in _models(folder):
+        metadata = read_metadata(path)
+        try:
+            task, db, channels = metadata["task"], metadata["db"], metadata["channels"]
+            subjects, settings = tuple(metadata["split"]["test"]), SimpleNamespace(**metadata["config"]["training"])
+        except (KeyError, TypeError):
+            raise InputError(f"{path / METADATA} does not describe a fine-tuned model: train it again.") from None
+        if db != spec.db:
+            raise InputError(f"{path} was trained on {db}, not {spec.db}: choose with --db.")
+        network = load_model(path, [FineTuning])
+        compiled = tf.function(lambda inputs, network=network: tf.nn.softmax(network(inputs)))
+        tested = replace(spec, subjects=subjects)
+        files = find_nights(tested, data)
+        absent = missing_subjects(tested, files)
+        if absent:
+            print(f"fold {fold}: no night file of subject {', '.join(map(str, absent))} in {data}.")
+        variant = f"{path.parent.name} {path.name}, {metadata['label_fraction']:.3g} of the labels"
+        nights = []
+        paths = [path for own in files.values() for path in own]
+        progress = tqdm(paths, desc=f"fold {fold} {task}", unit="night", leave=False)
+        for file in progress:
+            try:
+                night = read_night(file, tuple(channels.values()))
+            except MissingChannel as error:
+                progress.write(f"left out: {error}")
+                continue
+            labels, scored = labels_of(night).get(task), night.stages != UNSCORED
+            if labels is None:
+                progress.write(f"left out: {file} holds no breathing events to compare {task} with.")
+                continue
+            signals = night.signals if spec.scaled else scaled(night.signals)
+            probabilities = whole_night(compiled, signals, tuple(channels), settings)[scored]
+            nights.append(EvaluatedNight(night.name, labels[scored], probabilities, night.stages[scored]))
+        if nights:
+            found.append(EvaluatedModel(fold, task, variant, tuple(nights)))
+    return found
+
+
+def indices(models: Sequence[EvaluatedModel]) -> dict[str, Agreement]:
+    """The apnea-hypopnea index of each night, by variant, where one has models of both apnea and hypopnea.
+
+    Hours of sleep are those that the variant's own stages give, or, where it has none, the scorer's. The scored index
+    comes from the scorer's epochs by the same rule: night files do not count events.
+    """
+    found = {}
+    for variant in dict.fromkeys(model.variant for model in models):
+        rows = []
+        for fold in dict.fromkeys(model.fold for model in models):
+            own = {m.task: {n.name: n for n in m.nights} for m in models if (m.variant, m.fold) == (variant, fold)}
+            if not {"apnea", "hypopnea"} <= own.keys():
+                continue
+            for name in own["apnea"].keys() & own["hypopnea"].keys():
+                both = [own[task][name] for task in ("apnea", "hypopnea")]
+                staged = own.get("sleep_stage", {}).get(name)
+                scored_sleep = both[0].stages > 0
+                sleep = scored_sleep if staged is None else staged.probabilities.argmax(axis=1) > 0
+                estimated = np.any([night.probabilities[:, 1] > 0.5 for night in both], axis=0)
+                scored = np.any([night.labels == 1 for night in both], axis=0)
+                rows.append((name, apnea_hypopnea_index(estimated, sleep), apnea_hypopnea_index(scored, scored_sleep)))
+        rows = sorted(row for row in rows if np.isfinite(row[1:]).all())
+        if rows:
+            names, estimated, scored = zip(*rows, strict=True)
+            found[variant] = Agreement(names, np.array(estimated), np.array(scored))
+    return found
+
+
+def report(models: Sequence[EvaluatedModel], save: Path | None) -> dict[str, Any]:
+    """Print all figures, save predictions and plots below ``save``, and return the figures as JSON values."""
+    told: dict[str, Any] = {"models": [], "pooled": [], "indices": []}
+    for model in models:
+        scores = model.scores
+        print(f"fold {model.fold}, {model.task} ({model.variant}): {scores.line()}")
+        if isinstance(scores, Scores):
+            print(scores.table())
+        for night in model.nights:
+            print(f"  {night.name}: {scores_of(model.task, night.labels, night.probabilities).line()}")
+            if save:
+                path = save / str(model.fold) / model.variant / model.task / f"{night.name}.csv"
+                save_predictions(path, model.task, night.labels, night.probabilities)
+        about = {"task": model.task, "variant": model.variant}
+        nights = [{"night": n.name, **scores_of(model.task, n.labels, n.probabilities).to_json()} for n in model.nights]
+        told["models"].append({"fold": model.fold, **about, **scores.to_json(), "nights": nights})
+    for task, variant in dict.fromkeys((model.task, model.variant) for model in models):
+        found = [model.scores for model in models if (model.task, model.variant) == (task, variant)]
+        pooled = sum(found[1:], found[0])
+        told["pooled"].append({"task": task, "variant": variant, **pooled.to_json()})
+        if len(found) > 1:
+            print(f"{len(found)} folds pooled, {task} ({variant}): {pooled.line()}")
+    for variant, agreement in indices(models).items():
+        print(f"apnea-hypopnea index, estimated from epochs, against the scored one ({variant}): {agreement.line()}")
+        for name, estimated, scored in zip(agreement.nights, agreement.estimated, agreement.scored, strict=True):
+            print(f"  {name}: estimated {estimated:.1f}, scored {scored:.1f} events per hour of sleep")
+        told["indices"].append({"variant": variant, **agreement.to_json()})
+        if save:
+            agreement.plot(save / f"bland-altman {variant}.png")
+    return told

@@ -1,0 +1,325 @@
+"""Fine-tuning: a pretrained fusion, frozen but for LoRA, learns a task together with a temporal context module (TCM).
+
+Lee et al., arXiv:2502.17481, section 4. Stretches of consecutive epochs never leave their night.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+import progress
+from config import InputError
+from data.epochs import scaled
+from data.night import UNSCORED, NightFile, read_night
+from data.store import read_json, write_json
+from evaluation.events import EventScores
+from evaluation.metrics import Scores
+from evaluation.tasks import classes, save_predictions, scores_of
+from model_folder import METADATA, load_model, read_metadata, save_model, versions
+from synth.downstream import FineTuning
+from synth.embedding import labels_for
+from synth.neuronet import adopt
+from synth.pretraining import Fold, settings_of
+from synth.probing import drawn_labels
+from synth.synthsleepnet import SynthSleepNetEncoder
+from synth.training import Learner, reseed_dropout
+
+
+@dataclass(frozen=True)
+class LabelledNight:
+    """A night's signals (epochs, channels, 3000), labels (epochs,), and which of them may be used, bool (epochs,)."""
+
+    name: str
+    signals: np.ndarray
+    labels: np.ndarray
+    used: np.ndarray
+
+
+class FineTuningRun:
+    """The fine-tuning of one fold for one task, in passes that survive being killed: each finished one is kept.
+
+    The labelled subjects' nights are held in memory; those of validation and test subjects are read one by one. The
+    network of the pass with the best macro-F1 on the validation subjects is kept.
+
+    Args:
+        fold: what is trained on; its fusion of ``modalities`` is pretrained.
+        modalities: of the encoder.
+        task: one of ``config.TASKS``.
+        label_fraction: share of the labelled subjects' epochs whose labels are used: those that linear probing uses.
+        tcm: one of ``config.TCMS``.
+
+    Raises:
+        InputError: the fusion is not pretrained.
+    """
+
+    def __init__(self, fold: Fold, modalities: tuple[str, ...], task: str, label_fraction: float, tcm: str) -> None:
+        self.fold, self.task, self.label_fraction = fold, task, label_fraction
+        self.folder = fold.folder / "fine_tuning" / f"{task}_{label_fraction:g}" / "-".join(modalities) / tcm
+        self.name = f"fine-tuning for {task} ({tcm})"
+        encoder = fold.folder / "multimodal" / "-".join(modalities)
+        if not (encoder / METADATA).is_file():
+            raise InputError(f"{encoder} holds no pretrained encoder: run --step multimodal first.")
+        of_encoder = read_metadata(encoder)
+        self.channels, self.modalities = of_encoder["channels"], modalities
+        self.seed = (fold.config.training.seed, fold.split.fold, *self.name.encode())
+        self.run = {
+            "config": progress.json_values(settings_of(fold.config, ("probing",))),
+            "split": {**fold.split.to_json(), "labelled": list(fold.labelled)},
+            "task": task,
+            "label_fraction": label_fraction,
+            "tcm": tcm,
+            "encoder": of_encoder["sha256"]["model.weights.h5"],
+        }
+        self.network = self._network(encoder, tcm)
+        self.probabilities = tf.function(lambda inputs: tf.nn.softmax(tf.cast(self.network(inputs), "float32")))
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None
+        self.best_weights: list[np.ndarray] = []
+
+    def _network(self, encoder: Path, tcm: str) -> FineTuning:
+        model, training = self.fold.config.model, self.fold.config.training
+        pretrained = load_model(encoder, [SynthSleepNetEncoder], training.precision)
+        keras.utils.set_random_seed(training.seed + self.fold.split.fold)
+        arguments = {name: getattr(pretrained, name) for name in ("modalities", "backbone", "dim", "heads", "depth")}
+        network = FineTuning(
+            arguments,
+            len(classes(self.task)),
+            tcm,
+            model.head_dropout,
+            model.adaptation_rank,
+            model.adaptation_alpha,
+            dtype=training.precision,
+        )
+        adopt(network.encoder, pretrained)
+        return network
+
+    def train(self) -> Scores | EventScores | None:
+        """Run the passes that are left, test the best network and save it; None if that was done before.
+
+        Raises:
+            InputError: a night is not scored for the task, the labels used are all the same, the training diverged, or
+                the folder holds another run's results.
+        """
+        fold, training = self.fold, self.fold.config.training
+        if (self.folder / METADATA).is_file():
+            before = read_metadata(self.folder)
+            progress.require_same_run(self.folder, {name: before.get(name) for name in self.run}, self.run)
+            progress.finish(self.folder)
+            print(f"fold {fold.split.fold} {self.name} is finished: skipped.")
+            return None
+        self.nights = self._labelled()
+        self.stretches = [
+            (number, first)
+            for number, night in enumerate(self.nights)
+            for first in _starts(len(night.labels), training.stretch_epochs, training.stretch_step)
+            if night.used[first : first + training.stretch_epochs].any()
+        ]
+        count = fold.replicas.count
+        batch = max(min(training.fine_tuning_batch, len(self.stretches)) // count, 1) * count
+        accumulation = min(training.fine_tuning_accumulation, max(len(self.stretches) // batch, 1))
+        self.update_stretches = batch * accumulation
+        # The last update of a pass is filled with stretches drawn again, of weight 0.
+        self.updates = -(-len(self.stretches) // self.update_stretches)
+        self.learner = Learner(
+            self.network,
+            self._losses,
+            rate=training.fine_tuning_rate * self.update_stretches / 256,
+            updates=self.updates * training.fine_tuning_passes,
+            weight_decay=training.weight_decay,
+            clip_norm=training.clip_norm,
+            accumulation=accumulation,
+            replicas=fold.replicas,
+        )
+        self._continue()
+        done, passes = len(self.history), training.fine_tuning_passes
+        with tqdm(
+            total=passes * self.updates,
+            initial=done * self.updates,
+            unit="step",
+            desc=f"fold {fold.split.fold} {self.name}",
+            mininterval=0.5,
+            disable=not fold.bar,
+        ) as bar:
+            for number in range(done, passes):
+                self.one_pass(number, bar)
+        return self._finish()
+
+    def _labelled(self) -> list[LabelledNight]:
+        """The nights whose scoring may be used, and which of their epochs' labels."""
+        files = self.fold.files(self.fold.labelled)
+        read = [self._read(file) for file in files]
+        scored = [labels[there] for _, labels, there in read]
+        chosen = drawn_labels(self.fold, np.concatenate(scored), self.task, self.label_fraction)
+        used = np.zeros(sum(map(len, scored)), bool)
+        used[chosen] = True
+        nights = []
+        for file, (signals, labels, there), own in zip(
+            files, read, np.split(used, np.cumsum([len(labels) for labels in scored])[:-1]), strict=True
+        ):
+            mask = np.zeros(len(labels), bool)
+            mask[there] = own
+            nights.append(LabelledNight(file.path.stem, signals, labels, mask))
+        return nights
+
+    def _read(self, file: NightFile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A night's signals, its labels, and which epochs are scored."""
+        night = read_night(file.path, tuple(self.channels.values()))
+        signals = night.signals if self.fold.config.dataset.scaled else scaled(night.signals)
+        return signals, labels_for(night, self.task), night.stages != UNSCORED
+
+    def _losses(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        logits = tf.cast(self.network(inputs, training=True), "float32")
+        entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(inputs["labels"], logits)
+        # All devices' labels together: one may hold more of them than another.
+        there = self.fold.replicas.mean(tf.reduce_sum(inputs["weights"]))
+        return {"loss": tf.math.divide_no_nan(tf.reduce_sum(entropy * inputs["weights"]), there)}
+
+    def _inputs(self, stretches: list[tuple[int, int]]) -> dict[str, Any]:
+        """Stretches (number of their night, first epoch) as the network takes them, padded where a night is short."""
+        length = self.fold.config.training.stretch_epochs
+        shape = (len(stretches), length)
+        signals = np.zeros((*shape, len(self.channels), 3000), "float32")
+        labels, weights, mask = np.zeros(shape, "int32"), np.zeros(shape, "float32"), np.zeros(shape, bool)
+        for row, (number, first) in enumerate(stretches):
+            night = self.nights[number]
+            part = slice(first, first + length)
+            count = len(night.labels[part])
+            signals[row, :count], mask[row, :count] = night.signals[part], True
+            labels[row, :count] = np.where(night.used[part], night.labels[part], 0)
+            weights[row, :count] = night.used[part]
+        by_modality = {name: signals[:, :, number] for number, name in enumerate(self.channels)}
+        return {"signals": by_modality, "mask": mask, "labels": labels, "weights": weights}
+
+    def one_pass(self, number: int, bar: tqdm) -> None:
+        """Pass ``number``: train, validate, keep."""
+        seed, started = np.random.SeedSequence((*self.seed, number)), time.monotonic()
+        training = self.fold.config.training
+        reseed_dropout(self.network, seed, self.fold.replicas)
+        order = np.random.default_rng(seed.spawn(1)[0]).permutation(len(self.stretches))
+        losses = []
+        for first in range(0, len(order), self.update_stretches):
+            own = order[first : first + self.update_stretches]
+            inputs = self._inputs([self.stretches[i] for i in np.resize(np.r_[own, order], self.update_stretches)])
+            inputs["weights"][len(own) :] = 0
+            losses.append(float(self.learner.step(inputs)["loss"]))
+            bar.update()
+        row = {"pass": number + 1, "loss": float(np.mean(losses))}
+        if not np.isfinite(row["loss"]):
+            raise InputError(
+                f"the loss of fold {self.fold.split.fold} {self.name} became {row['loss']} in pass {number + 1}: "
+                "try a lower fine_tuning_rate with --set, and look at the nights' units."
+            )
+        row |= self._validate()
+        row["seconds"] = round(time.monotonic() - started, 1)
+        self.history.append(row)
+        if self.best is None or row["val_macro_f1"] > self.best["macro_f1"]:
+            self.best = {"pass": number + 1, "macro_f1": row["val_macro_f1"]}
+            self.best_weights = self.network.get_weights()
+        if self.fold.replicas.chief:
+            # Before the pass is kept: a kill in between has it logged again, never forgotten.
+            progress.log(self.folder, self.history)
+            self._keep()
+        best = " (best so far)" if self.best["pass"] == number + 1 else ""
+        bar.write(
+            f"fold {self.fold.split.fold} {self.name} pass {number + 1}/{training.fine_tuning_passes}: "
+            f"loss {row['loss']:.4g}  validation macro-F1 {row['val_macro_f1']:.3f}{best}  {row['seconds']:.0f} s"
+        )
+
+    def _validate(self) -> dict[str, float]:
+        rng = np.random.default_rng(self.seed[:2])
+        files = self.fold.files(self.fold.split.validation)
+        judged = sorted(rng.permutation(len(files))[: self.fold.config.training.validation_nights])
+        found = [self.stage(files[i])[1] for i in judged]
+        pooled = sum(found[1:], found[0])
+        if isinstance(pooled, Scores):
+            return {"val_accuracy": pooled.accuracy, "val_macro_f1": pooled.macro_f1}
+        return {"val_accuracy": pooled.figures["accuracy"], "val_macro_f1": pooled.figures["macro_f1"]}
+
+    def stage(self, file: NightFile) -> tuple[np.ndarray, Scores | EventScores, np.ndarray]:
+        """Labels, scores and probabilities (epochs, classes) of a night's scored epochs.
+
+        Stretches cover the night without overlap; the last one may be short.
+        """
+        signals, labels, scored = self._read(file)
+        found = whole_night(self.probabilities, signals, tuple(self.channels), self.fold.config.training)[scored]
+        return labels[scored], scores_of(self.task, labels[scored], found), found
+
+    def _keep(self) -> None:
+        def fill(folder: Path) -> None:
+            np.savez(folder / "training.npz", *self.learner.state())
+            np.savez(folder / "best.npz", *self.best_weights)
+            write_json(folder / "state.json", {"run": self.run, "history": self.history, "best": self.best})
+
+        progress.keep(self.folder, len(self.history), fill)
+
+    def _continue(self) -> None:
+        kept = progress.newest(self.folder)
+        if kept is None:
+            return
+        with progress.restoring(kept):
+            state = read_json(kept / "state.json")
+            progress.require_same_run(self.folder, state["run"], self.run)
+            self.history, self.best = state["history"], state["best"]
+            if len(self.history) != int(kept.name):
+                raise ValueError("its history is not that of its passes")
+            with np.load(kept / "training.npz", allow_pickle=False) as arrays:
+                self.learner.restore([arrays[name] for name in arrays.files])
+            with np.load(kept / "best.npz", allow_pickle=False) as arrays:
+                self.best_weights = [arrays[name] for name in arrays.files]
+        print(f"fold {self.fold.split.fold} {self.name} continues after pass {len(self.history)}.")
+
+    def _finish(self) -> Scores | EventScores:
+        self.network.set_weights(self.best_weights)
+        found = []
+        for file in self.fold.files(self.fold.split.test):
+            labels, scores, probabilities = self.stage(file)
+            found.append(scores)
+            if self.fold.replicas.chief:
+                path = self.folder / "predictions" / f"{file.path.stem}.csv"
+                save_predictions(path, self.task, labels, probabilities)
+        pooled = sum(found[1:], found[0])
+        if self.fold.replicas.chief:
+            about = {"db": self.fold.config.dataset.db, "channels": self.channels, "best": self.best}
+            about |= {"versions": versions(), "test": pooled.to_json()}
+            save_model(self.folder, self.network, {**self.run, **about})
+            progress.finish(self.folder)
+        self.fold.replicas.wait()
+        print(f"fold {self.fold.split.fold} test, {self.name}: {pooled.line()}", flush=True)
+        return pooled
+
+
+def _starts(epochs: int, length: int, step: int) -> list[int]:
+    """The first epochs of stretches that lie within a night and together hold all of it."""
+    last = max(epochs - length, 0)
+    return sorted({*range(0, last + 1, step), last})
+
+
+def whole_night(probabilities: Any, signals: np.ndarray, modalities: tuple[str, ...], training: Any) -> np.ndarray:
+    """Probabilities (epochs, classes) of a night, stretch after stretch, none overlapping.
+
+    Args:
+        probabilities: of the network's inputs, (stretches, epochs, classes).
+        signals: (epochs, channels, 3000), scaled.
+        modalities: of the channels.
+        training: how long a stretch is, and how many are computed at once.
+    """
+    length, batch = training.stretch_epochs, training.fine_tuning_batch
+    count = -(-len(signals) // (length * batch)) * batch
+    padded = np.zeros((count * length, *signals.shape[1:]), "float32")
+    padded[: len(signals)] = signals
+    padded = padded.reshape(count, length, *signals.shape[1:])
+    mask = (np.arange(count * length) < len(signals)).reshape(count, length)
+    # A stretch of padding alone, which is cut off, must not attend to nothing at all.
+    mask[~mask.any(axis=1)] = True
+    found = []
+    for first in range(0, count, batch):
+        part = slice(first, first + batch)
+        by_modality = {name: tf.constant(padded[part, :, number]) for number, name in enumerate(modalities)}
+        found.append(probabilities({"signals": by_modality, "mask": tf.constant(mask[part])}).numpy())
+    return np.concatenate(found).reshape(count * length, -1)[: len(signals)]
