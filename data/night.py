@@ -168,8 +168,8 @@ def _events(path: Path, arrays: dict[str, np.ndarray], epochs: int) -> dict[str,
 
 @dataclass(frozen=True)
 class NightFile:
-    """A night file found good: its path, its number of epochs, the amplitude (median absolute deviation) and mean of the
-    first channel that was read, and the checksum of all that was read."""
+    """A night file found good: its path, its number of epochs, the amplitude (median absolute deviation) and mean of
+    the first channel that was read, and the checksum of all that was read."""
 
     path: Path
     epochs: int
