@@ -6,14 +6,14 @@ The model is built from its arguments and only numbers are loaded: nothing in th
 
 import hashlib
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import keras
 import numpy as np
 
-from config import InputError
+from config import ALIASES, DATASETS, InputError, dataset_spec
 from data.store import read_json, write_json, written_aside
 
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
@@ -109,3 +109,35 @@ def sha256(path: Path) -> str:
     """The file's SHA-256 in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find_folds(folder: Path, db: str | None, is_fold: Callable[[Path], bool]) -> tuple[list[Path], str | None]:
+    """The folds in ``folder``, and the database that the folders' names tell, if any.
+
+    Args:
+        folder: one fold, or a folder of folds by number, or one that holds that folder under a database's name.
+        db: the database that is wanted; None for the only one there is.
+        is_fold: whether a folder is a fold of the model that is wanted.
+
+    Raises:
+        InputError: there is no fold, or folds of several databases.
+    """
+    if not folder.is_dir():
+        raise InputError(f"the folder of models {folder} does not exist: name it with --dir.")
+    named = next((part for part in reversed(folder.absolute().parts[-2:]) if part in (*DATASETS, *ALIASES)), db)
+    if is_fold(folder):
+        return [folder], named and dataset_spec(named).db
+    numbered = sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+    folds = [path for path in numbered if is_fold(path)]
+    if folds:
+        return folds, named and dataset_spec(named).db
+    held = [name for name in (*DATASETS, *ALIASES) if (folder / name).is_dir()]
+    chosen = [name for name in held if db is None or dataset_spec(name) == dataset_spec(db)]
+    if len(chosen) != 1:
+        told = (
+            f"holds models of {', '.join(held)}: choose one with --db."
+            if held
+            else "holds no trained model: name the folder with --dir, and with --model whose it is."
+        )
+        raise InputError(f"{folder} {told}")
+    return find_folds(folder / chosen[0], chosen[0], is_fold)

@@ -64,7 +64,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME",
-        help="channel or derivation such as C3-A2; several are averaged (default: the best EEG channel there is)",
+        help="channel or derivation such as C3-A2; several are averaged (default: the best EEG channel there is); of "
+        "SynthSleepNet emg=NAME and the like",
     )
     staging.add_argument(
         "--scoring", metavar="FILE", help="a scorer's stages to compare with; {name} stands for the recording's name"
@@ -90,7 +91,10 @@ def stage(arguments: argparse.Namespace) -> int:
     sources = find_recordings(arguments.recording)
     require_writable(folder)
 
-    from recsleep.stager import load_stager
+    if arguments.model == "synthsleepnet":
+        from synth.stager import load_synth_stager as load_stager
+    else:
+        from recsleep.stager import load_stager
     from staging.batch import Settings, stage_all, summary
 
     stager = load_stager(arguments.dir, arguments.db)
@@ -117,7 +121,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     spec = dataset_spec(arguments.db) if arguments.db is not None else _only_database(arguments.dir)
     of_synth = arguments.model == "synthsleepnet"
     if of_synth:
-        from synth.evaluation import is_fold
+        from synth.fine_tuned import is_fold
     else:
         from recsleep.checkpoints import is_model as is_fold
     folders, missing_folds = _folds(spec, arguments.dir, arguments.fold, is_fold)

@@ -10,6 +10,7 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from config import EPOCH_SECONDS, STAGES
 from data.night import UNSCORED
+from evaluation.calibration import stretches
 from evaluation.hypnogram import HIGHEST_FREQUENCY, Hypnogram
 
 COLOURS = {"W": "#d9a441", "N1": "#8fc1b5", "N2": "#4d8fbf", "N3": "#23426f", "REM": "#c2504d"}
@@ -20,8 +21,10 @@ GREY = "#555555"
 
 
 def night_figure(night: Hypnogram) -> Figure:
-    """Hypnogram over hypnodensity over spectrogram."""
-    drawn = [draw_hypnogram, draw_hypnodensity, *([draw_spectrogram] if night.spectra is not None else [])]
+    """Hypnogram over hypnodensity over spectrogram over breathing events, as far as there are any."""
+    drawn = [draw_hypnogram, draw_hypnodensity]
+    drawn += [draw_spectrogram] if night.spectra is not None else []
+    drawn += [draw_events] if night.events else []
     figure = Figure(figsize=(11, 2.6 * len(drawn)), layout="constrained")
     axes = figure.subplots(len(drawn), 1, sharex=True)
     for axis, draw in zip(axes, drawn, strict=True):
@@ -98,6 +101,18 @@ def draw_spectrogram(axis: Axes, night: Hypnogram) -> None:
     axis.set_ylim(0, HIGHEST_FREQUENCY)
     axis.set_ylabel("Hz")
     axis.figure.colorbar(image, cax=axis.inset_axes((1.015, 0, 0.015, 1)), label="dB")
+    _time_axis(axis, night)
+
+
+def draw_events(axis: Axes, night: Hypnogram) -> None:
+    """Each breathing event's probability along the night, a row each, and red bars where it was found."""
+    hours = np.arange(len(night.stages)) * EPOCH_SECONDS / 3600
+    for row, (name, probability) in enumerate(night.events.items()):
+        axis.fill_between(hours, row + 1, row + 1 - 0.8 * probability, step="post", color="#9bb8d3", linewidth=0)
+        found = [(hours[first], (end - first) * EPOCH_SECONDS / 3600) for first, end in stretches(night.found(name))]
+        axis.broken_barh(found, (row + 0.04, 0.12), color=COLOURS["REM"])
+    axis.set_yticks(np.arange(len(night.events)) + 0.6, list(night.events))
+    axis.set_ylim(len(night.events) + 0.05, 0)
     _time_axis(axis, night)
 
 

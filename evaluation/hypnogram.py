@@ -11,6 +11,7 @@ import pandas as pd
 from config import EPOCH_SECONDS, SAMPLING_RATE, STAGES
 from data.night import UNSCORED
 from data.store import written_aside
+from evaluation.breathing import apnea_hypopnea_index
 from evaluation.calibration import stretches
 from evaluation.metrics import Scores
 
@@ -39,6 +40,7 @@ class Hypnogram:
         probabilities: float32 (epochs, 5), the hypnodensity.
         start: clock time of the first epoch, if known.
         scored: int32 (epochs,), a scorer's stages to compare with, if there are any.
+        events: float32 (epochs,) of each breathing event, by its name: its probability, where the models tell it.
         spectra: float32 (epochs, bins), the signal's power at 0, 0.5, 1, … 30 Hz in dB of its median, if known.
         about: how it came about, as JSON values: channels, assumptions, warnings, models.
     """
@@ -49,6 +51,7 @@ class Hypnogram:
     start: datetime | None = None
     scored: np.ndarray | None = None
     spectra: np.ndarray | None = None
+    events: dict[str, np.ndarray] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -65,25 +68,48 @@ class Hypnogram:
         return Scores.of(self.scored[both], self.stages[both]) if both.any() else None
 
     def to_frame(self) -> pd.DataFrame:
-        """A row per epoch: ``epoch``, ``start_s``, ``stage`` by name, and the five probabilities."""
+        """A row per epoch: ``epoch``, ``start_s``, ``stage`` by name, the five probabilities, and those of events."""
         epochs = np.arange(len(self.stages))
         table = pd.DataFrame({"epoch": epochs, "start_s": epochs * EPOCH_SECONDS, "stage": _names(self.stages)})
         table[list(STAGES)] = self.probabilities
-        return table
+        return table.assign(**self.events)
 
     def to_annotations(self) -> "mne.Annotations":
-        """Each stretch of a stage as an annotation, in the texts of EDF+; onsets from the recording's first sample."""
+        """Each stretch of a stage, and of an event, as an annotation in EDF+'s texts; onsets from the first sample."""
         import mne
 
-        onsets, durations, texts = self._runs()
+        onsets, durations, texts = zip(*self._runs(), strict=True)
         return mne.Annotations(onsets, durations, texts)
 
-    def _runs(self) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Onset and duration in s, and text, of each stretch of one stage."""
+    def _runs(self) -> list[tuple[float, float, str]]:
+        """Onset and duration in s, and text, of each stretch of one stage and of each event, by onset."""
         first = np.flatnonzero(np.diff(self.stages, prepend=self.stages[0] + 1))
-        lengths = np.diff(first, append=len(self.stages))
-        texts = [ANNOTATIONS[stage] for stage in self.stages[first]]
-        return first * float(EPOCH_SECONDS), lengths * float(EPOCH_SECONDS), texts
+        ends = [*first[1:], len(self.stages)]
+        runs = [(a, end, ANNOTATIONS[stage]) for a, end, stage in zip(first, ends, self.stages[first], strict=True)]
+        for name in self.events:
+            runs += [(a, end, name.capitalize()) for a, end in stretches(self.found(name))]
+        return [(float(a * EPOCH_SECONDS), float((end - a) * EPOCH_SECONDS), text) for a, end, text in sorted(runs)]
+
+    def found(self, event: str) -> np.ndarray:
+        """bool (epochs,): the scored epochs in which the event is more probable than not."""
+        return (self.events[event] > 0.5) & (self.stages != UNSCORED)
+
+    @property
+    def breathing(self) -> dict[str, Any] | None:
+        """How many epochs each event was found in, how many runs they make, and the estimated apnea-hypopnea index.
+
+        The index is None without sleep, or where apnea and hypopnea were not both looked for; the whole is None where
+        neither was.
+        """
+        if not self.events:
+            return None
+        found = {name: self.found(name) for name in self.events}
+        told: dict[str, Any] = {
+            name: {"epochs": int(which.sum()), "runs": len(stretches(which))} for name, which in found.items()
+        }
+        index = apnea_hypopnea_index(np.any(list(found.values()), axis=0), self.stages > 0)
+        known = {"apnea", "hypopnea"} <= found.keys() and np.isfinite(index)
+        return {**told, "apnea_hypopnea_index": index if known else None}
 
     def statistics(self) -> dict[str, Any]:
         """The usual figures of a night, by YASA (Vallat & Walker, eLife 10, 2021) with the AASM's definitions.
@@ -186,7 +212,7 @@ class Hypnogram:
         return table.sort_values(["epochs", "epoch"], ascending=[False, True], ignore_index=True)
 
     def plot(self) -> "Figure":
-        """Hypnogram over hypnodensity over spectrogram, as far as there are any."""
+        """Hypnogram over hypnodensity over spectrogram over breathing events, as far as there are any."""
         from evaluation.figures import night_figure
 
         return night_figure(self)
@@ -206,7 +232,7 @@ class Hypnogram:
             [],
             recording=edfio.Recording(startdate=date(begin.year, begin.month, begin.day)),
             starttime=time(begin.hour, begin.minute, begin.second),
-            annotations=[edfio.EdfAnnotation(*entry) for entry in zip(*self._runs(), strict=True)],
+            annotations=[edfio.EdfAnnotation(*entry) for entry in self._runs()],
         )
         with written_aside(path) as aside:
             edf.write(aside)

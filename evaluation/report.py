@@ -9,6 +9,7 @@ from config import EPOCH_SECONDS, STAGES
 from evaluation.figures import (
     draw_confusion,
     draw_differences,
+    draw_events,
     draw_hypnodensity,
     draw_hypnogram,
     draw_spectrogram,
@@ -81,6 +82,9 @@ def page(night: Hypnogram, statistics: dict[str, Any]) -> "mne.Report":
     for title, draw in drawings.items():
         report.add_figure(single_figure(draw, night), title)
     report.add_html(_statistics(statistics), "Sleep statistics")
+    if night.events:
+        report.add_figure(single_figure(draw_events, night, (9, 1 + 0.9 * len(night.events))), "Breathing events")
+        report.add_html(_breathing(night), "Apnea and hypopnea")
     report.add_html(_unsure(night), "To check by hand")
     if night.agreement:
         scores = night.agreement
@@ -118,6 +122,25 @@ def _statistics(statistics: dict[str, Any]) -> str:
     transitions.insert(0, "from", transitions.index)
     transitions.columns = ["from", *(f"to {stage}" for stage in STAGES)]
     return f"{_table(figures)}{_table(stages)}<p>Epochs of one stage followed by another:</p>{_table(transitions)}"
+
+
+def breathing_line(breathing: dict[str, Any]) -> str:
+    """What :attr:`Hypnogram.breathing` tells, in a line."""
+    events = [
+        f"{name} in {told['epochs']} epochs ({told['runs']} runs)"
+        for name, told in breathing.items()
+        if isinstance(told, dict)
+    ]
+    index = breathing["apnea_hypopnea_index"]
+    estimate = [] if index is None else [f"estimated apnea-hypopnea index {index:.1f} per hour of sleep"]
+    return "   ".join([*events, *estimate])
+
+
+def _breathing(night: Hypnogram) -> str:
+    return (
+        f"<p>{escape(breathing_line(night.breathing))}.</p><p>An estimate from epochs of 30 s: a run of epochs with an "
+        "event counts as one event, so that of events close together too few are counted.</p>"
+    )
 
 
 def _number(value: float | None, unit: str) -> str:

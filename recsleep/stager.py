@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from config import ALIASES, DATASETS, InputError, dataset_spec
-from data.eeg import Eeg, NightRecording, choose, open_eeg, read_eeg
+from config import InputError, dataset_spec
+from data.channels import ChannelSignal, NightRecording, choose, open_signals, read_channel
 from data.night import UNSCORED
 from data.prepare.recording import MICROVOLTS, Recording
 from data.prepare.spec import SPECS
@@ -25,7 +25,7 @@ from evaluation.calibration import (
     warnings,
 )
 from evaluation.hypnogram import Hypnogram, spectra
-from model_folder import WEIGHTS, sha256
+from model_folder import WEIGHTS, find_folds, sha256
 from recsleep.checkpoints import is_model, load_model
 from recsleep.ensemble import Ensemble
 from recsleep.model import RecSleepNet
@@ -71,9 +71,9 @@ class Stager:
         """
         started = time.perf_counter()
         level = self.level if calibrate else None
-        eegs: list[Eeg] = []
+        eegs: list[ChannelSignal] = []
         for wanted in channels or ("",):
-            eegs.append(read_eeg(recording, choose(recording, wanted, self.channel), self.as_stored and not level))
+            eegs.append(read_channel(recording, choose(recording, wanted, self.channel), self.as_stored and not level))
         if len({eeg.name for eeg in eegs}) < len(eegs):
             raise InputError(f"{recording.path}: --channel names {eegs[-1].name} twice.")
         read = time.perf_counter()
@@ -121,7 +121,7 @@ class Stager:
         )
 
     def _stage(
-        self, recording: Recording | NightRecording, eeg: Eeg, level: Level | None
+        self, recording: Recording | NightRecording, eeg: ChannelSignal, level: Level | None
     ) -> tuple[np.ndarray, Quality]:
         """Probabilities (epochs, 5) of one channel, and what its signal is like."""
         try:
@@ -138,7 +138,7 @@ class Stager:
         return probabilities, quality
 
     def _probabilities(
-        self, recording: Recording | NightRecording, eeg: Eeg, quality: Quality, level: Level | None
+        self, recording: Recording | NightRecording, eeg: ChannelSignal, quality: Quality, level: Level | None
     ) -> np.ndarray:
         signals = calibrated(eeg.signals, quality, level) if level else eeg.signals
         probabilities = stage_epochs(self.network, signals)
@@ -149,7 +149,7 @@ class Stager:
         return probabilities
 
 
-def _assumed(eeg: Eeg, quality: Quality, level: Level | None) -> str:
+def _assumed(eeg: ChannelSignal, quality: Quality, level: Level | None) -> str:
     """What was done to a channel, in a sentence."""
     unit, header = eeg.about["unit"], eeg.about["header_unit"]
     made = " less ".join(eeg.about["from"])
@@ -178,7 +178,7 @@ def load_stager(folder: str | Path, db: str | None = None) -> Stager:
         InputError: there is no model, one is damaged, or they are of several databases or architectures.
     """
     folder = location(folder)
-    folders, named = _find(folder, db)
+    folders, named = find_folds(folder, db, is_model)
     saved = [load_model(path) for path in folders]
     databases = {model.metadata.get("db", named) for model in saved}
     if db is not None and databases != {dataset_spec(db).db}:
@@ -212,29 +212,6 @@ def _level(metadata: dict[str, Any]) -> Level | None:
 
 def _hash(folder: Path, metadata: dict[str, Any]) -> str:
     return metadata["sha256"][WEIGHTS] if metadata else sha256(next(iter(sorted(folder.glob("*.data-*")))))
-
-
-def _find(folder: Path, db: str | None) -> tuple[list[Path], str | None]:
-    """The folders of the models in ``folder``, and the database that the folders' names tell."""
-    if not folder.is_dir():
-        raise InputError(f"the folder of models {folder} does not exist: name it with --dir.")
-    named = next((part for part in reversed(folder.absolute().parts[-2:]) if part in (*DATASETS, *ALIASES)), db)
-    if is_model(folder):
-        return [folder], named and dataset_spec(named).db
-    numbered = sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
-    folds = [path for path in numbered if is_model(path)]
-    if folds:
-        return folds, named and dataset_spec(named).db
-    held = [name for name in (*DATASETS, *ALIASES) if (folder / name).is_dir()]
-    chosen = [name for name in held if db is None or dataset_spec(name) == dataset_spec(db)]
-    if len(chosen) != 1:
-        told = (
-            f"holds models of {', '.join(held)}: choose one with --db."
-            if held
-            else "holds no trained model: name the folder with --dir."
-        )
-        raise InputError(f"{folder} {told}")
-    return _find(folder / chosen[0], chosen[0])
 
 
 def stager(model: Stager | RecSleepNet | str | Path) -> Stager:
@@ -272,5 +249,5 @@ def stage(
     if not isinstance(recording, (str, Path)):
         path = Path(next((str(name) for name in recording.filenames if name), "recording"))
         return model.stage(Recording(path, None, recording), channels, calibrate)
-    with open_eeg(location(recording), channels) as opened:
+    with open_signals(location(recording), channels) as opened:
         return model.stage(opened, channels, calibrate)

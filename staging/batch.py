@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from config import STAGES, InputError
-from data.eeg import NightRecording, open_eeg
+from data.channels import NightRecording, open_signals
 from data.prepare.edf import NoSignals
 from data.prepare.recording import Recording
 from data.store import is_remote, location, remove_unfinished, written_aside
@@ -111,7 +111,7 @@ def _staged(source: Source, stager: Stager, folder: Path, settings: Settings) ->
     before = None if settings.overwrite else finished(folder, source.name, origin)
     if before:
         return Outcome(source, "kept", before)
-    with open_eeg(source.path, settings.channels) as recording:
+    with open_signals(source.path, settings.channels) as recording:
         scored = read_scoring(scoring, recording) if scoring else recording.stages
         opened = time.perf_counter()
         night = stager.stage(recording, settings.channels, settings.calibrate)
@@ -148,6 +148,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "epochs": result.get("epochs"),
         **{f: statistics.get(f) for f in ("TIB", "TST", "SPT", "SOL", "REM_latency", "WASO", "SE", "SME", "unscored")},
         **{f"{stage}_min": statistics.get("minutes", {}).get(stage) for stage in STAGES},
+        "apnea_hypopnea_index": (result.get("breathing") or {}).get("apnea_hypopnea_index"),
         "confidence": result.get("confidence"),
         **{name: agreement.get(name) for name in ("accuracy", "macro_f1", "kappa")},
         "warnings": " ".join(result.get("warnings", ())),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config import InputError
-from data.eeg import is_parquet_night
+from data.channels import is_parquet_night
 from data.store import files_below, is_remote, location, reaching
 
 ENDINGS = (".edf", ".bdf", ".rec", ".vhdr", ".fif", ".fif.gz", ".set", ".gdf", ".cnt", ".npz")

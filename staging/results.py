@@ -9,7 +9,7 @@ from typing import Any
 from config import EPOCH_SECONDS, InputError
 from data.store import read_json, write_json, written_aside
 from evaluation.hypnogram import Hypnogram
-from evaluation.report import page
+from evaluation.report import breathing_line, page
 from model_folder import versions
 from staging.recordings import HYPNOGRAM
 
@@ -50,6 +50,7 @@ def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dic
         **about,
         "remarks": night.remarks,
         "statistics": statistics,
+        "breathing": night.breathing,
         "confidence": float(night.confidence.mean()),
         "to_check": unsure.to_dict("records"),
         "agreement": night.agreement and night.agreement.to_json(),
@@ -93,6 +94,8 @@ def told(night: dict[str, Any]) -> str:
         f"SE {statistics['SE']:.0f} %   confidence {night['confidence']:.2f}",
         f"  minutes: {minutes}" + (f"  unscored {statistics['unscored']:.0f}" if statistics["unscored"] else ""),
     ]
+    if night["breathing"]:
+        lines.append(f"  breathing: {breathing_line(night['breathing'])}")
     lines += [f"  assumed: {text}" for text in night["assumptions"]]
     lines += [f"  warning: {text}" for text in night["warnings"]]
     lines += [f"  note: {text}" for text in night["remarks"]]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from config import EPOCH_SECONDS, STAGES, InputError
-from data.eeg import NightRecording
+from data.channels import NightRecording
 from data.night import UNSCORED
 from data.night_files import read_arrays
 from data.prepare import nsrr

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 from config import DatasetSpec, InputError
@@ -18,10 +16,8 @@ from evaluation.breathing import Agreement, apnea_hypopnea_index
 from evaluation.events import EventScores
 from evaluation.metrics import Scores
 from evaluation.tasks import save_predictions, scores_of
-from model_folder import METADATA, load_model, read_metadata
-from synth.downstream import FineTuning
 from synth.embedding import labels_of
-from synth.fine_tuning import whole_night
+from synth.fine_tuned import fine_tuned_in
 
 
 @dataclass(frozen=True)
@@ -57,15 +53,6 @@ class EvaluatedModel:
         return sum(found[1:], found[0])
 
 
-def is_fold(folder: Path) -> bool:
-    """Whether ``folder`` holds a fine-tuned model."""
-    return any(_models(folder))
-
-
-def _models(fold: Path) -> list[Path]:
-    return sorted(path.parent for path in fold.glob(f"fine_tuning/*/*/*/{METADATA}"))
-
-
 def evaluate_fold(spec: DatasetSpec, fold: int, folder: Path, data: Path) -> list[EvaluatedModel]:
     """All fine-tuned models in ``folder`` on the test nights found in ``data``; those without a modality are said.
 
@@ -73,41 +60,33 @@ def evaluate_fold(spec: DatasetSpec, fold: int, folder: Path, data: Path) -> lis
         InputError: a model is damaged or of another database, or a night is not one that it can stage.
     """
     found = []
-    for path in _models(folder):
-        metadata = read_metadata(path)
-        try:
-            task, db, channels = metadata["task"], metadata["db"], metadata["channels"]
-            subjects, settings = tuple(metadata["split"]["test"]), SimpleNamespace(**metadata["config"]["training"])
-        except (KeyError, TypeError):
-            raise InputError(f"{path / METADATA} does not describe a fine-tuned model: train it again.") from None
-        if db != spec.db:
-            raise InputError(f"{path} was trained on {db}, not {spec.db}: choose with --db.")
-        network = load_model(path, [FineTuning])
-        compiled = tf.function(lambda inputs, network=network: tf.nn.softmax(network(inputs)))
-        tested = replace(spec, subjects=subjects)
+    for model in fine_tuned_in(folder):
+        if model.db != spec.db:
+            raise InputError(f"{model.folder} was trained on {model.db}, not {spec.db}: choose with --db.")
+        tested = replace(spec, subjects=model.subjects)
         files = find_nights(tested, data)
         absent = missing_subjects(tested, files)
         if absent:
             print(f"fold {fold}: no night file of subject {', '.join(map(str, absent))} in {data}.")
-        variant = f"{path.parent.name} {path.name}, {metadata['label_fraction']:.3g} of the labels"
         nights = []
         paths = [path for own in files.values() for path in own]
-        progress = tqdm(paths, desc=f"fold {fold} {task}", unit="night", leave=False)
+        progress = tqdm(paths, desc=f"fold {fold} {model.task}", unit="night", leave=False)
         for file in progress:
             try:
-                night = read_night(file, tuple(channels.values()))
+                night = read_night(file, tuple(model.channels.values()))
             except MissingChannel as error:
                 progress.write(f"left out: {error}")
                 continue
-            labels, scored = labels_of(night).get(task), night.stages != UNSCORED
+            labels, scored = labels_of(night).get(model.task), night.stages != UNSCORED
             if labels is None:
-                progress.write(f"left out: {file} holds no breathing events to compare {task} with.")
+                progress.write(f"left out: {file} holds no breathing events to compare {model.task} with.")
                 continue
             signals = night.signals if spec.scaled else scaled(night.signals)
-            probabilities = whole_night(compiled, signals, tuple(channels), settings)[scored]
-            nights.append(EvaluatedNight(night.name, labels[scored], probabilities, night.stages[scored]))
+            nights.append(
+                EvaluatedNight(night.name, labels[scored], model.stage(signals)[scored], night.stages[scored])
+            )
         if nights:
-            found.append(EvaluatedModel(fold, task, variant, tuple(nights)))
+            found.append(EvaluatedModel(fold, model.task, model.variant, tuple(nights)))
     return found
 
 

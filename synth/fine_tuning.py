@@ -24,6 +24,7 @@ from evaluation.tasks import classes, save_predictions, scores_of
 from model_folder import METADATA, load_model, read_metadata, save_model, versions
 from synth.downstream import FineTuning
 from synth.embedding import labels_for
+from synth.fine_tuned import whole_night
 from synth.neuronet import adopt
 from synth.pretraining import Fold, settings_of
 from synth.probing import drawn_labels
@@ -298,28 +299,3 @@ def _starts(epochs: int, length: int, step: int) -> list[int]:
     """The first epochs of stretches that lie within a night and together hold all of it."""
     last = max(epochs - length, 0)
     return sorted({*range(0, last + 1, step), last})
-
-
-def whole_night(probabilities: Any, signals: np.ndarray, modalities: tuple[str, ...], training: Any) -> np.ndarray:
-    """Probabilities (epochs, classes) of a night, stretch after stretch, none overlapping.
-
-    Args:
-        probabilities: of the network's inputs, (stretches, epochs, classes).
-        signals: (epochs, channels, 3000), scaled.
-        modalities: of the channels.
-        training: how long a stretch is, and how many are computed at once.
-    """
-    length, batch = training.stretch_epochs, training.fine_tuning_batch
-    count = -(-len(signals) // (length * batch)) * batch
-    padded = np.zeros((count * length, *signals.shape[1:]), "float32")
-    padded[: len(signals)] = signals
-    padded = padded.reshape(count, length, *signals.shape[1:])
-    mask = (np.arange(count * length) < len(signals)).reshape(count, length)
-    # A stretch of padding alone, which is cut off, must not attend to nothing at all.
-    mask[~mask.any(axis=1)] = True
-    found = []
-    for first in range(0, count, batch):
-        part = slice(first, first + batch)
-        by_modality = {name: tf.constant(padded[part, :, number]) for number, name in enumerate(modalities)}
-        found.append(probabilities({"signals": by_modality, "mask": tf.constant(mask[part])}).numpy())
-    return np.concatenate(found).reshape(count * length, -1)[: len(signals)]

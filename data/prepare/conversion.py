@@ -17,6 +17,9 @@ from data.prepare.recording import Channel, Recording, open_recording
 from data.prepare.scoring import Scoring, W
 from data.prepare.spec import ChannelSpec, RecordingSpec, Source
 
+SCALED_UNIT = "interquartile ranges"
+"""Unit of the channels of a multimodal night."""
+
 
 def settings(spec: RecordingSpec, channels: Sequence[ChannelSpec], config: PreparationConfig) -> dict[str, Any]:
     """What a night depends on beside its recording, as JSON holds it."""
@@ -178,5 +181,5 @@ def _described(header: Channel, spec: RecordingSpec) -> dict[str, Any]:
     return {
         "rate_hz": header.rate,
         "header_unit": header.unit,
-        "unit": "interquartile ranges" if spec.multimodal else unit or "as stored",
+        "unit": SCALED_UNIT if spec.multimodal else unit or "as stored",
     }

@@ -7,7 +7,7 @@ import pytest
 from recordings import interrupt, wave, write_edf
 
 from config import InputError
-from data.eeg import choose, open_eeg, read_eeg
+from data.channels import choose, open_signals, read_channel
 from data.night_files import write_arrays
 from data.store import location
 
@@ -63,8 +63,8 @@ def test_no_such_channel(channels, wanted):
 
 
 def read(path, wanted=""):
-    with open_eeg(path, [wanted] if wanted else []) as recording:
-        return read_eeg(recording, choose(recording, wanted))
+    with open_signals(path, [wanted] if wanted else []) as recording:
+        return read_channel(recording, choose(recording, wanted))
 
 
 @pytest.mark.parametrize("rate", [60, 64, 100, 128, 512])
@@ -119,11 +119,11 @@ def test_night_files(tmp_path, make_night):
     named = {"x": x, "y": np.full(4, -1), "ch_names": np.array(["EOG L", "EEG C4-M1"])}
     for path in (tmp_path / "n.npz", tmp_path / "folder"):
         write_arrays(path, named)
-        with open_eeg(path) as recording:
+        with open_signals(path) as recording:
             assert recording.stages is None
-            np.testing.assert_array_equal(read_eeg(recording, choose(recording)).signals, x[:, 1])
+            np.testing.assert_array_equal(read_channel(recording, choose(recording)).signals, x[:, 1])
     unnamed = make_night(tmp_path / "u.npz", 5)
-    with open_eeg(unnamed, ["C3-A2"]) as recording:
+    with open_signals(unnamed, ["C3-A2"]) as recording:
         assert choose(recording, "C3-A2").name == "C3-A2"
         np.testing.assert_array_equal(recording.stages, np.load(unnamed)["y"])
     without = make_night(tmp_path / "w.npz", 5, y=None)
@@ -132,7 +132,11 @@ def test_night_files(tmp_path, make_night):
 
 @pytest.mark.parametrize(
     ("seconds", "rate", "unit", "told"),
-    [(29, 100, "uV", "lasts 29 s"), (60, 50, "uV", "60 Hz or more"), (60, 100, "%", "differ in rate or unit")],
+    [
+        (29, 100, "uV", "lasts 29 s"),
+        (60, 50, "uV", "60 Hz or more"),
+        (60, 100, "%", "differ in rate or unit"),
+    ],
 )
 def test_what_cannot_be_staged(tmp_path, seconds, rate, unit, told):
     other = (wave(seconds, rate, 1), rate, "uV")

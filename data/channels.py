@@ -1,4 +1,4 @@
-"""One EEG channel of any recording, as a network takes it: whole epochs of 30 s at 100 Hz."""
+"""A channel of any recording, in whole epochs of 30 s at 100 Hz, and which of them is the best EEG."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ DERIVATIONS = (
 ELECTRODES = ("C4", "C3", "Cz", "F4", "F3", "Fz", "Fpz", "Fp2", "Fp1", "Pz", "P4", "P3", "O2", "O1")
 """Taken against whatever reference they were recorded, where there is no derivation; the best first."""
 
-LOWEST_RATE = 60
+LOWEST_EEG_RATE = 60
 """Hz: EEG of up to 30 Hz."""
 
 _LABEL = re.compile(
@@ -42,8 +42,8 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Eeg:
-    """An EEG channel of a recording.
+class ChannelSignal:
+    """A channel of a recording.
 
     Attributes:
         name: of the channel or derivation.
@@ -87,7 +87,7 @@ class NightRecording:
 
 
 @contextmanager
-def open_eeg(path: Path, wanted: Sequence[str] = ()) -> Iterator[Recording | NightRecording]:
+def open_signals(path: Path, wanted: Sequence[str] = ()) -> Iterator[Recording | NightRecording]:
     """Open a recording that may have gaps, or a night file; local or remote.
 
     Args:
@@ -182,12 +182,20 @@ def _difference(wanted: str, names: Sequence[str]) -> Choice | None:
     return None
 
 
-def read_eeg(recording: Recording | NightRecording, choice: Choice, as_stored: bool = False) -> Eeg:
+def read_channel(
+    recording: Recording | NightRecording, choice: Choice, as_stored: bool = False, lowest_rate: float = LOWEST_EEG_RATE
+) -> ChannelSignal:
     """Read the channel that was chosen; what does not fill an epoch at the end is left out.
 
+    Args:
+        recording: an open one.
+        choice: the channel.
+        as_stored: leave voltages in the recording's own unit.
+        lowest_rate: Hz, below which the channel is of no use.
+
     Raises:
-        InputError: it is shorter than an epoch, sampled below 60 Hz, flat, or made of two channels that differ in rate
-            or kind of unit.
+        InputError: it is shorter than an epoch, sampled below the lowest rate, flat, or made of two channels that
+            differ in rate or kind of unit.
     """
     headers = [recording.channel(name) for name in choice.recorded]
     first = headers[0]
@@ -196,9 +204,9 @@ def read_eeg(recording: Recording | NightRecording, choice: Choice, as_stored: b
         raise InputError(
             f"{recording.path} lasts {recording.seconds:g} s: at least an epoch of {EPOCH_SECONDS} s is wanted."
         )
-    if first.rate < LOWEST_RATE:
+    if first.rate < lowest_rate:
         raise InputError(
-            f"{recording.path}: {first.name} is sampled at {first.rate:g} Hz; EEG needs {LOWEST_RATE} Hz or more."
+            f"{recording.path}: {first.name} is sampled at {first.rate:g} Hz; {lowest_rate:g} Hz or more are needed."
         )
     if any(h.rate != first.rate or h.is_voltage != first.is_voltage for h in headers):
         raise InputError(
@@ -217,7 +225,7 @@ def read_eeg(recording: Recording | NightRecording, choice: Choice, as_stored: b
     # Resampling may end a sample short.
     signal = np.pad(signal, (0, epochs * EPOCH_SAMPLES - len(signal)), mode="edge")
     unit = "µV" if first.is_voltage and not as_stored and isinstance(recording, Recording) else first.unit
-    return Eeg(
+    return ChannelSignal(
         choice.name,
         signal.reshape(epochs, EPOCH_SAMPLES).astype(np.float32),
         lacking >= first.rate * EPOCH_SECONDS / 2,

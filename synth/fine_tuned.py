@@ -1,0 +1,125 @@
+"""A fine-tuned model as it lies in its fold's folder: what its metadata tell, and its network when it is needed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from config import InputError
+from model_folder import METADATA, WEIGHTS, load_model, read_metadata
+from synth.downstream import FineTuning
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """A fine-tuned model.
+
+    Attributes:
+        folder: where it lies.
+        db: the database that it was trained on.
+        task: one of ``config.TASKS``.
+        channels: the night files' channel of each modality, by the modality's name.
+        label_fraction: share of the labelled subjects' epochs whose labels were used.
+        tcm: one of ``config.TCMS``.
+        subjects: whom it was tested on, and never saw.
+        validation_macro_f1: by which its pass was chosen.
+        sha256: of its weights.
+        training: the values of ``config.SynthSleepNetTraining`` that it was trained with.
+    """
+
+    folder: Path
+    db: str
+    task: str
+    channels: dict[str, str]
+    label_fraction: float
+    tcm: str
+    subjects: tuple[int, ...]
+    validation_macro_f1: float
+    sha256: str
+    training: SimpleNamespace
+
+    @classmethod
+    def of(cls, folder: Path) -> "FineTuned":
+        """The model in ``folder``.
+
+        Raises:
+            InputError: there is none, or it is damaged.
+        """
+        told = read_metadata(folder)
+        try:
+            return cls(
+                folder,
+                told["db"],
+                told["task"],
+                dict(told["channels"]),
+                float(told["label_fraction"]),
+                told["tcm"],
+                tuple(told["split"]["test"]),
+                float(told["best"]["macro_f1"]),
+                told["sha256"][WEIGHTS],
+                SimpleNamespace(**told["config"]["training"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f"{folder / METADATA} does not describe a fine-tuned model: train it again.") from None
+
+    @property
+    def variant(self) -> str:
+        """What distinguishes it from others for the same task: modalities, module, and share of the labels."""
+        return f"{'-'.join(self.channels)} {self.tcm}, {self.label_fraction:.3g} of the labels"
+
+    @cached_property
+    def _probabilities(self) -> Any:
+        network = load_model(self.folder, [FineTuning])
+        return tf.function(lambda inputs: tf.nn.softmax(network(inputs)))
+
+    def stage(self, signals: np.ndarray) -> np.ndarray:
+        """Probabilities (epochs, classes) of a night of scaled signals (epochs, channels, 3000)."""
+        return whole_night(self._probabilities, signals, tuple(self.channels), self.training)
+
+
+def is_fold(folder: Path) -> bool:
+    """Whether ``folder`` is a fold that holds a fine-tuned model."""
+    return any(_folders(folder))
+
+
+def fine_tuned_in(fold: Path) -> list[FineTuned]:
+    """All fine-tuned models of a fold.
+
+    Raises:
+        InputError: one is damaged.
+    """
+    return [FineTuned.of(folder) for folder in sorted(_folders(fold))]
+
+
+def _folders(fold: Path) -> Sequence[Path]:
+    return [path.parent for path in fold.glob(f"fine_tuning/*/*/*/{METADATA}")]
+
+
+def whole_night(probabilities: Any, signals: np.ndarray, modalities: tuple[str, ...], training: Any) -> np.ndarray:
+    """Probabilities (epochs, classes) of a night, stretch after stretch, none overlapping.
+
+    Args:
+        probabilities: of the network's inputs, (stretches, epochs, classes).
+        signals: (epochs, channels, 3000), scaled.
+        modalities: of the channels.
+        training: how long a stretch is, and how many are computed at once.
+    """
+    length, batch = training.stretch_epochs, training.fine_tuning_batch
+    count = -(-len(signals) // (length * batch)) * batch
+    padded = np.zeros((count * length, *signals.shape[1:]), "float32")
+    padded[: len(signals)] = signals
+    padded = padded.reshape(count, length, *signals.shape[1:])
+    mask = (np.arange(count * length) < len(signals)).reshape(count, length)
+    # A stretch of padding alone, which is cut off, must not attend to nothing at all.
+    mask[~mask.any(axis=1)] = True
+    found = []
+    for first in range(0, count, batch):
+        part = slice(first, first + batch)
+        by_modality = {name: tf.constant(padded[part, :, number]) for number, name in enumerate(modalities)}
+        found.append(probabilities({"signals": by_modality, "mask": tf.constant(mask[part])}).numpy())
+    return np.concatenate(found).reshape(count * length, -1)[: len(signals)]
