@@ -1,0 +1,205 @@
+"""SynthSleepNet's folds on recordings: which models and channels are taken, what is said, what the results hold."""
+
+import json
+
+import mne
+import numpy as np
+import pandas as pd
+import pytest
+from recordings import write_edf
+
+import predict
+from config import TASKS, configure
+from data.channels import open_signals
+from data.epochs import scaled
+from data.prepare.conversion import band_pass
+from data.prepare.synthetic import make_night
+from model_folder import save_model
+from synth.downstream import FineTuning
+from synth.fine_tuned import FineTuned, is_fold
+from synth.stager import load_synth_stager
+
+# What loads YASA, which takes its time, shares a process.
+pytestmark = pytest.mark.xdist_group("yasa")
+
+CHANNELS = {"eeg": "EEG C4-M1", "emg": "EMG", "airflow": "Airflow"}
+BACKBONE = {"window": 3.0, "step": 9.0, "dim": 16, "heads": 2, "depth": 1}
+
+
+def write_model(folder, modalities, task, fraction=1, macro_f1=0.5, db="synthetic", channels=CHANNELS, stretch=6):
+    """A fine-tuned model of random weights, with the metadata that training leaves."""
+    encoder = {"modalities": modalities, "backbone": BACKBONE, "dim": 16, "heads": 2, "depth": 1}
+    network = FineTuning(encoder, 5 if task == "sleep_stage" else 2, "lstm")
+    about = {
+        "db": db,
+        "task": task,
+        "channels": {name: channels[name] for name in modalities},
+        "label_fraction": fraction,
+        "tcm": "lstm",
+        "split": {"test": [0]},
+        "best": {"macro_f1": macro_f1},
+        "config": {"training": {"stretch_epochs": stretch, "fine_tuning_batch": 2}},
+    }
+    path = folder / "fine_tuning" / f"{task}_{fraction:g}" / "-".join(modalities) / "lstm"
+    save_model(path, network, about)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folds(tmp_path_factory):
+    """Two folds; of stages each has a model of all three modalities and one of EEG alone, of events one of all."""
+    folder = tmp_path_factory.mktemp("folds") / "synthetic"
+    for fold in "01":
+        for task in TASKS:
+            write_model(folder / fold, ("eeg", "emg", "airflow"), task)
+        write_model(folder / fold, ("eeg",), "sleep_stage")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    return make_night(1, configure("synthetic", ["hours=0.4"]).synthetic)
+
+
+@pytest.fixture(scope="module")
+def recording(arrays, tmp_path_factory):
+    return write(tmp_path_factory.mktemp("recordings") / "night.edf", arrays)
+
+
+def write(path, arrays, names=None, leave_out=()):
+    names = names or {}
+    signals = {
+        names.get(name, name): (x.ravel().astype(float), 100, "" if name in ("Airflow", "SpO2") else "uV")
+        for name, x in zip(arrays["ch_names"].tolist(), np.moveaxis(arrays["x"], 1, 0), strict=True)
+        if name not in leave_out
+    }
+    return write_edf(path, signals, span=1500)
+
+
+@pytest.fixture(scope="module")
+def stager(folds):
+    return load_synth_stager(folds)
+
+
+def staged(stager, path, channels=()):
+    with open_signals(path) as opened:
+        return stager.stage(opened, channels)
+
+
+def test_the_mean_of_the_folds_models(stager, folds, recording, arrays):
+    night = staged(stager, recording)
+    x = scaled(arrays["x"])[:, [arrays["ch_names"].tolist().index(name) for name in CHANNELS.values()]]
+    models = [FineTuned.of(folds / fold / "fine_tuning/sleep_stage_1/eeg-emg-airflow/lstm") for fold in "01"]
+    expected = np.mean([model.stage(x) for model in models], axis=0)
+    # The file holds 16 bits.
+    np.testing.assert_allclose(night.probabilities, expected, atol=2e-3)
+    assert night.events.keys() == {"apnea", "hypopnea"}
+    assert len(night.about["models"]) == 6
+    assert night.about["warnings"] == []
+    assert night.about["assumptions"][1] == "emg: channel EMG, 100 Hz to 100 Hz, scaled by its own quartiles"
+
+
+def test_a_missing_modality_is_said(stager, arrays, tmp_path):
+    night = staged(stager, write(tmp_path / "n.edf", arrays, leave_out=("EMG",)))
+    assert {model["variant"] for model in night.about["models"]} == {"eeg lstm, 1 of the labels"}
+    assert night.events == {} and night.breathing is None
+    assert night.about["warnings"] == [
+        "it has no channel for emg (EMG): staged by the models that do without.",
+        "apnea is not looked for: its models need emg.",
+        "hypopnea is not looked for: its models need emg.",
+    ]
+
+
+def test_channels_by_another_name(stager, arrays, tmp_path):
+    names = {"EEG C4-M1": "C4-A1", "EMG": "Chin EMG", "Airflow": "Nasal Pressure"}
+    path = write(tmp_path / "n.edf", arrays, names)
+    night = staged(stager, path)
+    assert [told.partition(",")[0] for told in night.about["assumptions"]] == [
+        "eeg: channel C4-A1 in place of EEG C4-M1",
+        "emg: channel Chin EMG in place of EMG",
+        "airflow: channel Nasal Pressure in place of Airflow",
+    ]
+    named = staged(stager, path, ["emg=EOG L"])
+    assert named.about["channels"][1]["name"] == "EOG L"
+    assert not np.array_equal(named.probabilities, night.probabilities)
+
+
+def test_the_model_with_most_labels_then_the_best(tmp_path):
+    worse = write_model(tmp_path / "0", ("eeg",), "sleep_stage", 0.05, 0.9)
+    best = write_model(tmp_path / "0", ("eeg",), "sleep_stage", 1, 0.6)
+    (chosen,) = load_synth_stager(tmp_path / "0")._usable("sleep_stage", {"eeg", "emg"})
+    assert chosen.folder == best != worse
+    assert is_fold(tmp_path / "0") and not is_fold(tmp_path)
+
+
+def test_signals_are_prepared_as_the_databases_nights(arrays, tmp_path):
+    """SHHS's EMG is band-passed before it is scaled."""
+    path = write_model(
+        tmp_path / "models", ("eeg", "emg"), "sleep_stage", db="shhs", channels={"eeg": "EEG_C4", "emg": "EMG_Chin"}
+    )
+    signals = {"EEG": arrays["x"][:, 0], "EMG": arrays["x"][:, 3]}
+    edf = write_edf(
+        tmp_path / "n.edf", {n: (x.ravel().astype(float), 100, "uV") for n, x in signals.items()}, span=1500
+    )
+    night = staged(load_synth_stager(tmp_path / "models"), edf)
+    assert [c["from"] for c in night.about["channels"]] == [["EEG"], ["EMG"]]
+    bands = ((0.5, 40), (25, 49))
+    filtered = [
+        band_pass(x.ravel().astype(float), band).reshape(x.shape)
+        for x, band in zip(signals.values(), bands, strict=True)
+    ]
+    expected = FineTuned.of(path).stage(scaled(np.stack(filtered, axis=1)))
+    np.testing.assert_allclose(night.probabilities, expected, atol=1e-3)
+    unfiltered = FineTuned.of(path).stage(scaled(np.stack(list(signals.values()), axis=1)))
+    assert np.abs(unfiltered - expected).max() > 5e-3
+
+
+@pytest.mark.parametrize("tasks", [("apnea", "hypopnea"), ("apnea",)])
+def test_results_of_the_command(recording, tmp_path, tasks, capsys):
+    for task in ("sleep_stage", *tasks):
+        write_model(tmp_path / "models" / "synthetic" / "0", ("eeg", "airflow"), task)
+    out = tmp_path / "out"
+    arguments = ["--model", "synthsleepnet", "--dir", str(tmp_path / "models"), "--recording", str(recording)]
+    assert predict.main([*arguments, "--out", str(out)]) == 0
+    assert "  breathing: apnea in " in capsys.readouterr().out
+    table = pd.read_csv(out / "night.hypnogram.csv")
+    assert list(table)[3:] == ["W", "N1", "N2", "N3", "REM", *tasks]
+    told = json.loads((out / "night.json").read_text())
+    found = table[list(tasks)].to_numpy() > 0.5
+    assert [told["breathing"][task]["epochs"] for task in tasks] == found.sum(axis=0).tolist()
+    either = found.any(axis=1)
+    runs = int(either[0]) + int((~either[:-1] & either[1:]).sum())
+    hours = (table["stage"] != "W").sum() / 120
+    expected = runs / hours if len(tasks) == 2 and hours else None
+    assert told["breathing"]["apnea_hypopnea_index"] == (expected and pytest.approx(expected))
+    summary = pd.read_csv(out / "summary.csv")["apnea_hypopnea_index"][0]
+    assert summary == pytest.approx(expected) if expected else np.isnan(summary)
+    texts = mne.read_annotations(out / "night.hypnogram.edf").description.tolist()
+    assert texts.count("Apnea") == told["breathing"]["apnea"]["runs"]
+    page = (out / "night.html").read_text()
+    assert "Breathing events" in page and "a run of epochs with an event counts as one event" in page
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--no-calibration"], "leave --no-calibration out"),
+        (["--channel", "EMG"], "takes MODALITY=NAME"),
+        (["--channel", "eog=EOG L"], "these models know eeg, emg, airflow"),
+        (["--channel", "emg=Leg"], "has no channel Leg"),
+        (["--db", "shhs"], "was trained on synthetic, not shhs"),
+    ],
+)
+def test_mistakes_are_told(folds, recording, tmp_path, capsys, options, told):
+    arguments = ["--model", "synthsleepnet", "--dir", str(folds), "--recording", str(recording), "--out"]
+    assert predict.main([*arguments, str(tmp_path / "out"), *options]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_no_model_can_be_used(arrays, tmp_path):
+    write_model(tmp_path / "a", ("eeg", "emg"), "sleep_stage")
+    with pytest.raises(ValueError, match=r"no channel for emg \(EMG\), which the models need.*--channel emg=NAME"):
+        staged(load_synth_stager(tmp_path / "a"), write(tmp_path / "n.edf", arrays, leave_out=("EMG",)))
+    write_model(tmp_path / "b", ("airflow",), "apnea")
+    with pytest.raises(ValueError, match="no model of sleep stages"):
+        staged(load_synth_stager(tmp_path / "b"), write(tmp_path / "n.edf", arrays))
