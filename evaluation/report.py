@@ -127,13 +127,13 @@ def _statistics(statistics: dict[str, Any]) -> str:
 def breathing_line(breathing: dict[str, Any]) -> str:
     """What :attr:`Hypnogram.breathing` tells, in a line."""
     events = [
-        f"{name} in {told['epochs']} epochs ({told['runs']} runs)"
+        f"{name} in {told['epochs']} epochs, {told['runs']} {'run' if told['runs'] == 1 else 'runs'}"
         for name, told in breathing.items()
         if isinstance(told, dict)
     ]
     index = breathing["apnea_hypopnea_index"]
     estimate = [] if index is None else [f"estimated apnea-hypopnea index {index:.1f} per hour of sleep"]
-    return "   ".join([*events, *estimate])
+    return "; ".join([*events, *estimate])
 
 
 def _breathing(night: Hypnogram) -> str:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from config import DatasetSpec, InputError
+from config import EPOCH_SECONDS, TASKS, DatasetSpec, InputError
 from data.epochs import scaled
 from data.folds import find_nights, missing_subjects
 from data.night import UNSCORED, MissingChannel, read_night
+from data.night_files import read_about
 from evaluation.breathing import Agreement, apnea_hypopnea_index
 from evaluation.events import EventScores
 from evaluation.metrics import Scores
@@ -29,12 +30,14 @@ class EvaluatedNight:
         labels: int (epochs,), the scorer's, of its scored epochs.
         probabilities: (epochs, classes).
         stages: int (epochs,), the scorer's stages of the same epochs.
+        counts: how many events of each kind the scorer found in the night; empty where the night file does not tell.
     """
 
     name: str
     labels: np.ndarray
     probabilities: np.ndarray
     stages: np.ndarray
+    counts: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -82,19 +85,24 @@ def evaluate_fold(spec: DatasetSpec, fold: int, folder: Path, data: Path) -> lis
                 progress.write(f"left out: {file} holds no breathing events to compare {model.task} with.")
                 continue
             signals = night.signals if spec.scaled else scaled(night.signals)
-            nights.append(
-                EvaluatedNight(night.name, labels[scored], model.stage(signals)[scored], night.stages[scored])
-            )
+            found_there, counts = model.stage(signals)[scored], _counts(read_about(file))
+            nights.append(EvaluatedNight(night.name, labels[scored], found_there, night.stages[scored], counts))
         if nights:
             found.append(EvaluatedModel(fold, model.task, model.variant, tuple(nights)))
     return found
+
+
+def _counts(about: dict[str, Any]) -> dict[str, int]:
+    """The events that preparation counted; empty where it did not."""
+    counts = about.get("event_counts")
+    return counts if isinstance(counts, dict) and all(isinstance(n, int) for n in counts.values()) else {}
 
 
 def indices(models: Sequence[EvaluatedModel]) -> dict[str, Agreement]:
     """The apnea-hypopnea index of each night, by variant, where one has models of both apnea and hypopnea.
 
     Hours of sleep are those that the variant's own stages give, or, where it has none, the scorer's. The scored index
-    comes from the scorer's epochs by the same rule: night files do not count events.
+    counts the scorer's events; of a night file that does not count them, runs of its epochs, by the same rule.
     """
     found = {}
     for variant in dict.fromkeys(model.variant for model in models):
@@ -109,13 +117,20 @@ def indices(models: Sequence[EvaluatedModel]) -> dict[str, Agreement]:
                 scored_sleep = both[0].stages > 0
                 sleep = scored_sleep if staged is None else staged.probabilities.argmax(axis=1) > 0
                 estimated = np.any([night.probabilities[:, 1] > 0.5 for night in both], axis=0)
-                scored = np.any([night.labels == 1 for night in both], axis=0)
-                rows.append((name, apnea_hypopnea_index(estimated, sleep), apnea_hypopnea_index(scored, scored_sleep)))
+                rows.append((name, apnea_hypopnea_index(estimated, sleep), _scored_index(both, scored_sleep)))
         rows = sorted(row for row in rows if np.isfinite(row[1:]).all())
         if rows:
             names, estimated, scored = zip(*rows, strict=True)
             found[variant] = Agreement(names, np.array(estimated), np.array(scored))
     return found
+
+
+def _scored_index(both: Sequence[EvaluatedNight], asleep: np.ndarray) -> float:
+    """The scorer's index of a night, of which ``both`` tell apnea and hypopnea; NaN without sleep."""
+    counts, kinds = both[0].counts, (*TASKS["apnea"], *TASKS["hypopnea"])
+    if set(kinds) <= counts.keys() and asleep.any():
+        return sum(counts[kind] for kind in kinds) / (np.count_nonzero(asleep) * EPOCH_SECONDS / 3600)
+    return apnea_hypopnea_index(np.any([night.labels == 1 for night in both], axis=0), asleep)
 
 
 def report(models: Sequence[EvaluatedModel], save: Path | None) -> dict[str, Any]:

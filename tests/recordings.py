@@ -169,6 +169,36 @@ def shhs(
     return path
 
 
+IN_SHHS = {
+    "EEG C4-M1": ("EEG", "uV"),
+    "EOG L": ("EOG(L)", "uV"),
+    "EMG": ("EMG", "uV"),
+    "ECG": ("ECG", "uV"),
+    "Airflow": ("NEW AIR", ""),
+}
+"""What SHHS calls the channels of synthetic nights, and their units."""
+
+
+def as_shhs(folder: Path, number: int, night: dict[str, np.ndarray]) -> Path:
+    """A synthetic night as SHHS writes it: an EDF and typed XML, whose events fill their epochs but for 5 s."""
+    names = night["ch_names"].tolist()
+    signals = {
+        ours: (night["x"][:, names.index(name)].ravel().astype(float), 100, unit)
+        for name, (ours, unit) in IN_SHHS.items()
+    }
+    path = write_edf(folder / "edfs" / f"shhs1-{number}.edf", signals, span=2000)
+    events = [
+        (name, 30.0 * epoch + 5, 20.0)
+        for name, there in zip(night["event_names"].tolist(), night["events"].T, strict=True)
+        for epoch in np.flatnonzero(there)
+    ]
+    annotations = folder / "annotations"
+    annotations.mkdir(exist_ok=True)
+    codes = "".join(map(str, np.array([0, 1, 2, 3, 5])[night["y"]]))
+    (annotations / f"shhs1-{number}-nsrr.xml").write_text(typed_xml(codes, events))
+    return path
+
+
 STAGE_NAMES = {
     "0": "Wake|0",
     "1": "Stage 1 sleep|1",

@@ -97,6 +97,7 @@ def convert(
         "channels": described,
         "trimmed_minutes": trimmed * EPOCH_SECONDS / 60,
         "dropped_epochs": int(total - trimmed - len(kept)),
+        "event_counts": scoring.event_counts(kept),
         "notes": notes,
         "settings": settings(spec, channels, config),
     }

@@ -54,6 +54,13 @@ class Scoring:
             labels[covered >= overlap - 1e-9, self.event_names.index(event.name)] = 1
         return labels
 
+    def event_counts(self, epochs: np.ndarray) -> dict[str, int]:
+        """How many events of each kind begin in the epochs that ``epochs`` (n,) numbers."""
+        counts = dict.fromkeys(self.event_names, 0)
+        for event in self.events:
+            counts[event.name] += int(math.floor((event.start - self.start) / EPOCH_SECONDS) in epochs)
+        return counts
+
 
 def from_codes(path: Path, codes: Sequence[str], labels: dict[str, int]) -> np.ndarray:
     """Stages (epochs,) of one code an epoch.

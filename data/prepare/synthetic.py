@@ -5,6 +5,8 @@ alpha in quiet wakefulness; theta, vertex waves and slow eye movements in N1; sp
 waves in N3; sawtooth waves, rapid eye movements and muscle atonia in REM. They are no substitute for real data.
 """
 
+import json
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -62,7 +64,7 @@ def make_night(subject: int, config: SyntheticConfig) -> dict[str, np.ndarray]:
 
     Returns:
         ``x`` float32 (epochs, channels, 3000), ``ch_names``, ``y`` stages (epochs,), ``events`` 0/1 (epochs, 5),
-        ``event_names`` and ``fs``: the keys of a multi-channel night file.
+        ``event_names``, ``fs`` and ``about``: the keys of a multi-channel night file.
     """
     rng = np.random.default_rng((config.synthetic_seed, subject))
     epochs = max(20, round(config.hours * rng.uniform(0.94, 1.06) * 3600 / EPOCH_SECONDS))
@@ -89,6 +91,7 @@ def make_night(subject: int, config: SyntheticConfig) -> dict[str, np.ndarray]:
         "events": _label_epochs(breathing, epochs),
         "event_names": np.array(EVENTS),
         "fs": np.float64(SAMPLING_RATE),
+        "about": np.array(json.dumps({"event_counts": _counts(breathing)})),
     }
 
 
@@ -292,6 +295,12 @@ def _breathing(
     phase = 2 * np.pi * np.cumsum(rate) / SAMPLING_RATE
     airflow = 100 * depth * (np.sin(phase) + 0.25 * np.sin(2 * phase)) + 4 * rng.standard_normal(samples)
     return airflow, saturation.clip(50, 100)
+
+
+def _counts(events: list[tuple[int, int, int]]) -> dict[str, int]:
+    """How many events of each kind there are; every apnea and hypopnea has its desaturation."""
+    kinds = Counter(EVENTS[kind] for kind, _, _ in events)
+    return {name: len(events) if name == "SpO2 Desaturation" else kinds[name] for name in EVENTS}
 
 
 def _label_epochs(events: list[tuple[int, int, int]], epochs: int) -> np.ndarray:

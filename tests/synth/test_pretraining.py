@@ -1,4 +1,4 @@
-"""SynthSleepNet's training as users run it: from night files to encoders, killed and continued, given wrong input."""
+"""SynthSleepNet's training as users run it: recordings to test figures, killed and continued, given wrong input."""
 
 import csv
 import json
@@ -15,10 +15,13 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from recordings import as_shhs
 
 import predict
 import trainer
-from config import STAGES, TASKS, TCMS
+from config import STAGES, TASKS, TCMS, configure
+from data.prepare.__main__ import main as prepare
+from data.prepare.synthetic import make_night
 from model_folder import load_model
 from synth.downstream import FineTuning, Head
 from synth.neuronet import NeuroNetEncoder
@@ -29,16 +32,21 @@ from synth.training import Learner
 # One process for all: the other would train the same again.
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("pretraining")]
 
-# With this seed nearly every subject has events of both kinds.
-SETTINGS = (
-    *("subjects=(0,1,2,3,4,5)", "folds=3", "hours=0.2", "synthetic_seed=42"),
-    *("round_nights=2", "labelled_subjects=2"),
-)
+PROJECT = Path(__file__).resolve().parent.parent.parent
+
+# With this seed the few labels of the smallest fraction are of several kinds for every task.
+SETTINGS = ("folds=3", "round_nights=3", "labelled_subjects=5", "seed=3", "probing_passes=20")
+FRACTIONS = (0.01, 0.05, 1)
+SUBJECTS = range(200001, 200010)
+MODALITIES = ("--modality", "airflow", "--modality", "eeg")
 
 
-def command(*arguments: str | Path) -> list[str]:
+def command(folder: Path, *arguments: str | Path) -> list[str]:
+    """The trainer's arguments for fold 1 of the nights in ``folder``, whose results go there too."""
     settings = [part for value in SETTINGS for part in ("--set", value)]
-    return ["--model", "synthsleepnet", "--db", "synthetic", "--preset", "tiny", *settings, *map(str, arguments)]
+    where = ["--data", folder / "nights", "--out", folder / "out", "--from_fold", 1, "--to_fold", 1]
+    whole = ["--model", "synthsleepnet", "--db", "shhs", "--preset", "tiny", *settings, *where, *arguments]
+    return [str(argument) for argument in whole]
 
 
 def free_port() -> int:
@@ -53,104 +61,115 @@ def run(project: Path, arguments: list[str]) -> subprocess.CompletedProcess:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Fold 1, two modalities, undisturbed: the folder of nights and results, and what was printed."""
-    project = Path(__file__).resolve().parent.parent.parent
+def synthetic():
+    """Nine synthetic nights of an hour, by subject."""
+    config = configure("synthetic", ["hours=1", "synthetic_seed=42"]).synthetic
+    return {subject: make_night(number, config) for number, subject in enumerate(SUBJECTS)}
+
+
+@pytest.fixture(scope="module")
+def trained(synthetic, tmp_path_factory):
+    """From EDF and XML to fold 1's test figures, undisturbed: the folder of it all, and what was printed."""
     folder = tmp_path_factory.mktemp("pretrained")
-    arguments = command("--from_fold", 1, "--to_fold", 1, "--data", folder / "nights", "--out", folder / "out")
-    arguments += ["--modality", "emg", "--modality", "eeg", "--set", "probing_passes=20"]
-    done = subprocess.run(
-        [sys.executable, "trainer.py", *arguments],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    for subject, night in synthetic.items():
+        as_shhs(folder / "raw", subject, night)
+    channels = ["--select_ch", "EEG_C4", "Airflow"]
+    where = ["--data_dir", str(folder / "raw"), "--output_dir", str(folder / "nights")]
+    assert prepare(["--db", "shhs", *where, *channels]) == 0
+    done = run(PROJECT, command(folder, *MODALITIES))
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
 
 
+def fold_of(folder: Path) -> Path:
+    return folder / "out" / "shhs" / "1"
+
+
+def labels_of(synthetic: dict, task: str, subjects: list[int]) -> np.ndarray:
+    """What the synthetic nights hold, by name."""
+    nights = [synthetic[subject] for subject in subjects]
+    if task == "sleep_stage":
+        return np.array(STAGES)[np.concatenate([night["y"] for night in nights])]
+    columns = [nights[0]["event_names"].tolist().index(name) for name in TASKS[task]]
+    there = np.concatenate([night["events"][:, columns].any(axis=1) for night in nights])
+    return np.where(there, task, f"no {task}")
+
+
 def test_every_step_leaves_an_encoder_and_its_log(trained):
     folder, printed = trained
-    assert "3 subjects train, 2 of them with labels; 1 validate, 2 test" in printed
-    fold = folder / "out" / "synthetic" / "1"
-    for step in ("unimodal/eeg", "unimodal/emg", "multimodal/eeg-emg"):
+    assert "5 subjects train, 5 of them with labels; 1 validate, 3 test" in printed
+    for step in ("unimodal/eeg", "unimodal/airflow", "multimodal/eeg-airflow"):
         names = {"config.json", "model.weights.h5", "metadata.json", "log.csv", "tensorboard"}
-        assert {path.name for path in (fold / step).iterdir()} - {"embeddings"} == names
-        with (fold / step / "log.csv").open() as file:
+        assert {path.name for path in (fold_of(folder) / step).iterdir()} - {"embeddings"} == names
+        with (fold_of(folder) / step / "log.csv").open() as file:
             rows = list(csv.DictReader(file))
         assert [row["pass"] for row in rows] == ["1", "1", "2", "2"]
         assert [bool(row["val_macro_f1"]) for row in rows] == [False, True, False, True]
         best = max(float(row["val_macro_f1"]) for row in rows if row["val_macro_f1"])
-        assert json.loads((fold / step / "metadata.json").read_text())["best"]["macro_f1"] == best
+        assert json.loads((fold_of(folder) / step / "metadata.json").read_text())["best"]["macro_f1"] == best
 
 
-@pytest.mark.parametrize("fraction", [0.5, 1])
+@pytest.mark.parametrize("fraction", FRACTIONS)
 @pytest.mark.parametrize("task", TASKS)
-def test_probing_every_task(trained, capsys, task, fraction):
-    """On the embeddings that the first run stored."""
+@pytest.mark.parametrize(("step", "tcm"), [("linear_probing", ""), ("fine_tuning", "mamba2")])
+def test_every_task_by_either_step_with_any_share_of_the_labels(trained, synthetic, capsys, step, tcm, task, fraction):
+    """From recordings to test figures, which are those of what the nights were made with."""
     folder, _ = trained
-    fold = folder / "out" / "synthetic" / "1"
-    stored = {path: path.stat().st_mtime_ns for path in (fold / "multimodal" / "eeg-emg" / "embeddings").iterdir()}
-    assert len(stored) == 5
-    arguments = command("--from_fold", 1, "--to_fold", 1, "--data", folder / "nights", "--out", folder / "out")
-    arguments += ["--modality", "eeg", "--modality", "emg", "--step", "linear_probing", "--task", task]
-    assert trainer.main([*arguments, "--label_fraction", str(fraction), "--set", "probing_passes=20"]) == 0
+    fold = fold_of(folder)
+    stored = {path: path.stat().st_mtime_ns for path in (fold / "multimodal/eeg-airflow/embeddings").iterdir()}
+    assert len(stored) == 9
+    assert trainer.main(command(folder, *MODALITIES, "--step", step, "--task", task, "--label_fraction", fraction)) == 0
     assert {path: path.stat().st_mtime_ns for path in stored} == stored
-    results = fold / "linear_probing" / f"{task}_{fraction:g}" / "eeg-emg"
+    results = fold / step / f"{task}_{fraction:g}" / "eeg-airflow" / tcm
     metadata = json.loads((results / "metadata.json").read_text())
-    table = pd.concat([pd.read_csv(results / "predictions" / f"synthetic{n:02d}.csv") for n in (2, 3)])
+    subjects = metadata["split"]["test"]
+    tables = [pd.read_csv(results / "predictions" / f"shhs1-{subject}.csv") for subject in subjects]
+    table = pd.concat(tables)
+    assert np.array_equal(table["scored"], labels_of(synthetic, task, subjects))
     assert metadata["test"]["epochs"] == len(table)
     assert metadata["test"]["accuracy"] == pytest.approx((table["scored"] == table["predicted"]).mean())
-    nights = [np.load(folder / "nights" / f"synthetic{n:02d}.npz") for n in (2, 3)]
-    names = nights[0]["event_names"].tolist()
-    if task == "sleep_stage":
-        expected = np.array(STAGES)[np.concatenate([night["y"] for night in nights])]
-    else:
-        columns = [names.index(name) for name in TASKS[task]]
-        there = np.concatenate([night["events"][:, columns].any(axis=1) for night in nights])
-        expected = np.where(there, task, f"no {task}")
-    assert np.array_equal(table["scored"], expected)
     printed = capsys.readouterr().out
     # What the first run did already.
     done = (task, fraction) == ("sleep_stage", 1)
-    assert (f"linear probing of {task} is finished: skipped" in printed) == done
+    assert ("is finished: skipped" in printed) == done
     assert (f"accuracy {metadata['test']['accuracy']:.3f}" in printed) != done
-    head = load_model(results, [Head])
-    assert head.classes == (5 if task == "sleep_stage" else 2)
+    assert load_model(results, [Head, FineTuning]) is not None
+    if tcm:
+        with (results / "log.csv").open() as file:
+            scores = [float(row["val_macro_f1"]) for row in csv.DictReader(file)]
+        assert metadata["best"] == {"pass": 1 + int(np.argmax(scores)), "macro_f1": max(scores)}
 
 
-def test_labels_that_are_all_the_same_are_told(trained, tmp_path, capsys):
+@pytest.mark.parametrize("step", ["linear_probing", "fine_tuning"])
+def test_labels_that_are_all_the_same_are_told(trained, tmp_path, capsys, step):
     folder, _ = trained
-    nights, out = (shutil.copytree(folder / name, tmp_path / name) for name in ("nights", "out"))
-    shutil.rmtree(out / "synthetic" / "1" / "multimodal" / "eeg-emg" / "embeddings")
-    for path in nights.glob("*.npz"):
+    for name in ("nights", "out"):
+        shutil.copytree(folder / name, tmp_path / name)
+    shutil.rmtree(fold_of(tmp_path) / "multimodal/eeg-airflow/embeddings")
+    for path in (tmp_path / "nights").glob("*.npz"):
         with np.load(path) as file:
             arrays = dict(file)
         arrays["events"] = np.zeros_like(arrays["events"])
         np.savez(path, **arrays)
-    arguments = command("--from_fold", 1, "--to_fold", 1, "--data", nights, "--out", out, "--modality", "eeg")
-    arguments += ["--modality", "emg", "--step", "linear_probing", "--task", "hypopnea", "--label_fraction", "0.9"]
+    arguments = command(tmp_path, *MODALITIES, "--step", step, "--task", "apnea", "--label_fraction", "0.9")
     assert trainer.main(arguments) == 2
-    assert "hold hypopnea in none of them" in capsys.readouterr().err
+    assert "hold apnea in none of them" in capsys.readouterr().err
 
 
 def test_subjects_are_apart(trained):
     folder, _ = trained
-    metadata = json.loads((folder / "out" / "synthetic" / "1" / "multimodal" / "eeg-emg" / "metadata.json").read_text())
+    metadata = json.loads((fold_of(folder) / "multimodal/eeg-airflow/metadata.json").read_text())
     split = metadata["split"]
-    assert split["test"] == [2, 3]
-    assert set(split["labelled"]) < set(split["train"]) and len(split["labelled"]) == 2
-    assert sorted(split["train"] + split["validation"] + split["test"]) == list(range(6))
-    assert metadata["nights"] == [f"synthetic{subject:02d}.npz" for subject in split["train"]]
+    assert len(split["test"]) == 3 and len(split["validation"]) == 1
+    assert sorted(split["train"] + split["validation"] + split["test"]) == list(SUBJECTS)
+    assert metadata["nights"] == [f"shhs1-{subject}.npz" for subject in split["train"]]
 
 
 def test_the_fusion_keeps_its_pretrained_backbones(trained):
     folder, _ = trained
-    fold = folder / "out" / "synthetic" / "1"
-    fusion = load_model(fold / "multimodal" / "eeg-emg", [SynthSleepNetEncoder])
-    assert fusion.modalities == ("eeg", "emg")
+    fold = fold_of(folder)
+    fusion = load_model(fold / "multimodal" / "eeg-airflow", [SynthSleepNetEncoder])
+    assert fusion.modalities == ("eeg", "airflow")
     for modality, backbone in fusion.backbones.items():
         alone = load_model(fold / "unimodal" / modality, [NeuroNetEncoder])
         expected = {variable.path.partition("/")[2]: variable for variable in alone.weights}
@@ -161,59 +180,64 @@ def test_the_fusion_keeps_its_pretrained_backbones(trained):
         assert learnt and all(np.any(v) for v in learnt)
 
 
-def test_killed_and_continued_ends_with_the_same_weights(trained, project, tmp_path):
+@pytest.mark.parametrize(
+    ("step", "options", "keeps"),
+    [
+        ("unimodal/eeg", ["--modality", "eeg", "--step", "unimodal"], NeuroNetEncoder),
+        (
+            "fine_tuning/sleep_stage_0.05/eeg-airflow/mamba2",
+            [*MODALITIES, "--step", "fine_tuning", "--label_fraction", 0.05],
+            FineTuning,
+        ),
+    ],
+    ids=["pretraining", "fine-tuning"],
+)
+def test_killed_and_continued_ends_with_the_same_weights(trained, tmp_path, step, options, keeps):
     folder, _ = trained
-    arguments = command("--from_fold", 1, "--to_fold", 1, "--data", folder / "nights", "--out", tmp_path)
-    arguments += ["--modality", "eeg", "--step", "unimodal"]
-    step = tmp_path / "synthetic" / "1" / "unimodal" / "eeg"
-    process = subprocess.Popen([sys.executable, "trainer.py", *arguments], cwd=project, start_new_session=True)
-    while process.poll() is None and not (step / "progress" / "1").exists():
+    (tmp_path / "nights").symlink_to(folder / "nights")
+    shutil.copytree(fold_of(folder) / "multimodal", fold_of(tmp_path) / "multimodal")
+    arguments = command(tmp_path, *options)
+    results = fold_of(tmp_path) / step
+    process = subprocess.Popen([sys.executable, "trainer.py", *arguments], cwd=PROJECT, start_new_session=True)
+    while process.poll() is None and not (results / "progress" / "1").exists():
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert (step / "progress").is_dir() and not (step / "metadata.json").exists()
-    done = subprocess.run(
-        [sys.executable, "trainer.py", *arguments],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    assert (results / "progress").is_dir() and not (results / "metadata.json").exists()
+    done = run(PROJECT, arguments)
     assert done.returncode == 0, done.stderr
-    assert "unimodal/eeg continues after round" in done.stdout
-    assert not (step / "progress").exists()
-    ours, undisturbed = (
-        load_model(out / "synthetic" / "1" / "unimodal" / "eeg", [NeuroNetEncoder]).get_weights()
-        for out in (tmp_path, folder / "out")
-    )
+    assert "continues after" in done.stdout
+    assert not (results / "progress").exists()
+    # Undisturbed, if it was not yet trained.
+    assert trainer.main(command(folder, *options)) == 0
+    ours, undisturbed = (load_model(fold_of(out) / step, [keeps]).get_weights() for out in (tmp_path, folder))
     assert all(np.array_equal(a, b) for a, b in zip(ours, undisturbed, strict=True))
 
 
 def test_what_is_finished_is_skipped(trained, capsys):
     folder, _ = trained
-    arguments = command("--from_fold", 1, "--to_fold", 1, "--data", folder / "nights", "--out", folder / "out")
-    assert trainer.main([*arguments, "--modality", "eeg", "--step", "unimodal"]) == 0
+    arguments = command(folder, "--modality", "eeg", "--step", "unimodal")
+    assert trainer.main(arguments) == 0
     assert "unimodal/eeg is finished: skipped" in capsys.readouterr().out
-    other = [*arguments, "--modality", "eeg", "--step", "unimodal", "--set", "unimodal_passes=9"]
-    assert trainer.main(other) == 2
+    assert trainer.main([*arguments, "--set", "unimodal_passes=9"]) == 2
     assert "trained with unimodal_passes 2, not 9" in capsys.readouterr().err
 
 
 def test_a_night_without_a_modality_is_left_out_and_said(trained, tmp_path, capsys):
     folder, _ = trained
     nights = shutil.copytree(folder / "nights", tmp_path / "nights")
-    with np.load(nights / "synthetic05.npz") as file:
+    split = json.loads((fold_of(folder) / "multimodal/eeg-airflow/metadata.json").read_text())["split"]
+    spoilt = nights / f"shhs1-{split['train'][0]}.npz"
+    with np.load(spoilt) as file:
         arrays = dict(file)
-    kept = arrays["ch_names"] != "EMG"
+    kept = arrays["ch_names"] != "Airflow"
     arrays["x"], arrays["ch_names"] = arrays["x"][:, kept], arrays["ch_names"][kept]
-    np.savez(nights / "synthetic05.npz", **arrays)
-    arguments = command("--from_fold", 1, "--to_fold", 1, "--data", nights, "--out", tmp_path / "out")
-    assert trainer.main([*arguments, "--modality", "emg", "--step", "multimodal"]) == 2
+    np.savez(spoilt, **arrays)
+    assert trainer.main(command(tmp_path, "--modality", "airflow", "--step", "multimodal")) == 2
     told = capsys.readouterr()
-    assert "left out: " in told.out + told.err and "synthetic05.npz has no channel 'EMG'" in told.out + told.err
-    assert "2 subjects train" in told.out
-    assert "holds no pretrained emg encoder: run --step unimodal --modality emg first" in told.err
+    assert f"left out: {spoilt} has no channel 'Airflow'" in told.out + told.err
+    assert "4 subjects train" in told.out
+    assert "holds no pretrained airflow encoder: run --step unimodal --modality airflow first" in told.err
 
 
 @pytest.mark.parametrize(
@@ -251,26 +275,16 @@ def test_gradients_are_accumulated():
 
 
 @pytest.mark.parametrize("tcm", TCMS)
-def test_fine_tuning(trained, capsys, tcm):
+def test_fine_tuning_changes_lora_and_the_classifier_alone(trained, tcm):
+    """With each module, one stretch at a time, of which each is longer than a night."""
     folder, _ = trained
-    fold = folder / "out" / "synthetic" / "1"
-    task, fraction = {"mamba2": ("sleep_stage", 1), "mamba": ("apnea", 0.5)}.get(tcm, ("hypopnea", 1))
-    arguments = command("--from_fold", 1, "--to_fold", 1, "--data", folder / "nights", "--out", folder / "out")
-    arguments += ["--modality", "eeg", "--modality", "emg", "--step", "fine_tuning", "--set", "probing_passes=20"]
-    assert trainer.main([*arguments, "--tcm", tcm, "--task", task, "--label_fraction", str(fraction)]) == 0
-    assert ("is finished: skipped" in capsys.readouterr().out) == (tcm == "mamba2")
-    results = fold / "fine_tuning" / f"{task}_{fraction:g}" / "eeg-emg" / tcm
-    metadata = json.loads((results / "metadata.json").read_text())
-    table = pd.concat([pd.read_csv(results / "predictions" / f"synthetic{n:02d}.csv") for n in (2, 3)])
-    nights = [np.load(folder / "nights" / f"synthetic{n:02d}.npz") for n in (2, 3)]
-    assert len(table) == metadata["test"]["epochs"] == sum((night["y"] >= 0).sum() for night in nights)
-    assert metadata["test"]["accuracy"] == pytest.approx((table["scored"] == table["predicted"]).mean())
-    with (results / "log.csv").open() as file:
-        scores = [float(row["val_macro_f1"]) for row in csv.DictReader(file)]
-    assert metadata["best"] == {"pass": 1 + int(np.argmax(scores)), "macro_f1": max(scores)}
-    # Nothing but LoRA and the classifier has learnt.
+    fold = fold_of(folder)
+    options = [*MODALITIES, "--step", "fine_tuning", "--label_fraction", 0.05, "--tcm", tcm]
+    short = ["--set", "stretch_epochs=150", "--set", "fine_tuning_batch=1", "--set", "fine_tuning_passes=1"]
+    assert trainer.main(command(folder, *options, *(() if tcm == "mamba2" else short))) == 0
+    results = fold / "fine_tuning" / "sleep_stage_0.05" / "eeg-airflow" / tcm
     network = load_model(results, [FineTuning])
-    fusion = load_model(fold / "multimodal" / "eeg-emg", [SynthSleepNetEncoder])
+    fusion = load_model(fold / "multimodal" / "eeg-airflow", [SynthSleepNetEncoder])
     for name, backbone in network.encoder.backbones.items():
         tuned = [v for v in backbone.weights if not v.name.startswith("lora")]
         before = [v for v in fusion.backbones[name].weights if not v.name.startswith("lora")]
@@ -278,14 +292,11 @@ def test_fine_tuning(trained, capsys, tcm):
         assert any(np.any(v) for v in backbone.weights if v.name == "lora_b" and "linear" in v.path)
 
 
-def test_evaluation_equals_what_training_found(trained, tmp_path, capsys):
+def test_evaluation_equals_what_training_found(trained, synthetic, tmp_path, capsys):
     folder, _ = trained
-    fold = folder / "out" / "synthetic" / "1"
-    arguments = command("--from_fold", 1, "--to_fold", 1, "--data", folder / "nights", "--out", folder / "out")
-    arguments += ["--modality", "eeg", "--modality", "emg", "--step", "fine_tuning", "--set", "probing_passes=20"]
     for task in TASKS:
-        assert trainer.main([*arguments, "--task", task]) == 0
-    evaluated = ["--model", "synthsleepnet", "--db", "synthetic", "--data", str(folder / "nights")]
+        assert trainer.main(command(folder, *MODALITIES, "--step", "fine_tuning", "--task", task)) == 0
+    evaluated = ["--model", "synthsleepnet", "--db", "shhs", "--data", str(folder / "nights")]
     evaluated += ["--dir", str(folder / "out"), "--save", str(tmp_path), "--json", str(tmp_path / "figures.json")]
     capsys.readouterr()
     assert predict.main(evaluated) == 0
@@ -293,26 +304,39 @@ def test_evaluation_equals_what_training_found(trained, tmp_path, capsys):
     told = json.loads((tmp_path / "figures.json").read_text())
     found = {(model["task"], model["variant"]): model for model in told["models"]}
     for task in TASKS:
-        metadata = json.loads((fold / "fine_tuning" / f"{task}_1" / "eeg-emg" / "mamba2" / "metadata.json").read_text())
-        ours = found[task, "eeg-emg mamba2, 1 of the labels"]
+        results = fold_of(folder) / "fine_tuning" / f"{task}_1" / "eeg-airflow" / "mamba2"
+        metadata = json.loads((results / "metadata.json").read_text())
+        ours = found[task, "eeg-airflow mamba2, 1 of the labels"]
         figures = ("accuracy", "macro_f1", "kappa", "epochs")
         assert [ours[name] for name in figures] == pytest.approx([metadata["test"][name] for name in figures])
-    (index,) = (part for part in told["indices"] if "mamba2, 1" in part["variant"])
-    assert [night["night"] for night in index["nights"]] == ["synthetic02", "synthetic03"]
-    # Counted here from the night file: runs of epochs with an event, over hours of scored sleep.
-    with np.load(folder / "nights" / "synthetic02.npz") as file:
-        y, names = file["y"], file["event_names"].tolist()
-        there = file["events"][:, [names.index(name) for name in (*TASKS["apnea"], *TASKS["hypopnea"])]].any(axis=1)
-    runs = len([run for run in "".join(map(str, there.astype(int))).split("0") if run])
-    assert index["nights"][0]["scored"] == pytest.approx(runs / ((y > 0).sum() / 120))
+    (index,) = (part for part in told["indices"] if "mamba2, 1 of" in part["variant"])
+    subjects = metadata["split"]["test"]
+    assert [night["night"] for night in index["nights"]] == [f"shhs1-{subject}" for subject in subjects]
+    # The recording was written with an event for each epoch and kind.
+    night = synthetic[subjects[0]]
+    kinds = [night["event_names"].tolist().index(name) for name in (*TASKS["apnea"], *TASKS["hypopnea"])]
+    assert index["nights"][0]["scored"] == pytest.approx(
+        night["events"][:, kinds].sum() / ((night["y"] > 0).sum() / 120)
+    )
     assert "estimated from epochs, against the scored one" in printed
-    assert (tmp_path / "synthetic" / f"bland-altman {index['variant']}.png").stat().st_size > 5000
+    assert (tmp_path / "shhs" / f"bland-altman {index['variant']}.png").stat().st_size > 5000
 
 
-def test_two_workers_train_as_one(trained, project, tmp_path):
+def test_the_fold_stages_the_recording_that_a_night_was_made_of(trained, tmp_path):
     folder, _ = trained
-    arguments = command("--from_fold", 1, "--to_fold", 1, "--data", folder / "nights", "--out", tmp_path)
-    arguments += ["--modality", "eeg", "--step", "unimodal", "--strategy", "multiworker"]
+    subject = json.loads((fold_of(folder) / "multimodal/eeg-airflow/metadata.json").read_text())["split"]["test"][0]
+    staged = ["--model", "synthsleepnet", "--dir", str(folder / "out"), "--out", str(tmp_path)]
+    assert predict.main([*staged, "--recording", str(folder / "raw" / "edfs" / f"shhs1-{subject}.edf")]) == 0
+    ours = pd.read_csv(tmp_path / f"shhs1-{subject}.hypnogram.csv")
+    results = fold_of(folder) / "fine_tuning" / "sleep_stage_1" / "eeg-airflow" / "mamba2"
+    theirs = pd.read_csv(results / "predictions" / f"shhs1-{subject}.csv")
+    assert np.allclose(ours[list(STAGES)], theirs[list(STAGES)], atol=1e-3)
+
+
+def test_two_workers_train_as_one(trained, tmp_path):
+    folder, _ = trained
+    (tmp_path / "nights").symlink_to(folder / "nights")
+    arguments = command(tmp_path, "--modality", "eeg", "--step", "unimodal", "--strategy", "multiworker")
     ports = [free_port() for _ in range(2)]
     workers = []
     for index in (0, 1):
@@ -321,7 +345,7 @@ def test_two_workers_train_as_one(trained, project, tmp_path):
         workers.append(
             subprocess.Popen(
                 [sys.executable, "trainer.py", *arguments],
-                cwd=project,
+                cwd=PROJECT,
                 env=os.environ | {"TF_CONFIG": told},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -330,8 +354,7 @@ def test_two_workers_train_as_one(trained, project, tmp_path):
         )
     printed = [worker.communicate(timeout=300)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], printed
-    step = Path("synthetic") / "1" / "unimodal" / "eeg"
-    shared, alone = (pd.read_csv(out / step / "log.csv") for out in (tmp_path, folder / "out"))
+    shared, alone = (pd.read_csv(fold_of(out) / "unimodal" / "eeg" / "log.csv") for out in (tmp_path, folder))
     assert len(shared) == 4
     assert np.allclose(shared["loss"], alone["loss"], rtol=1e-3), (shared["loss"], alone["loss"])
     assert shared["loss"][0] == pytest.approx(alone["loss"][0], rel=1e-5)
@@ -339,7 +362,7 @@ def test_two_workers_train_as_one(trained, project, tmp_path):
 
 def test_a_strategy_without_its_cluster_is_told(trained, tmp_path, monkeypatch, capsys):
     folder, _ = trained
+    (tmp_path / "nights").symlink_to(folder / "nights")
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {}}')
-    arguments = command("--data", folder / "nights", "--out", tmp_path, "--strategy", "multiworker", "--to_fold", 0)
-    assert trainer.main(arguments) == 2
+    assert trainer.main(command(tmp_path, "--strategy", "multiworker")) == 2
     assert "--strategy multiworker needs the environment variable TF_CONFIG" in capsys.readouterr().err

@@ -150,6 +150,7 @@ def test_shhs(tmp_path, form):
         ("Hypopnea", 130.0, 51.0),  # just a second of epoch 6
         ("Central apnea", 400.0, 12.0),
         ("SpO2 desaturation", 419.0, 61.0),
+        ("Mixed apnea", 275.0, 10.0),  # in a movement, which is left out
     ]
     recordings.shhs(tmp_path / "raw", codes, events=events, form=form)
     prepare("shhs", tmp_path)
@@ -170,6 +171,8 @@ def test_shhs(tmp_path, form):
         "Hypopnea": {4, 5, 6},
         "SpO2 Desaturation": {13, 14, 15},
     }
+    counted = json.loads(str(file["about"]))["event_counts"]
+    assert counted == {name: int(name != "Mixed Apnea") for name in labelled}
     # Scaled over the whole recording, of which three epochs are left out here.
     for column, name in enumerate(names):
         low, median, high = np.percentile(file["x"][:, column], (25, 50, 75))
