@@ -187,14 +187,17 @@ class FineTuning(keras.Model):
         self.built = True
 
     def embed(self, signals: dict[str, Any], training: bool = False) -> Any:
-        """``signals`` of each modality (B, L, 3000) to embeddings (B, L, D); all epochs are one batch."""
+        """``signals`` of each modality (B, L, 3000) to embeddings (B, L, D); all epochs are one batch.
+
+        In their place may come what the frozen convolutions made of them (B, L, F, flat).
+        """
         first = signals[self.encoder.modalities[0]]
         batch, length = ops.shape(first)[0], ops.shape(first)[1]
-        flat = {name: ops.reshape(signals[name], (-1, signals[name].shape[-1])) for name in self.encoder.modalities}
+        flat = {name: ops.reshape(signals[name], (-1, *signals[name].shape[2:])) for name in self.encoder.modalities}
         return ops.reshape(self.encoder(flat, training=training), (batch, length, self.encoder.dim))
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
-        """Logits (B, L, classes) of ``signals`` of each modality (B, L, 3000).
+        """Logits (B, L, classes) of ``signals`` of each modality (B, L, 3000), or as :meth:`embed` says.
 
         ``mask`` (B, L), if it is among the inputs, is true where an epoch counts.
         """

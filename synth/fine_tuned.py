@@ -1,6 +1,6 @@
 """A fine-tuned model as it lies in its fold's folder: what its metadata tell, and its network when it is needed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -79,7 +79,8 @@ class FineTuned:
 
     def stage(self, signals: np.ndarray) -> np.ndarray:
         """Probabilities (epochs, classes) of a night of scaled signals (epochs, channels, 3000)."""
-        return whole_night(self._probabilities, signals, tuple(self.channels), self.training)
+        by_modality = dict(zip(self.channels, np.moveaxis(signals, 1, 0), strict=True))
+        return whole_night(self._probabilities, by_modality, self.training)
 
 
 def is_fold(folder: Path) -> bool:
@@ -100,26 +101,26 @@ def _folders(fold: Path) -> Sequence[Path]:
     return [path.parent for path in fold.glob(f"fine_tuning/*/*/*/{METADATA}")]
 
 
-def whole_night(probabilities: Any, signals: np.ndarray, modalities: tuple[str, ...], training: Any) -> np.ndarray:
+def whole_night(probabilities: Any, signals: Mapping[str, np.ndarray], training: Any) -> np.ndarray:
     """Probabilities (epochs, classes) of a night, stretch after stretch, none overlapping.
 
     Args:
         probabilities: of the network's inputs, (stretches, epochs, classes).
-        signals: (epochs, channels, 3000), scaled.
-        modalities: of the channels.
+        signals: of each modality (epochs, ...), as the network takes them.
         training: how long a stretch is, and how many are computed at once.
     """
     length, batch = training.stretch_epochs, training.fine_tuning_batch
-    count = -(-len(signals) // (length * batch)) * batch
-    padded = np.zeros((count * length, *signals.shape[1:]), "float32")
-    padded[: len(signals)] = signals
-    padded = padded.reshape(count, length, *signals.shape[1:])
-    mask = (np.arange(count * length) < len(signals)).reshape(count, length)
-    # A stretch of padding alone, which is cut off, must not attend to nothing at all.
-    mask[~mask.any(axis=1)] = True
-    found = []
-    for first in range(0, count, batch):
-        part = slice(first, first + batch)
-        by_modality = {name: tf.constant(padded[part, :, number]) for number, name in enumerate(modalities)}
-        found.append(probabilities({"signals": by_modality, "mask": tf.constant(mask[part])}).numpy())
-    return np.concatenate(found).reshape(count * length, -1)[: len(signals)]
+    epochs, found = len(next(iter(signals.values()))), []
+    for first in range(0, epochs, length * batch):
+        there = np.arange(first, first + length * batch) < epochs
+        mask = there.reshape(batch, length)
+        # A stretch of padding alone, which is cut off, must not attend to nothing at all.
+        mask = mask | ~mask.any(axis=1, keepdims=True)
+        padded = {}
+        for name, values in signals.items():
+            part = np.zeros((len(there), *values.shape[1:]), "float32")
+            part[there] = values[first : first + len(there)]
+            padded[name] = tf.constant(part.reshape(batch, length, *values.shape[1:]))
+        outputs = probabilities({"signals": padded, "mask": tf.constant(mask)}).numpy()
+        found.append(outputs.reshape(len(there), -1)[there])
+    return np.concatenate(found)

@@ -25,6 +25,7 @@ from model_folder import METADATA, load_model, read_metadata, save_model, versio
 from synth.downstream import FineTuning
 from synth.embedding import labels_for
 from synth.fine_tuned import whole_night
+from synth.frozen import FrozenConvolutions
 from synth.neuronet import adopt
 from synth.pretraining import Fold, settings_of
 from synth.probing import drawn_labels
@@ -34,10 +35,10 @@ from synth.training import Learner, reseed_dropout
 
 @dataclass(frozen=True)
 class LabelledNight:
-    """A night's signals (epochs, channels, 3000), labels (epochs,), and which of them may be used, bool (epochs,)."""
+    """A night's signals (epochs, 3000) of each modality, or what the frozen convolutions made of them (epochs, frames,
+    flat); its labels (epochs,), and which of them may be used, bool (epochs,)."""
 
-    name: str
-    signals: np.ndarray
+    signals: dict[str, np.ndarray]
     labels: np.ndarray
     used: np.ndarray
 
@@ -45,8 +46,9 @@ class LabelledNight:
 class FineTuningRun:
     """The fine-tuning of one fold for one task, in passes that survive being killed: each finished one is kept.
 
-    The labelled subjects' nights are held in memory; those of validation and test subjects are read one by one. The
-    network of the pass with the best macro-F1 on the validation subjects is kept.
+    What the frozen convolutions make of the labelled and the validation subjects' nights is computed once and kept on
+    disk, as far as ``config.frozen_gib`` allows; else the labelled nights' signals are held in memory, and convolved in
+    every pass. The network of the pass with the best macro-F1 on the validation subjects is kept.
 
     Args:
         fold: what is trained on; its fusion of ``modalities`` is pretrained.
@@ -114,6 +116,10 @@ class FineTuningRun:
             progress.finish(self.folder)
             print(f"fold {fold.split.fold} {self.name} is finished: skipped.")
             return None
+        files = fold.files(fold.split.validation)
+        order = np.random.default_rng(self.seed[:2]).permutation(len(files))
+        self.judged = [files[i] for i in sorted(order[: training.validation_nights])]
+        self._prepare_frozen()
         self.nights = self._labelled()
         self.stretches = [
             (number, first)
@@ -151,28 +157,45 @@ class FineTuningRun:
                 self.one_pass(number, bar)
         return self._finish()
 
+    def _prepare_frozen(self) -> None:
+        """Settle whether convolutions are kept, by the nights' sizes alone: a run that continues does the same."""
+        frozen = FrozenConvolutions(self.network.encoder, self.folder / "convolutions")
+        epochs = sum(file.epochs for file in (*self.fold.files(self.fold.labelled), *self.judged))
+        gib = epochs * frozen.bytes_per_epoch / 2**30
+        allowed = self.fold.config.training.frozen_gib
+        self.frozen = frozen if gib <= allowed else None
+        told = "are kept on disk meanwhile" if self.frozen else f"would take more than frozen_gib={allowed:g}: not kept"
+        print(f"fold {self.fold.split.fold} {self.name}: frozen convolutions, {gib:.2g} GiB, {told}.", flush=True)
+
     def _labelled(self) -> list[LabelledNight]:
         """The nights whose scoring may be used, and which of their epochs' labels."""
         files = self.fold.files(self.fold.labelled)
-        read = [self._read(file) for file in files]
+        bar = tqdm(files, "reading labelled nights", unit="night", leave=False, disable=not self.fold.bar)
+        read = [self._read(file) for file in bar]
         scored = [labels[there] for _, labels, there in read]
         chosen = drawn_labels(self.fold, np.concatenate(scored), self.task, self.label_fraction)
         used = np.zeros(sum(map(len, scored)), bool)
         used[chosen] = True
         nights = []
-        for file, (signals, labels, there), own in zip(
-            files, read, np.split(used, np.cumsum([len(labels) for labels in scored])[:-1]), strict=True
+        for (signals, labels, there), own in zip(
+            read, np.split(used, np.cumsum([len(labels) for labels in scored])[:-1]), strict=True
         ):
             mask = np.zeros(len(labels), bool)
             mask[there] = own
-            nights.append(LabelledNight(file.path.stem, signals, labels, mask))
+            nights.append(LabelledNight(signals, labels, mask))
         return nights
 
-    def _read(self, file: NightFile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A night's signals, its labels, and which epochs are scored."""
+    def _read(self, file: NightFile, again: bool = True) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        """A night's signals or their convolutions, by modality, its labels, and which epochs are scored.
+
+        ``again`` tells whether it will be read in every pass.
+        """
         night = read_night(file.path, tuple(self.channels.values()))
         signals = night.signals if self.fold.config.dataset.scaled else scaled(night.signals)
-        return signals, labels_for(night, self.task), night.stages != UNSCORED
+        by_modality = dict(zip(self.channels, np.moveaxis(signals, 1, 0), strict=True))
+        if again and self.frozen:
+            by_modality = self.frozen.of(f"{night.name}-{file.checksum:08x}", by_modality)
+        return by_modality, labels_for(night, self.task), night.stages != UNSCORED
 
     def _losses(self, inputs: dict[str, Any]) -> dict[str, Any]:
         logits = tf.cast(self.network(inputs, training=True), "float32")
@@ -185,17 +208,20 @@ class FineTuningRun:
         """Stretches (number of their night, first epoch) as the network takes them, padded where a night is short."""
         length = self.fold.config.training.stretch_epochs
         shape = (len(stretches), length)
-        signals = np.zeros((*shape, len(self.channels), 3000), "float32")
+        signals = {
+            name: np.zeros((*shape, *values.shape[1:]), "float32") for name, values in self.nights[0].signals.items()
+        }
         labels, weights, mask = np.zeros(shape, "int32"), np.zeros(shape, "float32"), np.zeros(shape, bool)
         for row, (number, first) in enumerate(stretches):
             night = self.nights[number]
             part = slice(first, first + length)
             count = len(night.labels[part])
-            signals[row, :count], mask[row, :count] = night.signals[part], True
+            for name, values in night.signals.items():
+                signals[name][row, :count] = values[part]
+            mask[row, :count] = True
             labels[row, :count] = np.where(night.used[part], night.labels[part], 0)
             weights[row, :count] = night.used[part]
-        by_modality = {name: signals[:, :, number] for number, name in enumerate(self.channels)}
-        return {"signals": by_modality, "mask": mask, "labels": labels, "weights": weights}
+        return {"signals": signals, "mask": mask, "labels": labels, "weights": weights}
 
     def one_pass(self, number: int, bar: tqdm) -> None:
         """Pass ``number``: train, validate, keep."""
@@ -233,22 +259,19 @@ class FineTuningRun:
         )
 
     def _validate(self) -> dict[str, float]:
-        rng = np.random.default_rng(self.seed[:2])
-        files = self.fold.files(self.fold.split.validation)
-        judged = sorted(rng.permutation(len(files))[: self.fold.config.training.validation_nights])
-        found = [self.stage(files[i])[1] for i in judged]
+        found = [self.stage(file)[1] for file in self.judged]
         pooled = sum(found[1:], found[0])
         if isinstance(pooled, Scores):
             return {"val_accuracy": pooled.accuracy, "val_macro_f1": pooled.macro_f1}
         return {"val_accuracy": pooled.figures["accuracy"], "val_macro_f1": pooled.figures["macro_f1"]}
 
-    def stage(self, file: NightFile) -> tuple[np.ndarray, Scores | EventScores, np.ndarray]:
+    def stage(self, file: NightFile, again: bool = True) -> tuple[np.ndarray, Scores | EventScores, np.ndarray]:
         """Labels, scores and probabilities (epochs, classes) of a night's scored epochs.
 
-        Stretches cover the night without overlap; the last one may be short.
+        Stretches cover the night without overlap; the last one may be short. ``again`` as in reading.
         """
-        signals, labels, scored = self._read(file)
-        found = whole_night(self.probabilities, signals, tuple(self.channels), self.fold.config.training)[scored]
+        signals, labels, scored = self._read(file, again)
+        found = whole_night(self.probabilities, signals, self.fold.config.training)[scored]
         return labels[scored], scores_of(self.task, labels[scored], found), found
 
     def _keep(self) -> None:
@@ -279,7 +302,7 @@ class FineTuningRun:
         self.network.set_weights(self.best_weights)
         found = []
         for file in self.fold.files(self.fold.split.test):
-            labels, scores, probabilities = self.stage(file)
+            labels, scores, probabilities = self.stage(file, again=False)
             found.append(scores)
             if self.fold.replicas.chief:
                 path = self.folder / "predictions" / f"{file.path.stem}.csv"
@@ -291,6 +314,8 @@ class FineTuningRun:
             save_model(self.folder, self.network, {**self.run, **about})
             progress.finish(self.folder)
         self.fold.replicas.wait()
+        if self.frozen and self.fold.replicas.chief:
+            self.frozen.remove()
         print(f"fold {self.fold.split.fold} test, {self.name}: {pooled.line()}", flush=True)
         return pooled
 

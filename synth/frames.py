@@ -204,6 +204,10 @@ class FrameBackbone(keras.layers.Layer):
 
         ``linear_training`` is training of the linear layers alone, for a frozen backbone with adapted ones.
         """
+        return self.describe(self.convolve(x, training), training if linear_training is None else linear_training)
+
+    def convolve(self, x: Any, training: bool = False) -> Any:
+        """Frames (B, F, S) to what the branches make of them (B, F, flat)."""
         batch, frames = ops.shape(x)[0], x.shape[1]
         # Rows of one pixel's height: two-dimensional convolutions are what TensorFlow fuses with what follows them.
         x = self.stem(ops.reshape(x, (-1, 1, self.samples, 1)), training=training)
@@ -218,10 +222,14 @@ class FrameBackbone(keras.layers.Layer):
             y = ops.average_pool(y, (1, POOLING[kernel]), 1, "valid", "channels_last")
             outputs.append(ops.cast(y[:, 0], self.compute_dtype))
         y = ops.transpose(ops.concatenate(outputs, axis=1), (0, 2, 1))
-        y = ops.reshape(y, (-1, self.flat))
-        linear_training = training if linear_training is None else linear_training
-        y = ops.elu(call_dense(self.linear1, y, linear_training))
-        y = call_dense(self.linear2, y, linear_training)
+        return ops.reshape(y, (batch, frames, self.flat))
+
+    def describe(self, convolved: Any, training: bool = False) -> Any:
+        """What :meth:`convolve` made (B, F, flat) to features (B, F, D)."""
+        batch, frames = ops.shape(convolved)[0], convolved.shape[1]
+        y = ops.reshape(ops.cast(convolved, self.compute_dtype), (-1, self.flat))
+        y = ops.elu(call_dense(self.linear1, y, training))
+        y = call_dense(self.linear2, y, training)
         return ops.reshape(y, (batch, frames, self.features))
 
     def compute_output_shape(self, input_shape: Any) -> Any:

@@ -80,10 +80,18 @@ class NeuroNetEncoder(keras.Model):
         if self.frozen:
             freeze(self)
 
-    def describe_frames(self, signals: Any, training: bool = False) -> Any:
-        """The features (B, F, backbone's features) of each frame of ``signals`` (B, 3000)."""
+    def convolve(self, signals: Any, training: bool = False) -> Any:
+        """What the backbone's convolutions make of each frame of ``signals`` (B, 3000): (B, F, its ``flat``)."""
         frames = cut_frames(ops.cast(signals, self.compute_dtype), self.window, self.step)
-        return self.backbone(frames, training=training and not self.frozen, linear_training=training)
+        return self.backbone.convolve(frames, training=training and not self.frozen)
+
+    def describe_frames(self, signals: Any, training: bool = False) -> Any:
+        """The features (B, F, backbone's features) of each frame of ``signals`` (B, 3000).
+
+        In place of the signals may come what :meth:`convolve` made of them, which in a frozen encoder never changes.
+        """
+        convolved = signals if len(signals.shape) == 3 else self.convolve(signals, training)
+        return self.backbone.describe(convolved, training)
 
     def encode(
         self, features: Any, mask_ratio: float = 0.0, noise: Any = None, training: bool = False
@@ -100,7 +108,10 @@ class NeuroNetEncoder(keras.Model):
         return self.norm(x), mask, places
 
     def call(self, signals: Any, training: bool = False) -> Any:
-        """The tokens (B, 1 + F, D) of ``signals`` (B, 3000): the cls token, then one for each frame in order."""
+        """The tokens (B, 1 + F, D) of ``signals`` (B, 3000): the cls token, then one for each frame in order.
+
+        Signals may be convolved already, as :meth:`describe_frames` says.
+        """
         return self.encode(self.describe_frames(signals, training), training=training)[0]
 
     def get_config(self) -> dict[str, Any]:

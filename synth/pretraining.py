@@ -34,7 +34,7 @@ from synth.replicas import Replicas
 from synth.synthsleepnet import SynthSleepNet
 from synth.training import Learner, reseed_dropout
 
-FINE_TUNING = ("fine_tuning", "stretch", "adaptation", "validation_nights")
+FINE_TUNING = ("fine_tuning", "stretch", "adaptation", "validation_nights", "frozen_gib")
 """How the names of those values begin that fine-tuning alone depends on."""
 LABELS = ("probing", "head", *FINE_TUNING)
 """The same of all steps that learn from labels."""

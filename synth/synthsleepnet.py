@@ -84,7 +84,10 @@ class SynthSleepNetEncoder(keras.Model):
             freeze(self)
 
     def describe(self, signals: dict[str, Any], training: bool = False) -> dict[str, Any]:
-        """Each modality's tokens (B, 1 + F, features of its encoder), its cls token first."""
+        """Each modality's tokens (B, 1 + F, features of its encoder), its cls token first.
+
+        Signals (B, 3000) may be convolved already, as :meth:`NeuroNetEncoder.describe_frames` says.
+        """
         return {name: self.backbones[name](signals[name], training=training) for name in self.modalities}
 
     def fuse(
