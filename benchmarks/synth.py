@@ -19,7 +19,9 @@ import tensorflow as tf
 from benchmarks.measure import interleaved, machine, matrix_multiply
 from synth.downstream import FineTuning
 from synth.neuronet import NeuroNet
+from synth.replicas import replicas
 from synth.synthsleepnet import SynthSleepNet
+from synth.training import Learner
 
 MODALITIES = ("EEG", "EOG", "EMG")
 
@@ -40,51 +42,42 @@ def signals(*shape: int) -> tf.Tensor:
     return tf.constant(np.random.default_rng(0).normal(size=(*shape, 3000)).astype("float32"))
 
 
-def training_step(model: keras.Model, loss: Callable[[Any], Any]) -> tf.types.experimental.PolymorphicFunction:
-    """Forward, backward and an update, as published: AdamW, the gradient's norm clipped at 2."""
-    optimizer = keras.optimizers.AdamW(1e-4, global_clipnorm=2.0)
-    optimizer.build(model.trainable_variables)
-    # The update alone gains from XLA, which makes one pass of its many; XLA's convolutions are slow on a CPU.
-    update = tf.function(lambda gradients: optimizer.apply(gradients, model.trainable_variables), jit_compile=True)
-
-    @tf.function
-    def step(inputs: Any) -> tf.Tensor:
-        learning = [variable.value for variable in model.trainable_variables]
-        # TensorFlow would watch what is frozen too.
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(learning)
-            value = loss(inputs)
-        update(tape.gradient(value, learning))
-        return value
-
-    return step
+def learner(model: keras.Model, losses: Callable[[Any], dict[str, Any]]) -> Learner:
+    """An update as published: AdamW, the gradient's norm clipped at 2."""
+    settings = {"rate": 1e-4, "updates": 10_000, "weight_decay": 0.01, "clip_norm": 2.0, "accumulation": 1}
+    return Learner(model, losses, **settings, replicas=replicas(None))
 
 
-def pretraining_loss(model: keras.Model) -> Callable[[Any], Any]:
-    def loss(inputs: Any) -> Any:
-        losses = model(inputs, training=True)
-        return losses["reconstruction"] + losses["contrastive"]
+def pretraining(model: keras.Model) -> Learner:
+    def losses(inputs: Any) -> dict[str, Any]:
+        found = model(inputs, training=True)
+        return {"loss": found["reconstruction"] + found["contrastive"]}
 
-    return loss
+    return learner(model, losses)
 
 
-def task(name: str) -> tuple[tf.types.experimental.PolymorphicFunction, Any, int]:
-    """The compiled function of that name, its inputs, and how many epochs they hold."""
+def fine_tuning() -> Learner:
+    model = FineTuning({"modalities": MODALITIES})
+    entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def losses(inputs: Any) -> dict[str, Any]:
+        return {"loss": entropy(inputs["labels"], tf.cast(model(inputs, training=True), "float32"))}
+
+    return learner(model, losses)
+
+
+def task(name: str) -> tuple[Learner | tf.types.experimental.PolymorphicFunction, Any, int]:
+    """The learner or compiled function of that name, its inputs, and how many epochs they hold."""
     if name == "NeuroNet training step, batch 32":
-        model = NeuroNet()
-        return training_step(model, pretraining_loss(model)), {"signals": signals(32)}, 32
+        return pretraining(NeuroNet()), {"signals": signals(32)}, 32
     if name == "NeuroNet embedding, batch 32":
         return tf.function(NeuroNet().encoder), signals(32), 32
     if name == "fusion training step, batch 16":
-        model = SynthSleepNet(MODALITIES)
-        return training_step(model, pretraining_loss(model)), {"signals": {m: signals(16) for m in MODALITIES}}, 16
+        return pretraining(SynthSleepNet(MODALITIES)), {"signals": {m: signals(16) for m in MODALITIES}}, 16
     if name == "fusion embedding, batch 32":
         return tf.function(SynthSleepNet(MODALITIES).encoder), {m: signals(32) for m in MODALITIES}, 32
-    model = FineTuning({"modalities": MODALITIES})
     labels = tf.constant(np.random.default_rng(1).integers(0, 5, (4, 20)))
-    entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    step = training_step(model, lambda inputs: entropy(labels, tf.cast(model(inputs, training=True), "float32")))
-    return step, {"signals": {m: signals(4, 20) for m in MODALITIES}}, 80
+    return fine_tuning(), {"signals": {m: signals(4, 20) for m in MODALITIES}, "labels": labels}, 80
 
 
 def operations(function: tf.types.experimental.PolymorphicFunction, inputs: Any) -> int:
@@ -100,9 +93,10 @@ def measure(name: str, dtype: str) -> None:
     """Print one line; run in a process of its own, for memory's sake."""
     keras.mixed_precision.set_dtype_policy(dtype)
     keras.utils.set_random_seed(0)
-    function, inputs, epochs = task(name)
+    it, inputs, epochs = task(name)
+    call, function = (it.step, it.differentiate) if isinstance(it, Learner) else (it, it)
     kind = "bfloat16" if dtype == "mixed_bfloat16" else dtype
-    seconds = interleaved({"task": lambda: function(inputs), "product": matrix_multiply(kind)}, rounds=5)
+    seconds = interleaved({"task": lambda: call(inputs), "product": matrix_multiply(kind)}, rounds=5)
     flop, rate = operations(function, inputs), 2 * 2048**3 / seconds["product"]
     times = epochs / seconds["task"] / PUBLISHED[name]
     print(

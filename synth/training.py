@@ -22,6 +22,10 @@ class Learner:
         clip_norm: bound on the gradient's global norm.
         accumulation: batches whose gradients make one update.
         replicas: the devices that share each batch; the network was made under their strategy's scope.
+
+    Attributes:
+        differentiate: compiled, from a shared batch to its losses and gradients.
+        update: compiled, from gradients to new weights.
     """
 
     def __init__(
@@ -58,8 +62,8 @@ class Learner:
             shares = [gradient / (accumulation * replicas.count) for gradient in gradients]
             self.optimizer.apply(shares, network.trainable_variables)
 
-        self._differentiate = tf.function(lambda inputs: replicas.run(differentiate, inputs))
-        self._update = tf.function(lambda gradients: replicas.run(update, gradients))
+        self.differentiate = tf.function(lambda inputs: replicas.run(differentiate, inputs))
+        self.update = tf.function(lambda gradients: replicas.run(update, gradients))
 
     def step(self, batches: Any) -> dict[str, tf.Tensor]:
         """Make one update from a nest of tensors, whose first axis is ``accumulation`` batches one after another.
@@ -71,9 +75,9 @@ class Learner:
         parts = []
         for first in range(0, size * self.accumulation, size):
             batch = tf.nest.map_structure(lambda values, first=first: values[first : first + size], batches)
-            parts.append(self._differentiate(self.replicas.share(batch)))
+            parts.append(self.differentiate(self.replicas.share(batch)))
         losses, gradients = tf.nest.map_structure(lambda *values: tf.add_n(values), *parts) if parts[1:] else parts[0]
-        self._update(gradients)
+        self.update(gradients)
         return {name: value / self.accumulation for name, value in losses.items()}
 
     def state(self) -> list[np.ndarray]:

@@ -1,0 +1,154 @@
+"""Many nights, many workers: ``python -m benchmarks.scale [FOLDER]``.
+
+First the peak memory of a pretraining process over 10, 100 and 1,000 nights, links to ten synthetic ones. Then where
+the time of a pretraining update goes, from a step to one without its update, without its gradients, and to the stream
+alone. Then updates a second with one and with two workers of ``--strategy multiworker`` on this machine, which share
+its processor.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.measure import machine
+from config import configure
+
+STEP = ("--step", "unimodal", "--modality", "eeg", "--from_fold", "1", "--to_fold", "1")
+
+
+def command(nights: Path, out: Path, *settings: str, options: tuple[str, ...] = ()) -> list[str]:
+    chosen = [part for value in settings for part in ("--set", value)]
+    common = ["--model", "synthsleepnet", "--preset", "tiny", "--db", "synthetic", *STEP]
+    return [sys.executable, "trainer.py", *common, "--data", str(nights), "--out", str(out), *chosen, *options]
+
+
+def memory(folder: Path, count: int) -> None:
+    """Print the peak memory of a process that trains one pass over ``count`` nights."""
+    nights = folder / f"{count}_nights"
+    nights.mkdir(exist_ok=True)
+    sources = sorted((folder / "nights").glob("*.npz"))
+    for number in range(count):
+        link = nights / f"synthetic{number:02d}.npz"
+        if not link.exists():
+            link.hardlink_to(sources[number % len(sources)])
+    (nights / "settings.json").write_text((folder / "nights" / "settings.json").read_text())
+    subjects = f"subjects={tuple(range(count))}"
+    settings = (subjects, f"folds={count}", "hours=1", "unimodal_passes=1", "unimodal_batch=64", "round_nights=100")
+    started = time.perf_counter()
+    out = folder / f"out_{count}_{os.getpid()}"
+    process = subprocess.Popen(command(nights, out, *settings), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0
+    seconds = time.perf_counter() - started
+    print(f"{count:5d} nights: {usage.ru_maxrss / 1024:6.0f} MiB at most, {seconds:.0f} s", flush=True)
+
+
+def parts(nights: Path) -> None:
+    """Print where the time of an update goes, at the ``small`` preset."""
+    import itertools
+
+    import tensorflow as tf
+
+    from data.epochs import epochs
+    from synth.neuronet import NeuroNet
+    from synth.replicas import replicas
+    from synth.training import Learner
+
+    config = configure("synthetic", ["hours=1"], "small")
+    model, training = config.model, config.training
+    network = NeuroNet(
+        model.frame_seconds,
+        model.frame_step_seconds,
+        model.unimodal_features,
+        model.unimodal_heads,
+        model.unimodal_blocks,
+        model.unimodal_decoder_features,
+        model.unimodal_decoder_heads,
+        model.unimodal_decoder_blocks,
+        model.unimodal_projection,
+    )
+
+    def losses(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        found = network({"signals": inputs["eeg"]}, training=True)
+        return {"loss": found["reconstruction"] + found["contrastive"]}
+
+    settings = {"rate": 1e-4, "updates": 10_000, "weight_decay": 0.01, "clip_norm": 2.0, "accumulation": 1}
+    learner = Learner(network, losses, **settings, replicas=replicas(None))
+    forward = tf.function(losses)
+    files = sorted(nights.glob("*.npz"))
+
+    def batches(count: int) -> list[dict[str, tf.Tensor]]:
+        stream = epochs(files, {"eeg": "EEG C4-M1"}, training.unimodal_batch, (0,), scale=True)
+        return list(itertools.islice(stream, count))
+
+    held = batches(12)
+    tasks = {
+        "forward": lambda batch: forward(batch)["loss"].numpy(),
+        "forward and backward": lambda batch: learner.differentiate(batch)[0]["loss"].numpy(),
+        "the whole update": lambda batch: learner.step(batch)["loss"].numpy(),
+    }
+    for task in tasks.values():
+        task(held[0])
+    print(f"update of {training.unimodal_batch} epochs, preset small:")
+    for name, task in tasks.items():
+        started = time.perf_counter()
+        for batch in held:
+            task(batch)
+        print(f"  {name:24}{(time.perf_counter() - started) / len(held) * 1e3:7.0f} ms")
+    # The stream works while the model does; what counts is how long an update waits for it.
+    waited, stream = 0.0, iter(epochs(files, {"eeg": "EEG C4-M1"}, training.unimodal_batch, (1,), scale=True))
+    next(stream)
+    for _ in held:
+        started = time.perf_counter()
+        batch = next(stream)
+        waited += time.perf_counter() - started
+        learner.step(batch)["loss"].numpy()
+    print(f"  {'waiting for input':24}{waited / len(held) * 1e3:7.1f} ms", flush=True)
+
+
+def workers(folder: Path, count: int) -> None:
+    """Print updates a second of ``count`` workers, each with its share of the same batch."""
+    ports = []
+    for _ in range(count):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            ports.append(probe.getsockname()[1])
+    out = folder / f"workers_{count}_{os.getpid()}"
+    settings = ("hours=1", "unimodal_passes=3", "unimodal_batch=64")
+    running = []
+    for index in range(count):
+        cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+        told = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+        arguments = command(folder / "nights", out, *settings, options=("--strategy", "multiworker"))
+        running.append(subprocess.Popen(arguments, env=os.environ | {"TF_CONFIG": told}, stderr=subprocess.DEVNULL))
+    assert [worker.wait() for worker in running] == [0] * count
+    log = pd.read_csv(out / "synthetic" / "1" / "unimodal" / "eeg" / "log.csv")
+    epochs = 7 * 120
+    # The first pass compiles.
+    seconds = log["seconds"][1:].mean()
+    print(f"{count} workers: {epochs // 64 / seconds:.2f} updates a second, with validation", flush=True)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "output/scale")
+    folder.mkdir(parents=True, exist_ok=True)
+    print(machine())
+    from data.prepare.synthetic import ensure_nights
+
+    config = configure("synthetic", ["hours=1"])
+    ensure_nights(folder / "nights", config.dataset, config.synthetic)
+    parts(folder / "nights")
+    for count in (1, 2):
+        workers(folder, count)
+    for count in (10, 100, 1000):
+        memory(folder, count)
+
+
+if __name__ == "__main__":
+    main()
