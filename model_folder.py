@@ -7,6 +7,7 @@ The model is built from its arguments and only numbers are loaded: nothing in th
 import hashlib
 import platform
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,10 +85,12 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of what computed the result."""
+    backend = keras.backend.backend()
     return {
         "python": platform.python_version(),
         "keras": keras.__version__,
-        "backend": keras.backend.backend(),
+        "backend": backend,
+        backend: import_module(backend).__version__,
         "numpy": np.__version__,
     }
 
@@ -130,6 +133,9 @@ def find_folds(folder: Path, db: str | None, is_fold: Callable[[Path], bool]) ->
     numbered = sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
     folds = [path for path in numbered if is_fold(path)]
     if folds:
+        if len(folds) < len(numbered):
+            left = ", ".join(path.name for path in numbered if path not in folds)
+            print(f"{folder}: fold {left} holds no finished model, and is left out.")
         return folds, named and dataset_spec(named).db
     held = [name for name in (*DATASETS, *ALIASES) if (folder / name).is_dir()]
     chosen = [name for name in held if db is None or dataset_spec(name) == dataset_spec(db)]

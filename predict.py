@@ -98,6 +98,7 @@ def stage(arguments: argparse.Namespace) -> int:
     from staging.batch import Settings, stage_all, summary
 
     stager = load_stager(arguments.dir, arguments.db)
+    print(f"models: {len(stager.models)}, of {arguments.dir}")
     settings = Settings(
         tuple(arguments.channel), not arguments.no_calibration, arguments.scoring or "", arguments.overwrite
     )

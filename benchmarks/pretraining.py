@@ -1,27 +1,34 @@
 """Does pretraining help? ``python -m benchmarks.pretraining [FOLDER]``.
 
 Synthetic nights, whose stages and events are known; fold 0, whose test subjects nothing has seen; the ``tiny`` preset
-with more passes. A network whose pretraining had a learning rate of nearly 0 stands for random weights. From scratch
-means: from those, all weights learning, on the same 5 % of the labels. Figures are of the test subjects.
+with more passes. A network whose pretraining had a learning rate of nearly 0 has random weights; its batch
+normalisation, however, has met the signals, which alone helps. So it is probed with and without. From scratch means: from
+those weights, with fitted normalisation, all learning, on the same 5 % of the labels. Figures are of the test subjects.
 """
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import machine
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.measure import interleaved, machine
 from config import TASKS, TCMS, configure
 from data.folds import find_nights, labelled_subjects, split
 from data.night import check_nights
-from model_folder import read_metadata
+from model_folder import load_model, read_metadata, save_model
 from synth.downstream import FineTuning
+from synth.fine_tuned import FineTuned
 from synth.fine_tuning import FineTuningRun
 from synth.pretraining import Fold
 from synth.replicas import replicas
+from synth.synthsleepnet import SynthSleepNetEncoder
 
 MODALITIES = ("eeg", "emg", "airflow")
-SETTINGS = ("hours=1", "unimodal_passes=8", "multimodal_passes=8", "fine_tuning_passes=20", "probing_passes=60")
+SETTINGS = ("hours=2", "unimodal_passes=6", "multimodal_passes=8", "fine_tuning_passes=20", "probing_passes=60")
 RANDOM = ("unimodal_passes=1", "multimodal_passes=1", "pretraining_rate=1e-12")
 
 
@@ -43,6 +50,17 @@ def trainer(folder: Path, suffix: str, *arguments: str, settings: tuple[str, ...
     subprocess.run([sys.executable, "trainer.py", *common, *where, *chosen, *values, *arguments], check=True)
 
 
+def forget_statistics(folder: Path) -> None:
+    """A fold like the random one, whose batch normalisation has not met any signal."""
+    pretrained, fold = Path("0") / "multimodal" / "-".join(MODALITIES), folder / "synthetic_initial"
+    encoder = load_model(folder / "synthetic_random" / pretrained, [SynthSleepNetEncoder])
+    told = read_metadata(folder / "synthetic_random" / pretrained)
+    for variable in encoder.weights:
+        if variable.name in ("moving_mean", "moving_variance"):
+            variable.assign(np.full(variable.shape, float(variable.name == "moving_variance")))
+    save_model(fold / pretrained, encoder, {name: told[name] for name in told.keys() - {"sha256", "parameters"}})
+
+
 def from_scratch(folder: Path, task: str, fraction: float) -> None:
     config = configure("synthetic", (*SETTINGS, *RANDOM), "tiny")
     channels = [dict(config.dataset.modalities)[name] for name in MODALITIES]
@@ -53,9 +71,28 @@ def from_scratch(folder: Path, task: str, fraction: float) -> None:
     FromScratch(fold, MODALITIES, task, fraction, TCMS[0]).train()
 
 
-def figures(folder: Path, suffix: str, step: str, task: str, fraction: float, tcm: str = "") -> dict[str, Any]:
-    results = folder / f"synthetic_{suffix}" / "0" / step / f"{task}_{fraction:g}" / "-".join(MODALITIES) / tcm
-    return read_metadata(results)["test"]
+def results(folder: Path, suffix: str, step: str, task: str, fraction: float, tcm: str = "") -> Path:
+    return folder / f"synthetic_{suffix}" / "0" / step / f"{task}_{fraction:g}" / "-".join(MODALITIES) / tcm
+
+
+def figures(*where: Any) -> dict[str, Any]:
+    return read_metadata(results(*where))["test"]
+
+
+def seconds_per_night(folder: Path) -> dict[str, tuple[float, float]]:
+    """Of each temporal context module: seconds of a night of 960 epochs, by the network and by the module alone."""
+    tasks: dict[str, Callable[[], Any]] = {}
+    rng = np.random.default_rng(0)
+    signals = rng.normal(size=(960, len(MODALITIES), 3000)).astype("float32")
+    for tcm in TCMS:
+        model = FineTuned.of(results(folder, "pretrained", "fine_tuning", "sleep_stage", 1, tcm))
+        network = load_model(model.folder, [FineTuning])
+        stretches = rng.normal(size=(48, 20, network.encoder.dim)).astype("float32")
+        module = tf.function(network.classifier.context)
+        tasks[tcm] = lambda model=model: model.stage(signals)
+        tasks[f"{tcm} alone"] = lambda module=module, stretches=stretches: module(stretches).numpy()
+    found = interleaved(tasks, rounds=5)
+    return {tcm: (found[tcm], found[f"{tcm} alone"]) for tcm in TCMS}
 
 
 def main() -> None:
@@ -64,7 +101,9 @@ def main() -> None:
     for step in ("unimodal", "multimodal"):
         trainer(folder, "pretrained", "--step", step)
         trainer(folder, "random", "--step", step, settings=(*SETTINGS, *RANDOM))
-    trainer(folder, "random", "--step", "linear_probing", settings=(*SETTINGS, *RANDOM))
+    forget_statistics(folder)
+    for suffix in ("initial", "random"):
+        trainer(folder, suffix, "--step", "linear_probing", settings=(*SETTINGS, *RANDOM))
     for task in TASKS:
         trainer(folder, "pretrained", "--step", "linear_probing", "--task", task)
     for fraction in ("1", "0.05"):
@@ -74,7 +113,8 @@ def main() -> None:
     for tcm in TCMS[1:]:
         trainer(folder, "pretrained", "--step", "fine_tuning", "--tcm", tcm)
     rows = [
-        ("probing, random weights", ("random", "linear_probing", "sleep_stage", 1)),
+        ("probing, random weights", ("initial", "linear_probing", "sleep_stage", 1)),
+        ("the same, normalisation fitted", ("random", "linear_probing", "sleep_stage", 1)),
         ("probing", ("pretrained", "linear_probing", "sleep_stage", 1)),
         *((f"fine-tuning, {tcm}", ("pretrained", "fine_tuning", "sleep_stage", 1, tcm)) for tcm in TCMS),
         ("fine-tuning, 5 % of the labels", ("pretrained", "fine_tuning", "sleep_stage", 0.05, TCMS[0])),
@@ -84,6 +124,9 @@ def main() -> None:
     for name, where in rows:
         found = figures(folder, *where)
         print(f"{name:34}{found['accuracy']:8.3f}{found['macro_f1']:10.3f}{found['kappa']:7.3f}")
+    print("\nan 8-hour night through the whole network, and through its temporal context module alone")
+    for tcm, (whole, alone) in seconds_per_night(folder).items():
+        print(f"{tcm:34}{whole:8.2f} s{alone * 1e3:10.1f} ms")
     print(f"\n{'apnea':34}macro-F1  sensitivity  specificity  AUROC  prevalence")
     for step, tcm in (("linear_probing", ""), ("fine_tuning", TCMS[0])):
         found = figures(folder, "pretrained", step, "apnea", 1, tcm)

@@ -15,6 +15,7 @@ from data.night_files import read_about, read_arrays
 from data.prepare.conversion import resample
 from data.prepare.recording import Channel, Recording, open_recording
 from data.prepare.spec import plain
+from data.store import reaching
 
 DERIVATIONS = (
     *("C4-M1", "C3-M2", "Fpz-Cz", "F4-M1", "F3-M2", "Fz-Cz", "C4-M2", "C3-M1", "F4-M2", "F3-M1", "Cz-M1", "Cz-M2"),
@@ -22,8 +23,8 @@ DERIVATIONS = (
 )
 """EEG derivations, the best for staging first: the AASM's, then what other laboratories record."""
 
-ELECTRODES = ("C4", "C3", "Cz", "F4", "F3", "Fz", "Fpz", "Fp2", "Fp1", "Pz", "P4", "P3", "O2", "O1")
-"""Taken against whatever reference they were recorded, where there is no derivation; the best first."""
+ELECTRODES = ("C4", "C3", "Cz", "F4", "F3", "Fz", "Fpz", "Fp2", "Fp1", "Pz", "P4", "P3")
+"""Taken against whatever reference they have, where there is no derivation; the best first. O2 may be oxygen."""
 
 LOWEST_EEG_RATE = 60
 """Hz: EEG of up to 30 Hz."""
@@ -75,7 +76,8 @@ class NightRecording:
         self.seconds = float(len(night.stages) * EPOCH_SECONDS)
         self._signals = dict(zip(self.channels, np.moveaxis(night.signals, 1, 0), strict=True))
         told = read_about(path).get("channels")
-        self._units = {c.get("name"): str(c.get("unit", "")) for c in told or () if isinstance(c, dict)}
+        told = [channel for channel in told if isinstance(channel, dict)] if isinstance(told, list) else []
+        self._units = {str(channel.get("name")): str(channel.get("unit", "")) for channel in told}
 
     def channel(self, name: str) -> Channel:
         """What the file says of a channel; most name no unit."""
@@ -83,7 +85,11 @@ class NightRecording:
 
     def read(self, channel: Channel, as_stored: bool, gaps: bool = False) -> np.ndarray:
         """All samples of a channel, float64 (samples,), as stored."""
-        return self._signals[channel.name].reshape(-1).astype(np.float64)
+        signal = self._signals[channel.name].reshape(-1).astype(np.float64)
+        signal[~np.isfinite(signal)] = np.nan
+        if not gaps and np.isnan(signal).any():
+            raise InputError(f"{self.path}: channel {channel.name} holds NaN or infinite values.")
+        return signal
 
 
 @contextmanager
@@ -106,7 +112,8 @@ def open_signals(path: Path, wanted: Sequence[str] = ()) -> Iterator[Recording |
 
 def is_parquet_night(path: Path) -> bool:
     """Whether ``path`` is a folder that holds a night as Parquet tables."""
-    return (path / "x.parquet").exists()
+    with reaching(path):
+        return (path / "x.parquet").exists()
 
 
 def choose(recording: Recording | NightRecording, wanted: str = "", preferred: str = "") -> Choice:

@@ -48,9 +48,13 @@ class Night:
 
     @property
     def amplitude(self) -> np.ndarray:
-        """Each channel's level, whatever its artefacts: the median absolute deviation from its mean."""
-        centred = self.signals - self.signals.mean(axis=(0, 2), keepdims=True)
-        return np.median(np.abs(centred), axis=(0, 2))
+        """Each channel's level (channels,), whatever its drift and artefacts: the median of its epochs' deviations."""
+        return np.median(deviations(self.signals), axis=0)
+
+
+def deviations(signals: np.ndarray) -> np.ndarray:
+    """The median absolute deviation of each epoch from its own median, over the last axis of ``signals``."""
+    return np.median(np.abs(signals - np.median(signals, axis=-1, keepdims=True)), axis=-1)
 
 
 def read_night(path: str | Path, channels: Sequence[str]) -> Night:
@@ -72,7 +76,8 @@ def read_night(path: str | Path, channels: Sequence[str]) -> Night:
 def night_from_arrays(path: Path, arrays: dict[str, np.ndarray], channels: Sequence[str], scored: bool = True) -> Night:
     """The checked night that ``arrays`` hold; ``path`` names it in messages.
 
-    Without ``scored``, stages may be absent or unscored all night.
+    Without ``scored``, for a night to be staged, stages may be absent or unscored all night, and channels may be flat
+    or hold NaN: not all of them may be needed.
 
     Raises:
         InputError: they hold no such night.
@@ -84,7 +89,7 @@ def night_from_arrays(path: Path, arrays: dict[str, np.ndarray], channels: Seque
             raise InputError(f"{path} has no {key!r}: a night file holds the signals x and the stages y.")
     names = arrays.get("ch_names")
     signals, found = _signals(
-        path, arrays["x"], None if names is None else tuple(map(str, np.atleast_1d(names))), channels
+        path, arrays["x"], None if names is None else tuple(map(str, np.atleast_1d(names))), channels, scored
     )
     fs = arrays.get("fs")
     if fs is not None and (fs.size != 1 or fs.dtype.kind not in "fiu" or float(fs.item()) != SAMPLING_RATE):
@@ -94,7 +99,7 @@ def night_from_arrays(path: Path, arrays: dict[str, np.ndarray], channels: Seque
 
 
 def _signals(
-    path: Path, x: np.ndarray, names: tuple[str, ...] | None, wanted: Sequence[str]
+    path: Path, x: np.ndarray, names: tuple[str, ...] | None, wanted: Sequence[str], whole: bool
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     if x.dtype.kind not in "fiu":
         raise InputError(f"{path}: x holds {x.dtype} values, not numbers.")
@@ -122,7 +127,7 @@ def _signals(
     if tuple(wanted) != names:
         x = x[:, [names.index(channel) for channel in wanted]]
     signals = np.ascontiguousarray(x, dtype=np.float32)
-    for number, channel in enumerate(wanted):
+    for number, channel in enumerate(wanted if whole else ()):
         signal = signals[:, number]
         bad = ~np.isfinite(signal).all(axis=1)
         if bad.any():
@@ -168,8 +173,8 @@ def _events(path: Path, arrays: dict[str, np.ndarray], epochs: int) -> dict[str,
 
 @dataclass(frozen=True)
 class NightFile:
-    """A night file found good: its path, its number of epochs, the amplitude (median absolute deviation) and mean of
-    the first channel that was read, and the checksum of all that was read."""
+    """A night file found good: its path, its number of epochs, the amplitude and the mean of the first channel that
+    was read, and the checksum of all that was read."""
 
     path: Path
     epochs: int

@@ -14,7 +14,7 @@ from data.store import written_aside
 
 
 def apnea_hypopnea_index(events: np.ndarray, asleep: np.ndarray) -> float:
-    """Events per hour of sleep, an estimate: each run of epochs with apnea or hypopnea counts as one event.
+    """Events per hour of sleep, an estimate: each run of epochs of sleep with apnea or hypopnea counts as one event.
 
     Events that follow each other within an epoch or in neighbouring ones count as one: with many events, too few are
     found.
@@ -26,7 +26,7 @@ def apnea_hypopnea_index(events: np.ndarray, asleep: np.ndarray) -> float:
     Returns:
         NaN without sleep.
     """
-    runs = int(np.count_nonzero(np.diff(events.astype(int), prepend=0) == 1))
+    runs = int(np.count_nonzero(np.diff((events & asleep).astype(int), prepend=0) == 1))
     hours = np.count_nonzero(asleep) * EPOCH_SECONDS / 3600
     return runs / hours if hours else float("nan")
 

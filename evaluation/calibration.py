@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from config import EPOCH_SECONDS, SAMPLING_RATE, STAGES, InputError
+from data.night import deviations
 
 LIMIT = 16
 """Levels at which calibrated signals end: Sleep-EDF's recorder ends at ±192 µV, so that no network saw more."""
@@ -80,7 +81,8 @@ class Quality:
     def measured(self, signals: np.ndarray, where: np.ndarray) -> "Quality":
         """The same with the amplitude of ``signals`` (epochs, 3000) in the epochs ``where`` alone, bool (epochs,)."""
         chosen = signals[where & ~self.silent & ~self.outlying]
-        return replace(self, amplitude=_level(_centred(chosen))) if len(chosen) else self
+        amplitude = float(np.median(deviations(chosen))) if len(chosen) else 0.0
+        return replace(self, amplitude=amplitude) if amplitude > 0 else self
 
 
 def assess(signals: np.ndarray, missing: np.ndarray) -> Quality:
@@ -93,8 +95,7 @@ def assess(signals: np.ndarray, missing: np.ndarray) -> Quality:
     Raises:
         InputError: no epoch holds a signal.
     """
-    centred = _centred(signals)
-    deviations = np.median(np.abs(centred), axis=1)
+    centred, spread = _centred(signals), deviations(signals)
     # First without what is flat to the last digits, then without what is flat against that level.
     level = 1e-5 * np.ptp(signals)
     silent = missing.copy()
@@ -102,18 +103,17 @@ def assess(signals: np.ndarray, missing: np.ndarray) -> Quality:
         silent |= flat(signals, level)
         if silent.all():
             raise InputError("it is flat or missing all along: no epoch holds a signal.")
-        level = np.median(deviations[~silent])
+        level = np.median(spread[~silent])
+    if level == 0:
+        raise InputError("most of its samples have the same value: it is recorded too coarsely.")
     rails = _at_rails(signals, ~silent, RAIL * level)
     silent |= rails.mean(axis=1) >= 0.5
-    good = ~silent & (deviations <= OUTLYING * level)
+    good = ~silent & (spread <= OUTLYING * level)
     if not good.any():
         raise InputError("it is clipped all along: no epoch holds a signal.")
-    return Quality(_level(centred[good]), silent, ~silent & ~good, float(rails[good].mean()), _noise(centred[good]))
-
-
-def _level(centred: np.ndarray) -> float:
-    """The median over epochs of their median absolute deviations; ``centred`` is (epochs, 3000)."""
-    return float(np.median(np.median(np.abs(centred), axis=1)))
+    return Quality(
+        float(np.median(spread[good])), silent, ~silent & ~good, float(rails[good].mean()), _noise(centred[good])
+    )
 
 
 def _centred(signals: np.ndarray) -> np.ndarray:
@@ -172,7 +172,7 @@ def near_sleep(stages: np.ndarray, minutes: float = 30) -> np.ndarray:
     """
     margin = round(minutes * 60 / EPOCH_SECONDS)
     asleep = stages >= STAGES.index("N2")
-    return np.convolve(asleep, np.ones(2 * margin + 1), mode="same")[: len(stages)] > 0.5
+    return np.convolve(asleep, np.ones(2 * margin + 1))[margin : margin + len(stages)] > 0.5
 
 
 def warnings(quality: Quality, unit: str, level: Level | None = None) -> list[str]:

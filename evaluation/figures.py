@@ -32,7 +32,7 @@ def night_figure(night: Hypnogram) -> Figure:
     for axis in axes[:-1]:
         axis.set_xlabel("")
         axis.tick_params(labelbottom=False)
-    axes[0].set_title(night.name, loc="left", fontweight="bold")
+    axes[0].set_title(night.title, loc="left", fontweight="bold", parse_math=False)
     return figure
 
 
@@ -106,8 +106,9 @@ def draw_spectrogram(axis: Axes, night: Hypnogram) -> None:
 
 def draw_events(axis: Axes, night: Hypnogram) -> None:
     """Each breathing event's probability along the night, a row each, and red bars where it was found."""
-    hours = np.arange(len(night.stages)) * EPOCH_SECONDS / 3600
+    hours = np.arange(len(night.stages) + 1) * EPOCH_SECONDS / 3600
     for row, (name, probability) in enumerate(night.events.items()):
+        probability = np.append(probability, probability[-1])
         axis.fill_between(hours, row + 1, row + 1 - 0.8 * probability, step="post", color="#9bb8d3", linewidth=0)
         found = [(hours[first], (end - first) * EPOCH_SECONDS / 3600) for first, end in stretches(night.found(name))]
         axis.broken_barh(found, (row + 0.04, 0.12), color=COLOURS["REM"])

@@ -55,6 +55,11 @@ class Hypnogram:
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def title(self) -> str:
+        """The name as text: bytes of a file's name that are none are escaped."""
+        return self.name.encode("utf-8", "backslashreplace").decode()
+
+    @property
     def confidence(self) -> np.ndarray:
         """The probability of each epoch's most probable stage (epochs,)."""
         return self.probabilities.max(axis=1)

@@ -1,5 +1,6 @@
 """The page of a staged night: one HTML file that needs no network, by ``mne.Report``."""
 
+from collections import Counter
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,7 @@ def page(night: Hypnogram, statistics: dict[str, Any]) -> "mne.Report":
     """The page of ``night``, whose ``statistics`` are given; sections may be added before it is saved."""
     import mne
 
-    report = mne.Report(title=night.name, image_format="png", verbose="error")
+    report = mne.Report(title=night.title, image_format="png", verbose="error")
     report.add_custom_css(STYLE)
     report.include = HEAD + report.include
     report.add_html(_summary(night, statistics), "What was staged")
@@ -105,7 +106,11 @@ def _summary(night: Hypnogram, statistics: dict[str, Any]) -> str:
     lines += [f'<p class="night-warning">Warning: {escape(text)}</p>' for text in night.about.get("warnings", ())]
     lines += [f'<p class="night-warning">Note: {escape(text)}</p>' for text in night.remarks]
     lines += [f"<p>Assumed: {escape(text)}.</p>" for text in night.about.get("assumptions", ())]
-    lines.append(f"<p>{len(night.about.get('models', ()))} models, probabilities averaged.</p>")
+    tasks = Counter(model.get("task", "sleep_stage") for model in night.about.get("models", ()))
+    lines += [
+        f"<p>{task.replace('_', ' ').capitalize()}: by {'one model' if n == 1 else f'the mean of {n} models'}.</p>"
+        for task, n in tasks.items()
+    ]
     lines.append("<p>For research only. This is not a medical device, and nothing here is a diagnosis.</p>")
     return "\n".join(lines)
 

@@ -119,6 +119,12 @@ def _load_tensorflow1(folder: Path, dtype: str) -> RecSleepNet:
     return network
 
 
+def checkpoint_data(folder: Path) -> Path:
+    """The file of weights of the TensorFlow-1 checkpoint in ``folder``."""
+    prefix = _checkpoint_prefix(folder)
+    return min(path for path in folder.iterdir() if path.name.startswith(f"{prefix.name}.data-"))
+
+
 def _checkpoint_prefix(folder: Path) -> Path:
     """The checkpoint in ``folder``. Its ``checkpoint`` file may name one of several; paths in it are not followed."""
     prefixes = sorted(path.with_suffix("") for path in folder.glob("*.index"))

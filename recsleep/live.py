@@ -22,6 +22,9 @@ class StagedEpoch(NamedTuple):
 class LiveStager:
     """Stages a signal that arrives in pieces; the stages are those that the whole night would get at once.
 
+    Only what takes the whole night to know differs: where the amplifier ends, and that long stretches without a signal
+    are not to be scored.
+
     Args:
         model: a folder of one model or of folds, or what :func:`recsleep.load_stager` made of it, or a network.
         amplitude: the signal's level in its own unit, to which it is calibrated: ``amplitude`` in the JSON of an

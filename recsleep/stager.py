@@ -26,7 +26,7 @@ from evaluation.calibration import (
 )
 from evaluation.hypnogram import Hypnogram, spectra
 from model_folder import WEIGHTS, find_folds, sha256
-from recsleep.checkpoints import is_model, load_model
+from recsleep.checkpoints import checkpoint_data, is_model, load_model
 from recsleep.ensemble import Ensemble
 from recsleep.model import RecSleepNet
 from recsleep.staging import stage_epochs
@@ -211,7 +211,7 @@ def _level(metadata: dict[str, Any]) -> Level | None:
 
 
 def _hash(folder: Path, metadata: dict[str, Any]) -> str:
-    return metadata["sha256"][WEIGHTS] if metadata else sha256(next(iter(sorted(folder.glob("*.data-*")))))
+    return metadata["sha256"][WEIGHTS] if metadata else sha256(checkpoint_data(folder))
 
 
 def stager(model: Stager | RecSleepNet | str | Path) -> Stager:

@@ -11,7 +11,7 @@ from config import STAGES, InputError
 from data.channels import NightRecording, open_signals
 from data.prepare.edf import NoSignals
 from data.prepare.recording import Recording
-from data.store import is_remote, location, remove_unfinished, written_aside
+from data.store import is_remote, location, reaching, remove_unfinished, written_aside
 from evaluation.hypnogram import Hypnogram
 from staging.recordings import Source
 from staging.results import finished, told, write_results
@@ -98,7 +98,7 @@ def _outcome(source: Source, stager: Stager, folder: Path, settings: Settings) -
 
 def _staged(source: Source, stager: Stager, folder: Path, settings: Settings) -> Outcome:
     started = time.perf_counter()
-    scoring = location(settings.scoring.replace("{name}", source.path.stem)) if settings.scoring else None
+    scoring = location(settings.scoring.replace("{name}", source.name)) if settings.scoring else None
     origin = {
         "recording": {"path": str(source.path), "bytes": _size(source.path)},
         "settings": {
@@ -124,7 +124,8 @@ def _staged(source: Source, stager: Stager, folder: Path, settings: Settings) ->
 def _size(path: Path) -> int:
     """Bytes of a file, or of a folder's files."""
     try:
-        return path.stat().st_size if not path.is_dir() else sum(file.stat().st_size for file in path.iterdir())
+        with reaching(path):
+            return path.stat().st_size if not path.is_dir() else sum(file.stat().st_size for file in path.iterdir())
     except FileNotFoundError:
         raise InputError(f"{path} does not exist (any more).") from None
 

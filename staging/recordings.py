@@ -56,7 +56,7 @@ def find_recordings(given: Sequence[str]) -> list[Source]:
 
 
 def _is_folder(path: Path) -> bool:
-    if path.name.endswith(ENDINGS) and is_remote(path):
+    if path.name.lower().endswith(ENDINGS) and is_remote(path):
         return False
     with reaching(path):
         if not path.exists():

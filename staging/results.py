@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ from model_folder import versions
 from staging.recordings import HYPNOGRAM
 
 DOTS_PER_INCH = 110
+
+
+TOLD = ("statistics", "breathing", "epochs", "confidence", "assumptions", "warnings", "remarks", "agreement")
+"""What a finished recording's JSON must hold to be told."""
 
 
 def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dict[str, Any]:
@@ -54,7 +59,7 @@ def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dic
         "confidence": float(night.confidence.mean()),
         "to_check": unsure.to_dict("records"),
         "agreement": night.agreement and night.agreement.to_json(),
-        "versions": versions(),
+        "versions": versions() | {name: version(name) for name in ("mne", "scipy", "yasa")},
         "took": {part: round(seconds, 3) for part, seconds in took.items()},
     }
     write_json(folder / f"{night.name}.json", result)
@@ -74,7 +79,7 @@ def finished(folder: Path, name: str, origin: dict[str, Any]) -> dict[str, Any] 
         if path.exists():
             raise
         return None
-    if not isinstance(result, dict) or not {"statistics", "epochs", "confidence", *origin} <= result.keys():
+    if not isinstance(result, dict) or not {*TOLD, *origin} <= result.keys():
         raise InputError(f"{path} is no result of this command: remove it, or name another --out.")
     changed = next((key for key in origin if result[key] != origin[key]), None)
     if changed:

@@ -10,7 +10,7 @@ import numpy as np
 from config import EPOCH_SECONDS, STAGES, InputError
 from data.channels import NightRecording
 from data.night import UNSCORED
-from data.night_files import read_arrays
+from data.night_files import read_about, read_arrays
 from data.prepare import nsrr
 from data.prepare.recording import Recording
 from data.prepare.scoring import N1, N2, N3, REM, W, from_intervals, read_text
@@ -31,7 +31,7 @@ LABELS = {spelling: stage for stage, spellings in SPELLINGS.items() for spelling
 COLUMNS = {
     "start": ("start_s", "start", "onset"),
     "duration": ("duration", "duration_s"),
-    "stage": ("stage", "label", "description", "trial_type", "scored"),
+    "stage": ("stage", "sleep_stage", "label", "description", "trial_type", "scored"),
 }
 """Of a table, by what they hold, in the spellings that are known."""
 
@@ -50,9 +50,7 @@ def read_scoring(path: Path, recording: Recording | NightRecording) -> np.ndarra
     epochs = int(recording.seconds / EPOCH_SECONDS + 1e-6)
     ending, start = path.suffix.lower(), 0.0
     if ending == ".npz":
-        stages = read_arrays(path, ("y",)).get("y")
-        if stages is None or stages.ndim != 1 or not np.isin(stages, range(UNSCORED, len(STAGES))).all():
-            raise InputError(f"{path} holds no stages y.")
+        stages = _of_night(path, epochs)
     elif ending == ".xml":
         scoring = nsrr.read_scoring({"stages": path}, recording)
         stages, start = scoring.stages, scoring.start
@@ -60,8 +58,13 @@ def read_scoring(path: Path, recording: Recording | NightRecording) -> np.ndarra
         stages, start = _from_text(path)
     else:
         # Files of annotations hold much else.
-        rows = [(on, length, _stage(text)) for on, length, text in read_annotations(path, recording)]
-        stages, start = from_intervals(path, [(on, length, stage) for on, length, stage in rows if stage is not None])
+        entries = [entry for entry in read_annotations(path, recording) if _stage(entry[2]) is not None]
+        scored = _checked(path, [text for _, _, text in entries])
+        stages, start = from_intervals(
+            path, [(on, length, stage) for (on, length, _), stage in zip(entries, scored, strict=True)]
+        )
+    if not len(stages):
+        raise InputError(f"{path} scores no epoch.")
     # The scorer's epoch in which each of ours has its middle.
     middle = np.floor((np.arange(epochs) * EPOCH_SECONDS + EPOCH_SECONDS / 2 - start) / EPOCH_SECONDS).astype(int)
     there = (middle >= 0) & (middle < len(stages))
@@ -73,14 +76,28 @@ def read_scoring(path: Path, recording: Recording | NightRecording) -> np.ndarra
     return scored
 
 
+def _of_night(path: Path, epochs: int) -> np.ndarray:
+    """The stages of a night file that holds all epochs of its recording."""
+    stages, about = read_arrays(path, ("y",)).get("y"), read_about(path)
+    if stages is None or stages.ndim != 1 or not np.isin(stages, range(UNSCORED, len(STAGES))).all():
+        raise InputError(f"{path} holds no stages y.")
+    if abs(len(stages) - epochs) > 1 or about.get("trimmed_minutes") or about.get("dropped_epochs"):
+        raise InputError(
+            f"{path} holds {len(stages)} epochs of a recording of {epochs}, for preparation leaves some out: they "
+            "cannot be placed; name the scoring that it was made of."
+        )
+    return stages
+
+
 def _from_text(path: Path) -> tuple[np.ndarray, float]:
     """Stages and the first one's start, of a table or of a label on each line."""
-    text = read_text(path)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in read_text(path).rstrip().splitlines()]
+    if "" in lines:
+        raise InputError(f"{path}: line {lines.index('') + 1} is empty; an unscored epoch is written as ?.")
     if not lines:
         raise InputError(f"{path} scores no epoch.")
-    delimiter = next((d for d in "\t;," if d in lines[0]), None)
-    header = [plain(name.strip('"')) for name in lines[0].split(delimiter)] if delimiter else []
+    delimiter = next((d for d in "\t;," if d in lines[0]), "\t")
+    header = [plain(name.strip('"')) for name in lines[0].split(delimiter)]
     columns = {
         what: next((header.index(plain(name)) for name in names if plain(name) in header), None)
         for what, names in COLUMNS.items()
@@ -107,12 +124,16 @@ def _checked(path: Path, labels: list[str]) -> list[int]:
     stages = [_stage(label) for label in labels]
     if None in stages:
         raise InputError(f"{path}: {labels[stages.index(None)][:40]!r} is no stage; W, N1, N2, N3, REM, ? are known.")
-    if all(re.fullmatch(r"-?\d+(\.0)?", label) for label in labels) and "4" in labels and "5" not in labels:
+    numbers = {_short(label) for label in labels if re.fullmatch(r"\s*-?\d+(\.0)?\s*", label)}
+    if "4" in numbers and REM not in stages:
         raise InputError(f"{path}: its 4 may be stage 4 or REM; write the stages by name: W, N1, N2, N3, REM.")
     return stages
 
 
 def _stage(label: str) -> int | None:
     """The stage that a label stands for; None of other labels."""
-    short = plain(label).removeprefix("sleep").removeprefix("stage").removesuffix("sleep")
-    return LABELS.get(short.removesuffix(".0") or "?")
+    return LABELS.get(_short(label).removeprefix("sleep").removeprefix("stage").removesuffix("sleep"))
+
+
+def _short(label: str) -> str:
+    return plain(label).removesuffix(".0")

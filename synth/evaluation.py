@@ -30,7 +30,7 @@ class EvaluatedNight:
         labels: int (epochs,), the scorer's, of its scored epochs.
         probabilities: (epochs, classes).
         stages: int (epochs,), the scorer's stages of the same epochs.
-        counts: how many events of each kind the scorer found in the night; empty where the night file does not tell.
+        counts: how many events of each kind the scorer found in sleep; empty where the night file does not tell.
     """
 
     name: str
@@ -94,7 +94,7 @@ def evaluate_fold(spec: DatasetSpec, fold: int, folder: Path, data: Path) -> lis
 
 def _counts(about: dict[str, Any]) -> dict[str, int]:
     """The events that preparation counted; empty where it did not."""
-    counts = about.get("event_counts")
+    counts = about.get("events_in_sleep")
     return counts if isinstance(counts, dict) and all(isinstance(n, int) for n in counts.values()) else {}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from config import InputError
+from config import MODALITIES, TASKS, TCMS, InputError
 from model_folder import METADATA, WEIGHTS, load_model, read_metadata
 from synth.downstream import FineTuning
 
@@ -52,7 +52,7 @@ class FineTuned:
         """
         told = read_metadata(folder)
         try:
-            return cls(
+            model = cls(
                 folder,
                 told["db"],
                 told["task"],
@@ -64,8 +64,13 @@ class FineTuned:
                 told["sha256"][WEIGHTS],
                 SimpleNamespace(**told["config"]["training"]),
             )
-        except (KeyError, TypeError, ValueError):
-            raise InputError(f"{folder / METADATA} does not describe a fine-tuned model: train it again.") from None
+            sizes = (model.training.stretch_epochs, model.training.fine_tuning_batch)
+            known = model.task in TASKS and model.tcm in TCMS and set(model.channels) <= set(MODALITIES)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            known = False
+        if not known or not all(isinstance(size, int) and size > 0 for size in sizes):
+            raise InputError(f"{folder / METADATA} does not describe a fine-tuned model: train it again.")
+        return model
 
     @property
     def variant(self) -> str:

@@ -3,6 +3,7 @@
 Lee et al., arXiv:2502.17481, section 4. Stretches of consecutive epochs never leave their night.
 """
 
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,9 @@ from synth.pretraining import Fold, settings_of
 from synth.probing import drawn_labels
 from synth.synthsleepnet import SynthSleepNetEncoder
 from synth.training import Learner, reseed_dropout
+
+CONVOLUTIONS = "convolutions"
+"""Folder of what frozen convolutions make of nights, while a fine-tuning lasts."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ class FineTuningRun:
             before = read_metadata(self.folder)
             progress.require_same_run(self.folder, {name: before.get(name) for name in self.run}, self.run)
             progress.finish(self.folder)
+            shutil.rmtree(self.folder / CONVOLUTIONS, ignore_errors=True)
             print(f"fold {fold.split.fold} {self.name} is finished: skipped.")
             return None
         files = fold.files(fold.split.validation)
@@ -159,7 +164,8 @@ class FineTuningRun:
 
     def _prepare_frozen(self) -> None:
         """Settle whether convolutions are kept, by the nights' sizes alone: a run that continues does the same."""
-        frozen = FrozenConvolutions(self.network.encoder, self.folder / "convolutions")
+        name = f"{self.run['encoder'][:16]}-{self.fold.config.training.precision}"
+        frozen = FrozenConvolutions(self.network.encoder, self.folder / CONVOLUTIONS, name)
         epochs = sum(file.epochs for file in (*self.fold.files(self.fold.labelled), *self.judged))
         gib = epochs * frozen.bytes_per_epoch / 2**30
         allowed = self.fold.config.training.frozen_gib
@@ -314,8 +320,8 @@ class FineTuningRun:
             save_model(self.folder, self.network, {**self.run, **about})
             progress.finish(self.folder)
         self.fold.replicas.wait()
-        if self.frozen and self.fold.replicas.chief:
-            self.frozen.remove()
+        if self.fold.replicas.chief:
+            shutil.rmtree(self.folder / CONVOLUTIONS, ignore_errors=True)
         print(f"fold {self.fold.split.fold} test, {self.name}: {pooled.line()}", flush=True)
         return pooled
 

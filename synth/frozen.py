@@ -1,6 +1,5 @@
 """What a frozen encoder's convolutions make of whole nights: computed once, kept on disk, read as it is needed."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,12 @@ class FrozenConvolutions:
 
     Args:
         encoder: whose convolutions do not learn.
-        folder: for the files; :meth:`remove` it when they are not needed any more.
+        folder: for the files, to be removed when they are not needed any more.
+        name: tells the encoder from others whose convolutions may have been left in the folder.
     """
 
-    def __init__(self, encoder: SynthSleepNetEncoder, folder: Path) -> None:
-        self.folder, self.encoder = folder, encoder
+    def __init__(self, encoder: SynthSleepNetEncoder, folder: Path, name: str) -> None:
+        self.folder, self.encoder = folder / name, encoder
         self.convolve = {
             name: tf.function(backbone.convolve, input_signature=[tf.TensorSpec((None, 3000))])
             for name, backbone in encoder.backbones.items()
@@ -58,7 +58,3 @@ class FrozenConvolutions:
                 part = epochs[start : start + BATCH]
                 stored[start : start + len(part)] = convolve(tf.constant(part)).numpy()
             stored.flush()
-
-    def remove(self) -> None:
-        """Remove the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)

@@ -2,19 +2,19 @@
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from config import DATASETS, MODALITIES, TASKS, InputError, dataset_spec
-from data.channels import ChannelSignal, Choice, NightRecording, choose, read_channel
+from data.channels import LOWEST_EEG_RATE, ChannelSignal, Choice, NightRecording, choose, read_channel
 from data.epochs import scaled
 from data.night import UNSCORED
 from data.prepare.conversion import SCALED_UNIT, band_pass
 from data.prepare.recording import Recording
-from data.prepare.spec import SPECS, plain
+from data.prepare.spec import SPECS, ChannelSpec, plain
 from data.store import location
 from evaluation.calibration import assess, unscored, warnings
 from evaluation.hypnogram import Hypnogram, spectra
@@ -23,7 +23,7 @@ from synth.fine_tuned import FineTuned, fine_tuned_in, is_fold
 
 NAMES = {
     "eog": (r"eog", r"\b[lr]oc\b", r"\be[12]\b"),
-    "emg": (r"chin|ment", r"emg(?!.*(leg|tib))"),
+    "emg": (r"\bchin|\b(sub)?ment", r"^(?!.*(leg|tib|lat|rat)).*emg"),
     "ecg": (r"e[ck]g",),
     "airflow": (r"flow", r"therm", r"nasal|cannula"),
 }
@@ -70,22 +70,17 @@ class SynthStager:
         started = time.perf_counter()
         trained = {name: channel for fold in self.members for model in fold for name, channel in model.channels.items()}
         trained = {name: trained[name] for name in MODALITIES if name in trained}
-        found = _find(recording, trained, _named(channels, trained))
+        db, named = self.members[0][0].db, _named(channels, trained)
+        found, unusable = _read(recording, _find(recording, trained, named, db), named, db)
         used = {task: models for task in TASKS if (models := self._usable(task, set(found)))}
         if "sleep_stage" not in used:
-            self._refuse(recording, trained, found)
+            self._refuse(recording, trained, found, unusable)
         needed = {name for models in used.values() for model in models for name in model.channels}
-        spec = dataset_spec(next(model.db for fold in self.members for model in fold))
-        signals = {
-            name: read_channel(
-                recording, found[name], spec.db in SPECS and SPECS[spec.db].as_stored, *_lowest_rate(name)
-            )
-            for name in trained
-            if name in needed
-        }
-        told, lost = _judged(recording, signals)
+        signals = {name: signal for name, signal in found.items() if name in needed}
+        told, silent, lost = _judged(recording, signals)
+        told = [*unusable, *told]
         told += [
-            f"it has no channel for {name} ({channel}): staged by the models that do without."
+            f"it has no usable channel for {name} ({channel}): staged by the models that do without."
             for name, channel in trained.items()
             if name not in found
         ]
@@ -95,12 +90,13 @@ class SynthStager:
             if task not in used
         ]
         read = time.perf_counter()
-        prepared = {name: _prepared(signal, trained[name], spec.db) for name, signal in signals.items()}
+        prepared = {name: _prepared(signal, trained[name], db) for name, signal in signals.items()}
         probabilities = {
             task: np.mean([m.stage(np.stack([prepared[n] for n in m.channels], axis=1)) for m in models], axis=0)
             for task, models in used.items()
         }
-        stages = probabilities.pop("sleep_stage").astype(np.float32)
+        # As of any epoch without a signal: nobody knows, and where it is short, it counts as wake.
+        stages = np.where(silent[:, None], 0.2, probabilities.pop("sleep_stage")).astype(np.float32)
         if not all(np.isfinite(values).all() for values in (stages, *probabilities.values())):
             raise InputError(f"{recording.path}: the network's output is not finite: look at the channels' units.")
         return Hypnogram(
@@ -136,10 +132,18 @@ class SynthStager:
         folds = [[model for model in fold if len(model.channels) == most] for fold in folds]
         return [max(fold, key=lambda m: (m.label_fraction, m.validation_macro_f1)) for fold in folds if fold]
 
-    def _refuse(self, recording: Recording | NightRecording, trained: dict[str, str], found: dict[str, Choice]) -> None:
+    def _refuse(
+        self,
+        recording: Recording | NightRecording,
+        trained: dict[str, str],
+        found: Collection[str],
+        unusable: list[str],
+    ) -> None:
         of_stages = self._by_task().get("sleep_stage")
         if not of_stages:
             raise InputError("these folds hold no model of sleep stages: fine-tune one with --task sleep_stage.")
+        if unusable:
+            raise InputError(unusable[0])
         lacking = _lacking(of_stages, found)
         raise InputError(
             f"{recording.path} has no channel for {', '.join(f'{name} ({trained[name]})' for name in lacking)}, which "
@@ -147,7 +151,7 @@ class SynthStager:
         )
 
 
-def _lacking(models: Sequence[FineTuned], found: dict[str, Choice]) -> list[str]:
+def _lacking(models: Sequence[FineTuned], found: Collection[str]) -> list[str]:
     """The modalities that the least demanding of ``models`` misses."""
     return min(([name for name in model.channels if name not in found] for model in models), key=len)
 
@@ -166,46 +170,61 @@ def _named(channels: Sequence[str], trained: dict[str, str]) -> dict[str, str]:
     return named
 
 
-def _find(recording: Recording | NightRecording, trained: dict[str, str], named: dict[str, str]) -> dict[str, Choice]:
+def _find(
+    recording: Recording | NightRecording, trained: dict[str, str], named: dict[str, str], db: str
+) -> dict[str, Choice]:
     """The channel of each modality that the recording has."""
     found = {}
     for modality, channel in trained.items():
+        spec = next((c for c in SPECS[db].channels if c.name == channel), None) if db in SPECS else None
+        spelled = (spec or ChannelSpec(channel)).find(recording.channels)
         if modality in named:
             found[modality] = choose(recording, named[modality])
-            continue
-        try:
-            found[modality] = choose(recording, channel)
-        except InputError:
-            choice = _by_name(recording, modality, channel)
-            if choice:
-                found[modality] = choice
+        elif spelled:
+            found[modality] = Choice(spelled, (spelled,))
+        elif modality == "eeg":
+            derivations = [name for name in (channel, *(spec.spellings if spec else ())) if "-" in name]
+            try:
+                found[modality] = choose(recording, preferred=derivations[-1] if derivations else "")
+            except InputError:
+                continue
+        else:
+            called = [
+                name
+                for pattern in NAMES[modality]
+                for name in recording.channels
+                if re.search(pattern, name.casefold().replace("_", " "))
+            ]
+            if called:
+                found[modality] = Choice(called[0], (called[0],))
     return found
 
 
-def _by_name(recording: Recording | NightRecording, modality: str, channel: str) -> Choice | None:
-    """A channel that its spelling in the database's recordings, or its kind, tells."""
-    if modality == "eeg":
+def _read(
+    recording: Recording | NightRecording, found: dict[str, Choice], named: dict[str, str], db: str
+) -> tuple[dict[str, ChannelSignal], list[str]]:
+    """The signals of all channels that can be used, and why others cannot.
+
+    Raises:
+        InputError: one that the user named cannot be used.
+    """
+    signals, told = {}, []
+    as_stored = db in SPECS and SPECS[db].as_stored
+    for modality, choice in found.items():
         try:
-            return choose(recording, preferred=channel)
-        except InputError:
-            return None
-    spelled = (c.find(recording.channels) for spec in SPECS.values() for c in spec.channels if c.name == channel)
-    called = (
-        name
-        for pattern in NAMES[modality]
-        for name in recording.channels
-        if re.search(pattern, name.casefold().replace("_", " "))
-    )
-    name = next((name for name in (*spelled, *called) if name), None)
-    return Choice(name, (name,)) if name else None
+            lowest = LOWEST_EEG_RATE if modality in ("eeg", "eog", "emg") else LOWEST_RATE
+            signals[modality] = read_channel(recording, choice, as_stored, lowest)
+        except InputError as error:
+            if modality in named:
+                raise
+            told.append(str(error))
+    return signals, told
 
 
-def _lowest_rate(modality: str) -> tuple[float, ...]:
-    return () if modality in ("eeg", "eog", "emg") else (LOWEST_RATE,)
-
-
-def _judged(recording: Recording | NightRecording, signals: dict[str, ChannelSignal]) -> tuple[list[str], np.ndarray]:
-    """Warnings, and bool (epochs,), where the EEG, or without one every channel, holds no signal."""
+def _judged(
+    recording: Recording | NightRecording, signals: dict[str, ChannelSignal]
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Warnings, and bool (epochs,) twice: where the EEG, or every channel without one, is silent, and of no use."""
     told = [
         f"{signal.name}: {signal.about['missing_seconds']:g} s of the recording are gaps."
         for signal in signals.values()
@@ -214,13 +233,14 @@ def _judged(recording: Recording | NightRecording, signals: dict[str, ChannelSig
     # Only of EEG is it known how loud it is, and that it is never still: breath stops in every apnea.
     eeg = signals.get("eeg")
     if eeg is None:
-        return told, np.all([signal.missing for signal in signals.values()], axis=0)
+        missing = np.all([signal.missing for signal in signals.values()], axis=0)
+        return told, missing, missing
     try:
         quality = assess(eeg.signals, eeg.missing)
     except InputError as error:
         raise InputError(f"{recording.path}: channel {eeg.name} cannot be staged; {error}") from None
     told += [f"{eeg.name}: {warning}" for warning in warnings(quality, eeg.about["unit"])]
-    return told, quality.silent | quality.outlying
+    return told, quality.silent, quality.silent | quality.outlying
 
 
 def _prepared(signal: ChannelSignal, channel: str, db: str) -> np.ndarray:

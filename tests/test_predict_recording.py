@@ -1,6 +1,8 @@
 """The command that stages recordings: what it writes and prints, and how it ends."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -110,6 +112,14 @@ def test_finished_ones_are_kept(staged, models, nights, capsys):
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert stage(models, nights / "good.edf", out, "--no-calibration") == 2
     assert "give --overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [b"night_$1_$2.edf", "M\u00fcller.edf".encode("latin-1")])
+def test_names_that_are_no_plain_text(models, nights, tmp_path, name):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/" + name)
+    shutil.copyfile(nights / "good.edf", path)
+    assert stage(models, path, tmp_path / "out") == 0
+    assert len(list((tmp_path / "out").iterdir())) == 6
 
 
 def test_scoring_and_overwriting(models, nights, capsys, tmp_path):

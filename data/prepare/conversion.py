@@ -97,7 +97,7 @@ def convert(
         "channels": described,
         "trimmed_minutes": trimmed * EPOCH_SECONDS / 60,
         "dropped_epochs": int(total - trimmed - len(kept)),
-        "event_counts": scoring.event_counts(kept),
+        "events_in_sleep": scoring.event_counts(kept[stages[kept] != W]),
         "notes": notes,
         "settings": settings(spec, channels, config),
     }

@@ -35,12 +35,13 @@ class EdfHeader:
     """What the header says: signal channels in their order, length in seconds, and start.
 
     Of an interrupted file (EDF+D) the length counts its gaps, and ``onsets`` (records,) are the seconds at which its
-    records begin.
+    records, of ``record_seconds`` each, begin.
     """
 
     channels: tuple[EdfChannel, ...]
     seconds: float
     start: datetime | None
+    record_seconds: float = 0.0
     onsets: np.ndarray | None = None
 
 
@@ -125,7 +126,8 @@ def read_header(path: Path, local: Path, interrupted: bool = False) -> EdfHeader
         ]
     )
     times = np.fromfile(local, record, int(records), offset=256 * (1 + count))["times"]
-    return EdfHeader(channels, *_placed(path, times, duration, start))
+    seconds, start, onsets = _placed(path, times, duration, start)
+    return EdfHeader(channels, seconds, start, duration, onsets)
 
 
 def _placed(

@@ -148,7 +148,9 @@ class Recording:
             # Bytes after the last record are no samples.
             return signal[:samples]
         onsets = np.round(self.header.onsets * rate).astype(int)
-        records = signal.reshape(len(onsets), -1)
+        # Bytes after the last record are none.
+        size = round(self.header.record_seconds * rate)
+        records = signal[: len(onsets) * size].reshape(len(onsets), size)
         placed = np.full(max(samples, onsets[-1] + records.shape[1]), np.nan)
         placed[onsets[:, None] + np.arange(records.shape[1])] = records
         return placed

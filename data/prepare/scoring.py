@@ -87,6 +87,8 @@ def from_intervals(path: Path, intervals: Iterable[tuple[float, float, int]]) ->
         InputError: no entry is scored, or one does not fit the grid of 30-s epochs.
     """
     intervals = sorted(intervals)
+    if not all(math.isfinite(onset) and math.isfinite(duration) for onset, duration, _ in intervals):
+        raise InputError(f"{path}: a stage's start or duration is no number.")
     scored = [onset for onset, _, stage in intervals if stage != UNSCORED]
     if not scored:
         raise InputError(f"{path} scores no epoch.")
@@ -100,7 +102,7 @@ def from_intervals(path: Path, intervals: Iterable[tuple[float, float, int]]) ->
     for onset, duration, stage in intervals:
         first, count = (onset - start) / EPOCH_SECONDS, duration / EPOCH_SECONDS
         on_grid = max(abs(first - round(first)), abs(count - round(count))) * EPOCH_SECONDS < TOLERANCE
-        if stage != UNSCORED and count <= 0:
+        if stage != UNSCORED and (count <= 0 or (round(count) < 1 and on_grid)):
             raise InputError(f"{path}: the stage at {onset:g} s has no duration.")
         if stage != UNSCORED and not on_grid:
             raise InputError(

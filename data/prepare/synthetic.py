@@ -91,7 +91,7 @@ def make_night(subject: int, config: SyntheticConfig) -> dict[str, np.ndarray]:
         "events": _label_epochs(breathing, epochs),
         "event_names": np.array(EVENTS),
         "fs": np.float64(SAMPLING_RATE),
-        "about": np.array(json.dumps({"event_counts": _counts(breathing)})),
+        "about": np.array(json.dumps({"events_in_sleep": _counts(breathing)})),
     }
 
 
@@ -298,7 +298,7 @@ def _breathing(
 
 
 def _counts(events: list[tuple[int, int, int]]) -> dict[str, int]:
-    """How many events of each kind there are; every apnea and hypopnea has its desaturation."""
+    """How many events of each kind there are, all in sleep; every apnea and hypopnea has its desaturation."""
     kinds = Counter(EVENTS[kind] for kind, _, _ in events)
     return {name: len(events) if name == "SpO2 Desaturation" else kinds[name] for name in EVENTS}
 

@@ -90,6 +90,22 @@ def test_a_gap_of_a_discontinuous_edf(tmp_path):
     assert np.ptp(signal[4500:8500]) == 0
 
 
+@pytest.mark.parametrize("extra", [1, 90])
+def test_bytes_after_the_last_record_of_a_discontinuous_edf(tmp_path, extra):
+    signals = {"C4-M1": (wave(90, 100), 100, "uV")}
+    path = interrupt(write_edf(tmp_path / "n.edf", signals, annotations=[(0, 1, "start")]), 45, 40)
+    expected, content = read(path), path.read_bytes()
+    head = int(content[184:192])
+    path.write_bytes(content + content[head : head + extra * (len(content) - head) // 90])
+    np.testing.assert_array_equal(read(path).signals, expected.signals)
+
+
+def test_a_channel_of_a_night_file_that_is_not_staged_may_be_flat(tmp_path):
+    x = np.stack([wave(90, 100).reshape(3, 3000), np.zeros((3, 3000))], axis=1).astype("float32")
+    np.savez(tmp_path / "n.npz", x=x, ch_names=np.array(["C3-M2", "EMG"]), about=np.array('{"channels": 5}'))
+    np.testing.assert_array_equal(read(tmp_path / "n.npz").signals, x[:, 0])
+
+
 def test_records_out_of_order_are_refused(tmp_path):
     path = write_edf(tmp_path / "n.edf", {"C4-M1": (wave(90, 100), 100, "uV")}, annotations=[(0, 1, "start")])
     with pytest.raises(InputError, match="not in the order"):

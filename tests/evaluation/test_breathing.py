@@ -10,6 +10,8 @@ def test_a_run_of_epochs_is_one_event():
     events = np.array([1, 1, 0, 1, 0, 0, 1, 1], bool)
     # Three runs in six epochs, three minutes, of sleep.
     assert apnea_hypopnea_index(events, np.array([1, 1, 1, 1, 0, 0, 1, 1], bool)) == pytest.approx(60)
+    # What is found in wake is no event of sleep: two runs in two minutes and a half.
+    assert apnea_hypopnea_index(events, np.array([0, 1, 1, 0, 0, 0, 1, 1], bool)) == pytest.approx(2 / (2 / 60))
     assert np.isnan(apnea_hypopnea_index(events, np.zeros(8, bool)))
 
 

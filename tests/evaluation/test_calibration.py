@@ -106,6 +106,12 @@ def test_nothing_but_silence_is_refused():
         assess(night(3), np.ones(3, bool))
 
 
+def test_values_too_coarse_to_tell_a_level_are_refused():
+    coarse = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], (8, 3000), p=[0.2, 0.6, 0.2]).astype("float32")
+    with pytest.raises(InputError, match="recorded too coarsely"):
+        assess(coarse, np.zeros(8, bool))
+
+
 @pytest.mark.parametrize(
     ("change", "unit", "told"),
     [
@@ -127,6 +133,12 @@ def test_a_strange_level_is_told_where_it_is_not_mended():
     ratio = quality.amplitude / 2
     assert f"{ratio:.3g} times that of training" in warnings(quality, "as stored", Level(2))[0]
     assert not warnings(quality, "as stored", Level(quality.amplitude * 0.5))
+
+
+def test_near_sleep_in_a_short_recording():
+    stages = np.zeros(80, int)
+    stages[79] = 2
+    np.testing.assert_array_equal(np.flatnonzero(near_sleep(stages)), np.arange(19, 80))
 
 
 def test_near_sleep_is_half_an_hour_around_n2_n3_and_rem():

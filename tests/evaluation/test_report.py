@@ -37,7 +37,10 @@ def night(stages: np.ndarray, scored: np.ndarray | None) -> Hypnogram:
     probabilities = rng.dirichlet(np.full(5, 0.3), len(stages)).astype("float32")
     about = {"warnings": ["C3-M2: <script>alert(1)</script> & it is clipped."], "assumptions": ["channel C3-M2"]}
     signals = rng.normal(size=(len(stages), 3000)).astype("float32")
-    return Hypnogram("night <1>", stages, probabilities, None, scored, spectra(signals), about)
+    events = (
+        {} if scored is None else {name: rng.random(len(stages)).astype("float32") for name in ("apnea", "hypopnea")}
+    )
+    return Hypnogram("night <1>", stages, probabilities, None, scored, spectra(signals), events, about)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,7 @@ def pages(tmp_path_factory):
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize(("name", "pictures"), [("whole", 5), ("wake", 3)])
+@pytest.mark.parametrize(("name", "pictures"), [("whole", 6), ("wake", 3)])
 def test_the_page_in_a_browser(browser, pages, name, pictures, width):
     phone = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 700}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
@@ -71,4 +74,5 @@ def test_the_page_in_a_browser(browser, pages, name, pictures, width):
     assert min(browser.execute_script(f"return {small}")) >= 12
     text = browser.execute_script("return document.body.innerText")
     assert "night <1>" in text and "<script>alert(1)</script>" in text
-    assert ("Agreement with the scoring" in text) == (name == "whole")
+    for section in ("Agreement with the scoring", "Breathing events"):
+        assert (section in text) == (name == "whole")

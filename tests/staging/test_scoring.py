@@ -1,5 +1,7 @@
 """A scorer's stages in every common form."""
 
+import json
+
 import numpy as np
 import pytest
 from recordings import profusion_xml, typed_xml, write_hypnogram
@@ -36,6 +38,8 @@ def write(folder, name, text):
         ),
         ("e.csv", "onset;duration;description\n60;30;N2\n0;30;W\n30;30;1\n90;30;S4\n120;30;R\n180;30;W\n"),
         ("f.tsv", "stage\tscorer\nW\tx\nN1\tx\nN2\tx\nN3\tx\nREM\tx\nart\tx\nW\tx\n"),
+        ("h.csv", "Sleep stage\nW\nN1\nN2\nN3\nREM\n?\nW\n"),
+        ("i.csv", "epoch,stage\n0, 0\n1, 1\n2, 2\n3, 4\n4, 5\n5, 7\n6, 0\n"),
         # Begins 10 s late: each epoch has its middle in the scorer's.
         ("g.csv", "start,stage\n10,W\n40,N1\n70,N2\n100,N3\n130,REM\n190,W\n"),
     ],
@@ -69,11 +73,30 @@ def test_a_night_file(tmp_path):
     assert read_scoring(tmp_path / "n.npz", FakeStart()).tolist() == STAGES
 
 
+@pytest.mark.parametrize("about", [{"trimmed_minutes": 12.5}, {"dropped_epochs": 1}, {}])
+def test_a_prepared_night_that_lacks_epochs(tmp_path, about):
+    stages = STAGES if about else STAGES[:4]
+    np.savez(tmp_path / "n.npz", y=np.array(stages), about=np.array(json.dumps(about)))
+    with pytest.raises(InputError, match="preparation leaves some out"):
+        read_scoring(tmp_path / "n.npz", FakeStart())
+
+
+def test_bare_numbers_among_annotations(tmp_path):
+    path = write_hypnogram(tmp_path / "h.edf", [(30.0 * i, 30.0, text) for i, text in enumerate("01234")])
+    with pytest.raises(InputError, match="its 4 may be stage 4 or REM"):
+        read_scoring(path, FakeStart())
+
+
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
         ("a.txt", "W\nN1\nbanana\n", "'banana' is no stage"),
         ("a.txt", "0\n1\n2\n3\n4\n", "its 4 may be stage 4 or REM"),
+        ("a.txt", "0.0\n1.0\n4.0\n?\n", "its 4 may be stage 4 or REM"),
+        ("a.csv", "epoch,stage\n0, 0\n1, 4\n", "its 4 may be stage 4 or REM"),
+        ("a.txt", "W\n\nN1\n", "line 2 is empty"),
+        ("a.csv", "start,stage\n0,W\nnan,N1\n", "start or duration is no number"),
+        ("a.csv", "start,duration,stage\n0,0.002,W\n", "has no duration"),
         ("a.txt", "", "scores no epoch"),
         ("a.txt", "W\n" * 12, "scores 5 epochs more than night.edf"),
         ("a.csv", "start,stage\nsoon,W\n", "no table of stages"),

@@ -1,6 +1,7 @@
 """SynthSleepNet's folds on recordings: which models and channels are taken, what is said, what the results hold."""
 
 import json
+from types import SimpleNamespace
 
 import mne
 import numpy as np
@@ -17,7 +18,7 @@ from data.prepare.synthetic import make_night
 from model_folder import save_model
 from synth.downstream import FineTuning
 from synth.fine_tuned import FineTuned, is_fold
-from synth.stager import load_synth_stager
+from synth.stager import _find, load_synth_stager
 
 # What loads YASA, which takes its time, shares a process.
 pytestmark = pytest.mark.xdist_group("yasa")
@@ -104,7 +105,7 @@ def test_a_missing_modality_is_said(stager, arrays, tmp_path):
     assert {model["variant"] for model in night.about["models"]} == {"eeg lstm, 1 of the labels"}
     assert night.events == {} and night.breathing is None
     assert night.about["warnings"] == [
-        "it has no channel for emg (EMG): staged by the models that do without.",
+        "it has no usable channel for emg (EMG): staged by the models that do without.",
         "apnea is not looked for: its models need emg.",
         "hypopnea is not looked for: its models need emg.",
     ]
@@ -122,6 +123,42 @@ def test_channels_by_another_name(stager, arrays, tmp_path):
     named = staged(stager, path, ["emg=EOG L"])
     assert named.about["channels"][1]["name"] == "EOG L"
     assert not np.array_equal(named.probabilities, night.probabilities)
+
+
+@pytest.mark.parametrize(
+    ("channel", "recorded", "chosen"),
+    [
+        ("EEG_C4", ("SaO2", "EEG(sec)", "EMG", "EEG"), ("EEG",)),
+        ("EEG_C3", ("C4-A1", "C3-A2"), ("C3-A2",)),
+        ("EEG_C4", ("C4", "M1", "C4-M1"), ("C4-M1",)),
+        ("EEG_C4", ("C3", "C4", "A1"), ("C4", "A1")),
+        ("EMG_Chin", ("Movement", "L Leg EMG", "EMG1"), ("EMG1",)),
+        ("EMG_Chin", ("Machine Pressure", "Submental"), ("Submental",)),
+        ("EMG_Chin", ("Movement", "L Leg EMG"), None),
+    ],
+)
+def test_the_channel_that_was_trained_with(channel, recorded, chosen):
+    modality = "eeg" if channel.startswith("EEG") else "emg"
+    opened = SimpleNamespace(path="night.edf", channels=recorded)
+    found = _find(opened, {modality: channel}, {}, "shhs")
+    assert (found[modality].recorded if found else None) == chosen
+
+
+def test_a_channel_that_cannot_be_used_counts_as_missing(stager, arrays, tmp_path):
+    spoilt = {**arrays, "x": arrays["x"].copy()}
+    spoilt["x"][:, spoilt["ch_names"].tolist().index("EMG")] = 0
+    night = staged(stager, write(tmp_path / "n.edf", spoilt))
+    assert "EMG is flat all night" in night.about["warnings"][0]
+    assert {model["variant"] for model in night.about["models"]} == {"eeg lstm, 1 of the labels"}
+
+
+@pytest.mark.parametrize("spoilt", [{"tcm": "/../../evil"}, {"task": "snoring"}, {"config": {"training": {}}}])
+def test_metadata_are_not_trusted(tmp_path, spoilt):
+    path = write_model(tmp_path / "0", ("eeg",), "sleep_stage")
+    told = json.loads((path / "metadata.json").read_text())
+    (path / "metadata.json").write_text(json.dumps({**told, **spoilt}))
+    with pytest.raises(ValueError, match="does not describe a fine-tuned model"):
+        load_synth_stager(tmp_path / "0")
 
 
 def test_the_model_with_most_labels_then_the_best(tmp_path):
