@@ -2,8 +2,9 @@
 
 Synthetic nights, whose stages and events are known; fold 0, whose test subjects nothing has seen; the ``tiny`` preset
 with more passes. A network whose pretraining had a learning rate of nearly 0 has random weights; its batch
-normalisation, however, has met the signals, which alone helps. So it is probed with and without. From scratch means: from
-those weights, with fitted normalisation, all learning, on the same 5 % of the labels. Figures are of the test subjects.
+normalisation, however, has met the signals, which alone helps: it is probed with and without that. From scratch means:
+from those weights, with fitted normalisation, all of them learning, on the same 5 % of the labels. Figures are of the
+test subjects.
 """
 
 import subprocess
