@@ -63,7 +63,8 @@ def forget_statistics(folder: Path) -> None:
 
 
 def from_scratch(folder: Path, task: str, fraction: float) -> None:
-    config = configure("synthetic", (*SETTINGS, *RANDOM), "tiny")
+    # Its convolutions are not frozen.
+    config = configure("synthetic", (*SETTINGS, *RANDOM, "frozen_gib=0"), "tiny")
     channels = [dict(config.dataset.modalities)[name] for name in MODALITIES]
     nights = check_nights(find_nights(config.dataset, folder / "nights"), channels)
     part = split(config.dataset, 0, nights, config.training.seed, config.training.validation_fraction)
@@ -109,6 +110,7 @@ def main() -> None:
         trainer(folder, "pretrained", "--step", "linear_probing", "--task", task)
     for fraction in ("1", "0.05"):
         trainer(folder, "pretrained", "--step", "fine_tuning", "--label_fraction", fraction)
+    trainer(folder, "pretrained", "--step", "linear_probing", "--label_fraction", "0.05")
     from_scratch(folder, "sleep_stage", 0.05)
     trainer(folder, "pretrained", "--step", "fine_tuning", "--task", "apnea")
     for tcm in TCMS[1:]:
@@ -118,6 +120,7 @@ def main() -> None:
         ("the same, normalisation fitted", ("random", "linear_probing", "sleep_stage", 1)),
         ("probing", ("pretrained", "linear_probing", "sleep_stage", 1)),
         *((f"fine-tuning, {tcm}", ("pretrained", "fine_tuning", "sleep_stage", 1, tcm)) for tcm in TCMS),
+        ("probing, 5 % of the labels", ("pretrained", "linear_probing", "sleep_stage", 0.05)),
         ("fine-tuning, 5 % of the labels", ("pretrained", "fine_tuning", "sleep_stage", 0.05, TCMS[0])),
         ("from scratch, 5 % of the labels", ("random", "fine_tuning", "sleep_stage", 0.05, TCMS[0])),
     ]
