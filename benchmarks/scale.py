@@ -5,6 +5,7 @@ and with two workers of ``--strategy multiworker`` on this machine, which share 
 pretraining process over 10, 100 and 1,000 nights of 2.6 MB, links to ten synthetic ones.
 """
 
+import itertools
 import json
 import os
 import socket
@@ -14,9 +15,15 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import tensorflow as tf
 
 from benchmarks.measure import machine
 from config import configure
+from data.epochs import epochs
+from data.prepare.synthetic import ensure_nights
+from synth.neuronet import NeuroNet
+from synth.replicas import replicas
+from synth.training import Learner
 
 STEP = ("--step", "unimodal", "--modality", "eeg", "--from_fold", "1", "--to_fold", "1")
 
@@ -50,15 +57,6 @@ def memory(folder: Path, count: int) -> None:
 
 def parts(nights: Path) -> None:
     """Print where the time of an update goes, at the ``small`` preset."""
-    import itertools
-
-    import tensorflow as tf
-
-    from data.epochs import epochs
-    from synth.neuronet import NeuroNet
-    from synth.replicas import replicas
-    from synth.training import Learner
-
     config = configure("synthetic", ["hours=1"], "small")
     model, training = config.model, config.training
     network = NeuroNet(
@@ -125,21 +123,20 @@ def workers(folder: Path, count: int) -> None:
         cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
         told = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
         arguments = command(folder / "nights", out, *settings, options=("--strategy", "multiworker"))
-        running.append(subprocess.Popen(arguments, env=os.environ | {"TF_CONFIG": told}, stderr=subprocess.DEVNULL))
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        running.append(subprocess.Popen(arguments, env=os.environ | {"TF_CONFIG": told}, **quiet))
     assert [worker.wait() for worker in running] == [0] * count
     log = pd.read_csv(out / "synthetic" / "1" / "unimodal" / "eeg" / "log.csv")
-    epochs = 7 * 120
+    trained = 7 * 120
     # The first pass compiles.
     seconds = log["seconds"][1:].mean()
-    print(f"{count} workers: {epochs // 64 / seconds:.2f} updates a second, with validation", flush=True)
+    print(f"{count} workers: {trained // 64 / seconds:.2f} updates a second, with validation", flush=True)
 
 
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "output/scale")
     folder.mkdir(parents=True, exist_ok=True)
     print(machine())
-    from data.prepare.synthetic import ensure_nights
-
     for name, hours in (("nights", 1), ("short", 0.25)):
         config = configure("synthetic", [f"hours={hours}"])
         ensure_nights(folder / name, config.dataset, config.synthetic)
