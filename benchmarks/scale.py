@@ -1,8 +1,8 @@
 """Many nights, many workers: ``python -m benchmarks.scale [FOLDER]``.
 
-Where the time of a pretraining update goes: forward, backward, the update, waiting for input. Updates a second with one
-and with two workers of ``--strategy multiworker`` on this machine, which share its processor. Peak memory of a
-pretraining process over 10, 100 and 1,000 nights of 2.6 MB, links to ten synthetic ones.
+Peak memory of a pretraining process over 10, 100 and 1,000 nights of 2.6 MB, links to ten synthetic ones. Where the
+time of a pretraining update goes: forward, backward, the update, waiting for input. Updates a second with one and with
+two workers of ``--strategy multiworker`` on this machine, which share its processor.
 """
 
 import itertools
@@ -140,11 +140,12 @@ def main() -> None:
     for name, hours in (("nights", 1), ("short", 0.25)):
         config = configure("synthetic", [f"hours={hours}"])
         ensure_nights(folder / name, config.dataset, config.synthetic)
+    # First, while this process is small: a child's peak counts what its parent held.
+    for count in (10, 100, 1000):
+        memory(folder, count)
     parts(folder / "nights")
     for count in (1, 2):
         workers(folder, count)
-    for count in (10, 100, 1000):
-        memory(folder, count)
 
 
 if __name__ == "__main__":
