@@ -21,7 +21,7 @@ from benchmarks.measure import machine
 from config import configure
 from data.epochs import epochs
 from data.prepare.synthetic import ensure_nights
-from synth.neuronet import NeuroNet
+from synth.pretraining import neuronet
 from synth.replicas import replicas
 from synth.training import Learner
 
@@ -58,18 +58,7 @@ def memory(folder: Path, count: int) -> None:
 def parts(nights: Path) -> None:
     """Print where the time of an update goes, at the ``small`` preset."""
     config = configure("synthetic", ["hours=1"], "small")
-    model, training = config.model, config.training
-    network = NeuroNet(
-        model.frame_seconds,
-        model.frame_step_seconds,
-        model.unimodal_features,
-        model.unimodal_heads,
-        model.unimodal_blocks,
-        model.unimodal_decoder_features,
-        model.unimodal_decoder_heads,
-        model.unimodal_decoder_blocks,
-        model.unimodal_projection,
-    )
+    training, network = config.training, neuronet(config)
 
     def losses(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         found = network({"signals": inputs["eeg"]}, training=True)

@@ -223,7 +223,9 @@ def read_channel(
     for header in headers[1:]:
         signal -= recording.read(header, as_stored, gaps=True)
     gaps = np.flatnonzero(np.isnan(signal))
-    if len(gaps) == len(signal) or np.nanmin(signal) == np.nanmax(signal):
+    if len(gaps) == len(signal):
+        raise InputError(f"{recording.path}: {choice.name} holds no number all night: NaN, infinite or not recorded.")
+    if np.nanmin(signal) == np.nanmax(signal):
         raise InputError(f"{recording.path}: {choice.name} is flat all night.")
     if len(gaps):
         signal[gaps] = np.nanmedian(signal)

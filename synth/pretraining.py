@@ -292,11 +292,10 @@ def settings_of(config: Config, later: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def unimodal(fold: Fold, modality: str) -> Pretraining:
-    """The pretraining of one modality's NeuroNet."""
-    model, training = fold.config.model, fold.config.training
-    keras.utils.set_random_seed(training.seed + fold.split.fold)
-    network = NeuroNet(
+def neuronet(config: Config) -> NeuroNet:
+    """A NeuroNet as the configuration has it."""
+    model = config.model
+    return NeuroNet(
         model.frame_seconds,
         model.frame_step_seconds,
         model.unimodal_features,
@@ -307,13 +306,19 @@ def unimodal(fold: Fold, modality: str) -> Pretraining:
         model.unimodal_decoder_blocks,
         model.unimodal_projection,
         model.unimodal_temperature,
-        dtype=training.precision,
+        dtype=config.training.precision,
     )
+
+
+def unimodal(fold: Fold, modality: str) -> Pretraining:
+    """The pretraining of one modality's NeuroNet."""
+    training = fold.config.training
+    keras.utils.set_random_seed(training.seed + fold.split.fold)
     return Pretraining(
         fold,
         f"unimodal/{modality}",
         (modality,),
-        network,
+        neuronet(fold.config),
         training.unimodal_passes,
         training.unimodal_batch,
         training.unimodal_mask_ratio,

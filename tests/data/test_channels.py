@@ -106,6 +106,12 @@ def test_a_channel_of_a_night_file_that_is_not_staged_may_be_flat(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "n.npz").signals, x[:, 0])
 
 
+def test_a_night_without_a_number_is_refused(tmp_path):
+    np.savez(tmp_path / "n.npz", x=np.full((3, 3000), np.nan, "float32"))
+    with pytest.raises(InputError, match="EEG holds no number all night"):
+        read(tmp_path / "n.npz")
+
+
 def test_records_out_of_order_are_refused(tmp_path):
     path = write_edf(tmp_path / "n.edf", {"C4-M1": (wave(90, 100), 100, "uV")}, annotations=[(0, 1, "start")])
     with pytest.raises(InputError, match="not in the order"):
