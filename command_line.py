@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from config import InputError
+from data.terms import InputError
 
 
 class Parser(argparse.ArgumentParser):

@@ -11,138 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-STAGES = ("W", "N1", "N2", "N3", "REM")
-"""The five AASM classes; a night's labels are positions in this tuple."""
-
-EVENTS = ("Obstructive Apnea", "Central Apnea", "Mixed Apnea", "Hypopnea", "SpO2 Desaturation")
-"""Breathing events of multi-channel nights, 0 or 1 for each epoch."""
-
-MODALITIES = ("eeg", "eog", "emg", "ecg", "airflow")
-"""What SynthSleepNet may fuse, in the order in which it takes them."""
-
-TASKS = {"sleep_stage": (), "apnea": EVENTS[:3], "hypopnea": EVENTS[3:4]}
-"""What SynthSleepNet may tell of an epoch, and the events that count as it."""
-
-TCMS = ("mamba2", "mamba", "lstm", "mha")
-"""The temporal context modules that NeuroNet's authors compared; the first is the published choice."""
-
-STRATEGIES = ("mirrored", "multiworker")
-"""How several devices may train one network: all of this machine, or of several."""
-
-EPOCH_SECONDS = 30
-SAMPLING_RATE = 100
-"""Hz, of every night file."""
-EPOCH_SAMPLES = EPOCH_SECONDS * SAMPLING_RATE
-
-
-class InputError(ValueError):
-    """A mistake in what the user gave, told in one sentence: what is wrong, where, and what to do."""
-
-
-@dataclass(frozen=True)
-class DatasetSpec:
-    """One sleep database: who is in it, how its night files are named, how it is cross-validated."""
-
-    db: str
-    title: str
-    subjects: tuple[int, ...]
-    """Empty: whoever has night files."""
-    folds: int
-    night_patterns: tuple[str, ...]
-    """File-name patterns of one subject's nights; ``{subject}`` is replaced by the subject's number."""
-    channel: str
-    """Channel staged when a night file holds several; empty: it must be set."""
-    modalities: tuple[tuple[str, str], ...] = ()
-    """The channel of each modality that SynthSleepNet may take."""
-    scaled: bool = False
-    """Whether preparation has scaled each channel by its median and quartiles."""
-    published: tuple[tuple[str, float, float, float], ...] = ()
-    """Published single-channel results to print beside ours: model, accuracy, macro-F1, kappa."""
-
-
-DATASETS = {
-    spec.db: spec
-    for spec in (
-        DatasetSpec(
-            db="sleepedf",
-            title="Sleep-EDF-20",
-            subjects=tuple(range(20)),
-            folds=20,
-            night_patterns=("SC4{subject:02d}*.npz", "ST7{subject:02d}*.npz"),
-            channel="EEG Fpz-Cz",
-            published=(
-                ("TinySleepNet", 0.854, 0.805, 0.80),
-                ("AttnSleep", 0.844, 0.781, 0.79),
-                ("XSleepNet2", 0.864, 0.809, 0.81),
-            ),
-        ),
-        DatasetSpec(
-            db="sleepedfx",
-            title="Sleep-EDF-78",
-            subjects=tuple(s for s in range(83) if s not in (39, 68, 69, 78, 79)),
-            folds=10,
-            night_patterns=("SC4{subject:02d}*.npz", "ST7{subject:02d}*.npz"),
-            channel="EEG Fpz-Cz",
-            published=(
-                ("TinySleepNet", 0.831, 0.781, 0.77),
-                ("AttnSleep", 0.813, 0.751, 0.74),
-                ("XSleepNet2", 0.840, 0.787, 0.78),
-            ),
-        ),
-        DatasetSpec(
-            db="isruc",
-            title="ISRUC-Sleep",
-            subjects=tuple(range(99)),
-            folds=10,
-            night_patterns=("subject{subject}.npz",),
-            channel="C3-A2",
-        ),
-        DatasetSpec(
-            db="ucddb",
-            title="St. Vincent's / UCD Sleep Apnea Database",
-            subjects=(2, 3, *range(5, 16), *range(17, 29)),
-            folds=25,
-            night_patterns=("ucddb{subject:03d}.npz",),
-            channel="C3A2",
-        ),
-        DatasetSpec(
-            db="synthetic",
-            title="Synthetic nights",
-            subjects=tuple(range(10)),
-            folds=5,
-            night_patterns=("synthetic{subject:02d}.npz",),
-            channel="EEG C4-M1",
-            modalities=(("eeg", "EEG C4-M1"), ("eog", "EOG L"), ("emg", "EMG"), ("ecg", "ECG"), ("airflow", "Airflow")),
-        ),
-        DatasetSpec(
-            db="shhs",
-            title="Sleep Heart Health Study",
-            subjects=(),
-            folds=10,
-            night_patterns=("shhs1-{subject:06d}.npz",),
-            channel="EEG_C4",
-            modalities=(
-                ("eeg", "EEG_C4"),
-                ("eog", "EOG_Left"),
-                ("emg", "EMG_Chin"),
-                ("ecg", "ECG"),
-                ("airflow", "Airflow"),
-            ),
-            scaled=True,
-        ),
-        DatasetSpec(
-            db="custom",
-            title="Your own recordings",
-            subjects=(),
-            folds=10,
-            night_patterns=("subject{subject}_*.npz",),
-            channel="",
-        ),
-    )
-}
-
-ALIASES = {"isurc": "isruc"}
-"""Spellings in circulation: the published README writes ``isurc``."""
+from data.databases import Database, database
+from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, MODALITIES, STAGES, InputError
 
 
 @dataclass(frozen=True)
@@ -421,28 +291,18 @@ RANGES = {
 """What each number may be."""
 
 
+SETTABLE = ("subjects", "folds", "night_patterns", "channel", "modalities", "scaled")
+"""The values of a database that can be set for one run."""
+
+
 @dataclass(frozen=True)
 class Config:
     """Everything one run depends on."""
 
-    dataset: DatasetSpec
+    database: Database
     model: RecSleepNetConfig | SynthSleepNetConfig = field(default_factory=RecSleepNetConfig)
     training: TrainingConfig | SynthSleepNetTraining = field(default_factory=TrainingConfig)
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
-
-
-def dataset_spec(name: str) -> DatasetSpec:
-    """The spec of the database called ``name``, or of the one it is an alias of.
-
-    Raises:
-        InputError: no database has that name.
-    """
-    name = ALIASES.get(name, name)
-    if name not in DATASETS:
-        near = difflib.get_close_matches(name, DATASETS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(DATASETS)}."
-        raise InputError(f"unknown database {name!r}: {hint}")
-    return DATASETS[name]
 
 
 def configure(db: str, assignments: Iterable[str] = (), preset: str | None = None) -> Config:
@@ -453,7 +313,7 @@ def configure(db: str, assignments: Iterable[str] = (), preset: str | None = Non
     Raises:
         InputError: unknown database, preset or name, or a value that does not suit the name.
     """
-    config = Config(dataset_spec(db))
+    config = Config(database(db))
     if preset is not None:
         if preset not in PRESETS:
             raise InputError(f"there is no preset {preset!r}: choose one of {', '.join(PRESETS)}.")
@@ -467,7 +327,7 @@ def configure(db: str, assignments: Iterable[str] = (), preset: str | None = Non
         value.name: section.name
         for section in dataclasses.fields(config)
         for value in dataclasses.fields(getattr(config, section.name))
-        if value.name not in ("db", "title", "published")
+        if section.name != "database" or value.name in SETTABLE
     }
     for assignment in assignments:
         name, equals, text = (part.strip() for part in assignment.partition("="))
@@ -509,12 +369,12 @@ def _parse(name: str, text: str, default: Any) -> Any:
 
 def _check(config: Config) -> None:
     """Refuse values that no run could use."""
-    for section in (config.dataset, config.model, config.training, config.synthetic):
+    for section in (config.database, config.model, config.training, config.synthetic):
         for name, value in dataclasses.asdict(section).items():
             low, high = RANGES.get(name, (None, None))
             if low is not None and not low <= value <= high:
                 raise InputError(f"--set {name}={value}: it must lie between {low} and {high}.")
-    model, training, dataset = config.model, config.training, config.dataset
+    model, training, database = config.model, config.training, config.database
     if isinstance(training, TrainingConfig):
         if len(training.class_weights) != len(STAGES):
             raise InputError(f"--set class_weights: {len(STAGES)} numbers are wanted, for {', '.join(STAGES)}.")
@@ -537,22 +397,23 @@ def _check(config: Config) -> None:
                 raise InputError(f"--set {name}: two numbers above 0 are wanted.")
     if training.precision not in ("float32", "mixed_bfloat16"):
         raise InputError(f"--set precision={training.precision}: it is float32 or mixed_bfloat16.")
-    if not all(type(subject) is int and subject >= 0 for subject in dataset.subjects):
+    if not all(type(subject) is int and subject >= 0 for subject in database.subjects):
         raise InputError("--set subjects: a subject is a number, 0 or above.")
-    if len(set(dataset.subjects)) < len(dataset.subjects):
+    if len(set(database.subjects)) < len(database.subjects):
         raise InputError("--set subjects: a subject is named twice.")
-    if dataset.folds < 2:
-        raise InputError(f"--set folds={dataset.folds}: it must be 2 or above.")
-    if dataset.subjects and dataset.folds > len(dataset.subjects):
+    if database.folds < 2:
+        raise InputError(f"--set folds={database.folds}: it must be 2 or above.")
+    if database.subjects and database.folds > len(database.subjects):
         raise InputError(
-            f"--set folds={dataset.folds}: with {len(dataset.subjects)} subjects it must lie between 2 and that number."
+            f"--set folds={database.folds}: with {len(database.subjects)} subjects it must lie between 2 and that "
+            "number."
         )
-    names = [pair[0] for pair in dataset.modalities if len(pair) == 2 and all(isinstance(part, str) for part in pair)]
-    if len(names) < len(dataset.modalities) or len(set(names)) < len(names) or not set(names) <= set(MODALITIES):
+    names = [pair[0] for pair in database.modalities if len(pair) == 2 and all(isinstance(part, str) for part in pair)]
+    if len(names) < len(database.modalities) or len(set(names)) < len(names) or not set(names) <= set(MODALITIES):
         raise InputError(f"--set modalities: pairs such as ('eeg', 'C3-A2') are wanted, of {', '.join(MODALITIES)}.")
-    if not dataset.night_patterns:
+    if not database.night_patterns:
         raise InputError("--set night_patterns: at least one file name is wanted.")
-    for pattern in dataset.night_patterns:
+    for pattern in database.night_patterns:
         # What format() could trip over, or glob() follow out of the folder.
         if not re.fullmatch(r"[^/\\\0{}]*\{subject(:0\dd)?\}[^/\\\0{}]*", pattern):
             raise InputError(f"--set night_patterns: {pattern!r} is not a file name with {{subject}} in it.")

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import command_line
-from config import ALIASES, DATASETS, DatasetSpec, InputError, configure, dataset_spec
+from config import configure
+from data.databases import ALIASES, DATABASES, Database, database
+from data.terms import InputError
 
 if TYPE_CHECKING:
     from recsleep.staging import StagedNight
@@ -119,12 +121,12 @@ def predict(arguments: argparse.Namespace) -> int | None:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Evaluate folds on the nights of the subjects they never saw."""
-    spec = dataset_spec(arguments.db) if arguments.db is not None else _only_database(arguments.dir)
+    spec = database(arguments.db) if arguments.db is not None else _only_database(arguments.dir)
     of_synth = arguments.model == "synthsleepnet"
     if of_synth:
         from synth.fine_tuned import is_fold
     else:
-        from recsleep.checkpoints import is_model as is_fold
+        from recsleep.tensorflow1 import is_model as is_fold
     folders, missing_folds = _folds(spec, arguments.dir, arguments.fold, is_fold)
 
     from data.store import location, require_writable
@@ -188,9 +190,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
     _write(arguments, spec, results, pooled.to_json(), sorted(missing_folds), staged)
 
 
-def _predict_synth(arguments: argparse.Namespace, spec: DatasetSpec, folders: dict[int, Path], data: Path) -> None:
+def _predict_synth(arguments: argparse.Namespace, spec: Database, folders: dict[int, Path], data: Path) -> None:
     from data.store import write_json
-    from model_folder import versions
+    from runs.saved import versions
     from synth.evaluation import evaluate_fold, report
 
     models = [model for fold, folder in folders.items() for model in evaluate_fold(spec, fold, folder, data)]
@@ -204,24 +206,22 @@ def _predict_synth(arguments: argparse.Namespace, spec: DatasetSpec, folders: di
         print(f"Figures: {arguments.json}")
 
 
-def _only_database(folder: Path) -> DatasetSpec:
+def _only_database(folder: Path) -> Database:
     """The database whose folds are in ``folder``, when it was not named."""
-    found = [db for db in (*DATASETS, *ALIASES) if (folder / db).is_dir()]
+    found = [db for db in (*DATABASES, *ALIASES) if (folder / db).is_dir()]
     if len(found) != 1:
         held = f"holds {', '.join(found)}" if found else "holds no folder named after a database"
         raise InputError(f"{folder} {held}: name the database with --db.")
-    return dataset_spec(found[0])
+    return database(found[0])
 
 
 def _folds(
-    spec: DatasetSpec, folder: Path, wanted: list[int] | None, is_model: Callable[[Path], bool]
+    spec: Database, folder: Path, wanted: list[int] | None, is_model: Callable[[Path], bool]
 ) -> tuple[dict[int, Path], list[int]]:
     """The folders of the wanted folds that hold a model, and the folds that do not."""
     if not folder.is_dir():
         raise InputError(f"the folder of models {folder} does not exist: name it with --dir.")
-    root = next(
-        (folder / db for db in (spec.db, *ALIASES) if (folder / db).is_dir() and dataset_spec(db) == spec), folder
-    )
+    root = next((folder / db for db in (spec.db, *ALIASES) if (folder / db).is_dir() and database(db) == spec), folder)
     numbered = {int(path.name): path for path in root.iterdir() if path.name.isdecimal()}
     there = {fold: path for fold, path in sorted(numbered.items()) if is_model(path)}
     chosen = sorted(set(wanted)) if wanted else sorted(set(range(spec.folds)) | set(there))
@@ -235,13 +235,13 @@ def _folds(
     return folders, [fold for fold in chosen if fold not in there]
 
 
-def _evaluate(spec: DatasetSpec, fold: int, folder: Path, data: Path) -> "tuple[list[StagedNight], list[int]]":
+def _evaluate(spec: Database, fold: int, folder: Path, data: Path) -> "tuple[list[StagedNight], list[int]]":
     """Stage the fold's test nights; returns them and the test subjects without files."""
     from tqdm import tqdm
 
-    from data.folds import find_nights, missing_subjects, subjects_tested
-    from recsleep.checkpoints import load_model
+    from data.nights.folds import find_nights, missing_subjects, subjects_tested
     from recsleep.staging import stage_nights
+    from recsleep.tensorflow1 import load_model
 
     model = load_model(folder)
     if model.metadata and model.metadata["db"] != spec.db:
@@ -258,14 +258,14 @@ def _evaluate(spec: DatasetSpec, fold: int, folder: Path, data: Path) -> "tuple[
 
 def _write(
     arguments: argparse.Namespace,
-    spec: DatasetSpec,
+    spec: Database,
     results: list[dict[str, Any]],
     pooled: dict[str, Any],
     missing_folds: list[int],
     staged: "dict[int, list[StagedNight]]",
 ) -> None:
     from data.store import write_json
-    from model_folder import versions
+    from runs.saved import versions
 
     if arguments.save:
         for fold, nights in staged.items():

@@ -7,7 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import command_line
-from config import MODALITIES, PRESETS, STRATEGIES, TASKS, TCMS, Config, DatasetSpec, InputError, configure
+from config import PRESETS, Config, configure
+from data.databases import Database
+from data.terms import MODALITIES, TASKS, InputError
+from synth.terms import STRATEGIES, TCMS
 
 STEPS = ("unimodal", "multimodal", "linear_probing", "fine_tuning")
 DEFAULT_MODALITIES = ("eeg", "eog", "emg")
@@ -90,29 +93,29 @@ def train(arguments: argparse.Namespace) -> None:
 
     command_line.check_workers(arguments)
 
-    from data.folds import find_nights, missing_subjects, split, with_subjects_found
-    from data.night import check_nights
+    from data.nights.folds import find_nights, missing_subjects, split, with_subjects_found
+    from data.nights.night import check_nights
     from data.store import anywhere, location, require_writable
 
-    data = location(arguments.data or f"data/{config.dataset.db}")
-    results = arguments.out / (f"{config.dataset.db}_{arguments.suffix}" if arguments.suffix else config.dataset.db)
+    data = location(arguments.data or f"data/{config.database.db}")
+    results = arguments.out / (f"{config.database.db}_{arguments.suffix}" if arguments.suffix else config.database.db)
     if arguments.cluster:
         data, results = anywhere(data), anywhere(results)
     require_writable(results)
-    if config.dataset.db == "synthetic":
+    if config.database.db == "synthetic":
         from data.prepare.synthetic import ensure_nights
 
-        ensure_nights(data, config.dataset, config.synthetic)
-    modalities = _modalities(config.dataset, arguments.modality) if of_synth else ()
-    if not config.dataset.channel:
-        raise InputError(f"--db {config.dataset.db}: say which channel to stage, with --set channel=NAME.")
-    nights = find_nights(config.dataset, data)
+        ensure_nights(data, config.database, config.synthetic)
+    modalities = _modalities(config.database, arguments.modality) if of_synth else ()
+    if not config.database.channel:
+        raise InputError(f"--db {config.database.db}: say which channel to stage, with --set channel=NAME.")
+    nights = find_nights(config.database, data)
     if not nights:
-        example = config.dataset.subjects[0] if config.dataset.subjects else 1
-        names = " or ".join(pattern.format(subject=example) for pattern in config.dataset.night_patterns)
-        raise InputError(f"{data} holds no night file of {config.dataset.db}: names such as {names} are looked for.")
-    config = replace(config, dataset=with_subjects_found(config.dataset, nights))
-    spec, training = config.dataset, config.training
+        example = config.database.subjects[0] if config.database.subjects else 1
+        names = " or ".join(pattern.format(subject=example) for pattern in config.database.night_patterns)
+        raise InputError(f"{data} holds no night file of {config.database.db}: names such as {names} are looked for.")
+    config = replace(config, database=with_subjects_found(config.database, nights))
+    spec, training = config.database, config.training
     missing = missing_subjects(spec, nights)
     if missing:
         print(
@@ -127,11 +130,11 @@ def train(arguments: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
-    import parallel
+    from runs import workers
 
     alone = arguments.jobs == 1 and arguments.cluster is None
     if of_synth:
-        from synth.fold import FoldTask, train_fold
+        from synth.steps.plan import FoldTask, train_fold
 
         steps = (arguments.step,) if arguments.step else STEPS
         wanted = (steps, modalities, arguments.task, arguments.label_fraction, arguments.tcm, arguments.strategy)
@@ -140,10 +143,10 @@ def train(arguments: argparse.Namespace) -> None:
         from recsleep.fold import FoldTask, train_fold
 
         tasks = [FoldTask(config, part, checked, results / str(part.fold), bar=alone) for part in splits]
-    train_one = train_fold if alone else parallel.Alone(train_fold)
+    train_one = train_fold if alone else workers.Alone(train_fold)
     done = list(
         tqdm(
-            parallel.each(train_one, tasks, arguments.jobs, arguments.cluster),
+            workers.each(train_one, tasks, arguments.jobs, arguments.cluster),
             total=len(tasks),
             desc="folds",
             unit="fold",
@@ -171,7 +174,7 @@ def train(arguments: argparse.Namespace) -> None:
     )
 
 
-def _modalities(spec: DatasetSpec, wanted: list[str] | None) -> tuple[str, ...]:
+def _modalities(spec: Database, wanted: list[str] | None) -> tuple[str, ...]:
     """The modalities of the run, in their one order."""
     chosen = tuple(name for name in MODALITIES if name in (wanted or DEFAULT_MODALITIES))
     absent = [name for name in chosen if name not in dict(spec.modalities)]
@@ -184,11 +187,11 @@ def _modalities(spec: DatasetSpec, wanted: list[str] | None) -> tuple[str, ...]:
 
 
 def _folds(config: Config, first: int, last: int | None) -> range:
-    count = config.dataset.folds
+    count = config.database.folds
     last = count - 1 if last is None else last
     for option, fold in (("--from_fold", first), ("--to_fold", last)):
         if not 0 <= fold < count:
-            raise InputError(f"{option} {fold} is outside: {config.dataset.db} has folds 0 to {count - 1}.")
+            raise InputError(f"{option} {fold} is outside: {config.database.db} has folds 0 to {count - 1}.")
     if first > last:
         raise InputError(f"--from_fold {first} is above --to_fold {last}: swap them.")
     return range(first, last + 1)

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.measure import interleaved, machine
-from synth.mamba import Mamba, Mamba2
+from synth.layers.mamba import Mamba, Mamba2
 
 LENGTHS = (20, 200, 1_200, 10_000)
 

@@ -19,14 +19,15 @@ from pathlib import Path
 
 import numpy as np
 
-from config import DATASETS, SyntheticConfig
+from config import SyntheticConfig
+from data.databases import DATABASES
 
-SPEC = DATASETS["synthetic"]
+SPEC = DATABASES["synthetic"]
 
 
 def stream(folder: Path) -> None:
     """Read every window of the folder's nights; print the windows, the seconds, and the peak memory in MiB."""
-    from data.pipeline import windows
+    from data.streams.windows import windows
 
     started = time.perf_counter()
     count = sum(1 for _ in windows(sorted(folder.glob("*.npz")), SPEC.channel, 15, 20))
@@ -37,11 +38,11 @@ def stream(folder: Path) -> None:
 def train(folder: str) -> None:
     """One joint pass; print the share of time in which the model waited for a batch."""
     from config import TrainingConfig
-    from data.folds import find_nights
-    from data.pipeline import windows
+    from data.nights.folds import find_nights
     from data.store import location
+    from data.streams.windows import windows
+    from recsleep.losses import JointTraining, adam
     from recsleep.model import RecSleepNet
-    from recsleep.training import JointTraining, adam
 
     spec = replace(SPEC, subjects=(), night_patterns=("synthetic{subject:03d}.npz",))
     config = TrainingConfig()

@@ -51,10 +51,11 @@ def one_night(folder: Path) -> None:
     import mne
 
     from config import PreparationConfig
-    from data.night_files import write_arrays
+    from data.databases import DATABASES
+    from data.nights.files import write_arrays
     from data.prepare.conversion import band_pass, convert, resample
-    from data.prepare.recording import Recording
-    from data.prepare.spec import SPECS, find_sources
+    from data.prepare.sources import find_sources
+    from data.recordings.recording import Recording
 
     reading = 0.0
     read, opened = Recording.read, Recording.__init__
@@ -71,7 +72,7 @@ def one_night(folder: Path) -> None:
         return wrapper
 
     Recording.read, Recording.__init__ = timed(read), timed(opened)
-    spec = SPECS["shhs"]
+    spec = DATABASES["shhs"]
     source = find_sources(spec, folder)[0]
     # What is loaded on first use is loaded once, not once a night.
     mne.io.RawArray(np.ones((1, 3000)), mne.create_info(1, 100.0), verbose="error")

@@ -17,16 +17,18 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.measure import interleaved, machine
-from config import TASKS, TCMS, configure
-from data.folds import find_nights, labelled_subjects, split
-from data.night import check_nights
-from model_folder import load_model, read_metadata, save_model
-from synth.downstream import FineTuning
+from config import configure
+from data.nights.folds import find_nights, labelled_subjects, split
+from data.nights.night import check_nights
+from data.terms import TASKS
+from runs.saved import load_model, read_metadata, save_model
 from synth.fine_tuned import FineTuned
-from synth.fine_tuning import FineTuningRun
-from synth.pretraining import Fold
+from synth.models.classifier import FineTuning
+from synth.models.fusion import SynthSleepNetEncoder
 from synth.replicas import replicas
-from synth.synthsleepnet import SynthSleepNetEncoder
+from synth.steps.fine_tuning import FineTuningRun
+from synth.steps.pretraining import Fold
+from synth.terms import TCMS
 
 MODALITIES = ("eeg", "emg", "airflow")
 SETTINGS = ("hours=2", "unimodal_passes=6", "multimodal_passes=8", "fine_tuning_passes=20", "probing_passes=60")
@@ -65,9 +67,9 @@ def forget_statistics(folder: Path) -> None:
 def from_scratch(folder: Path, task: str, fraction: float) -> None:
     # Its convolutions are not frozen.
     config = configure("synthetic", (*SETTINGS, *RANDOM, "frozen_gib=0"), "tiny")
-    channels = [dict(config.dataset.modalities)[name] for name in MODALITIES]
-    nights = check_nights(find_nights(config.dataset, folder / "nights"), channels)
-    part = split(config.dataset, 0, nights, config.training.seed, config.training.validation_fraction)
+    channels = [dict(config.database.modalities)[name] for name in MODALITIES]
+    nights = check_nights(find_nights(config.database, folder / "nights"), channels)
+    part = split(config.database, 0, nights, config.training.seed, config.training.validation_fraction)
     labelled = labelled_subjects(part, config.training.labelled_subjects, config.training.seed)
     fold = Fold(config, part, labelled, nights, folder / "synthetic_random" / "0", replicas(None))
     FromScratch(fold, MODALITIES, task, fraction, TCMS[0]).train()

@@ -19,11 +19,11 @@ import tensorflow as tf
 
 from benchmarks.measure import machine
 from config import configure
-from data.epochs import epochs
 from data.prepare.synthetic import ensure_nights
-from synth.pretraining import neuronet
+from data.streams.epochs import epochs
+from synth.learner import Learner
 from synth.replicas import replicas
-from synth.training import Learner
+from synth.steps.pretraining import neuronet
 
 STEP = ("--step", "unimodal", "--modality", "eeg", "--from_fold", "1", "--to_fold", "1")
 
@@ -128,7 +128,7 @@ def main() -> None:
     print(machine())
     for name, hours in (("nights", 1), ("short", 0.25)):
         config = configure("synthetic", [f"hours={hours}"])
-        ensure_nights(folder / name, config.dataset, config.synthetic)
+        ensure_nights(folder / name, config.database, config.synthetic)
     # First, while this process is small: a child's peak counts what its parent held.
     for count in (10, 100, 1000):
         memory(folder, count)

@@ -17,11 +17,11 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.measure import interleaved, machine, matrix_multiply
-from synth.downstream import FineTuning
-from synth.neuronet import NeuroNet
+from synth.learner import Learner
+from synth.models.classifier import FineTuning
+from synth.models.fusion import SynthSleepNet
+from synth.models.neuronet import NeuroNet
 from synth.replicas import replicas
-from synth.synthsleepnet import SynthSleepNet
-from synth.training import Learner
 
 MODALITIES = ("EEG", "EOG", "EMG")
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from benchmarks.measure import EPOCH_FLOP, RECONSTRUCTION_FLOP, interleaved, machine, matrix_multiply
 from config import TrainingConfig
+from recsleep.losses import JointTraining, ReconstructionTraining, adam
 from recsleep.model import RecSleepNet
-from recsleep.training import JointTraining, ReconstructionTraining, adam
 
 NIGHTS, EPOCHS = 15, 20
 STEP_FLOP = NIGHTS * EPOCHS * (3 * (EPOCH_FLOP + RECONSTRUCTION_FLOP) - 2 * 500 * 128 * 50)

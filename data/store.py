@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from config import InputError
+from data.terms import InputError
 
 UNFINISHED = ".unfinished-"
 """How names begin under which content is written aside; a killed run may leave some."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from config import EPOCH_SECONDS
 from data.store import written_aside
+from data.terms import EPOCH_SECONDS
 
 
 def apnea_hypopnea_index(events: np.ndarray, asleep: np.ndarray) -> float:

@@ -8,9 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-from config import EPOCH_SECONDS, STAGES
-from data.night import UNSCORED
-from evaluation.calibration import stretches
+from data.recordings.quality import stretches
+from data.terms import EPOCH_SECONDS, STAGES, UNSCORED
 from evaluation.hypnogram import HIGHEST_FREQUENCY, Hypnogram
 
 COLOURS = {"W": "#d9a441", "N1": "#8fc1b5", "N2": "#4d8fbf", "N3": "#23426f", "REM": "#c2504d"}

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from config import EPOCH_SECONDS, SAMPLING_RATE, STAGES
-from data.night import UNSCORED
+from data.recordings.quality import stretches
 from data.store import written_aside
+from data.terms import EPOCH_SECONDS, SAMPLING_RATE, STAGES, UNSCORED
 from evaluation.breathing import apnea_hypopnea_index
-from evaluation.calibration import stretches
-from evaluation.metrics import Scores
+from evaluation.stages import Scores
 
 if TYPE_CHECKING:
     import mne

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from config import EPOCH_SECONDS, STAGES
+from data.terms import EPOCH_SECONDS, STAGES
 from evaluation.figures import (
     draw_confusion,
     draw_differences,

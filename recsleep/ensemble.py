@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from config import InputError
+from data.terms import InputError
 from recsleep.model import RecSleepNet
 
 

@@ -11,18 +11,19 @@ import tensorflow as tf
 from keras import ops
 from tqdm import tqdm
 
-import progress
-from config import STAGES, Config, InputError
-from data.folds import Split
-from data.night import NightFile
-from data.pipeline import count_windows, reading, windows
+from config import Config
+from data.nights.folds import Split
+from data.nights.night import NightFile
 from data.store import read_json, write_json
-from evaluation.metrics import Scores
-from model_folder import METADATA, save_model, versions
-from recsleep.checkpoints import read_metadata
+from data.streams.windows import count_windows, reading, windows
+from data.terms import STAGES, InputError
+from evaluation.stages import Scores
+from recsleep.losses import JointTraining, ReconstructionTraining, adam
 from recsleep.model import RecSleepNet
 from recsleep.staging import StagedNight, stage_nights
-from recsleep.training import JointTraining, ReconstructionTraining, adam
+from recsleep.tensorflow1 import read_metadata
+from runs import resumable
+from runs.saved import METADATA, save_model, versions
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class FoldTrainer:
         }
         # Plain JSON values, to compare with what an interrupted run wrote.
         self.run = {
-            "config": progress.json_values(asdict(config)),
+            "config": resumable.json_values(asdict(config)),
             "split": split.to_json(),
             "nights": {part: [night.path.name for night in files] for part, files in self.files.items()},
         }
@@ -155,7 +156,7 @@ class FoldTrainer:
         started, figures, epochs = time.monotonic(), [], []
         stream = windows(
             [night.path for night in self.order(number)],
-            self.config.dataset.channel,
+            self.config.database.channel,
             training.batch_nights,
             training.window_epochs,
         )
@@ -176,7 +177,7 @@ class FoldTrainer:
         row["seconds"] = round(time.monotonic() - started, 1)
         self.history.append(row)
         # Before the pass is kept: a kill in between has it logged again, never forgotten.
-        progress.log(self.folder, self.history)
+        resumable.log(self.folder, self.history)
         self._keep()
         validated = (
             f"  validation accuracy {row['val_accuracy']:.3f} macro-F1 {row['val_macro_f1']:.3f}"
@@ -199,7 +200,7 @@ class FoldTrainer:
 
     def _stage(self, part: str) -> tuple[Scores, list[StagedNight]]:
         nights = list(
-            stage_nights(self.network, (night.path for night in self.files[part]), self.config.dataset.channel)
+            stage_nights(self.network, (night.path for night in self.files[part]), self.config.database.channel)
         )
         return sum((night.scores for night in nights[1:]), nights[0].scores), nights
 
@@ -213,20 +214,20 @@ class FoldTrainer:
             state = {"run": self.run, "history": self.history, "best": self.best}
             write_json(folder / "state.json", state)
 
-        progress.keep(self.folder, len(self.history), fill)
+        resumable.keep(self.folder, len(self.history), fill)
 
     def _continue(self) -> None:
         """Take up the newest finished pass, if there is one."""
-        kept = progress.newest(self.folder)
+        kept = resumable.newest(self.folder)
         if kept is None:
             return
-        with progress.restoring(kept):
+        with resumable.restoring(kept):
             self._restore(kept)
         print(f"fold {self.split.fold} continues after pass {len(self.history)} of {self.total_passes}.")
 
     def _restore(self, kept: Path) -> None:
         state = read_json(kept / "state.json")
-        progress.require_same_run(self.folder, state["run"], self.run)
+        resumable.require_same_run(self.folder, state["run"], self.run)
         self.history, self.best = state["history"], state["best"]
         if [row["pass"] for row in self.history] != list(range(1, int(kept.name) + 1)):
             raise ValueError("its history is not that of its passes")
@@ -253,8 +254,8 @@ class FoldTrainer:
             self.network,
             {
                 **self.run,
-                "db": self.config.dataset.db,
-                "channel": self.config.dataset.channel,
+                "db": self.config.database.db,
+                "channel": self.config.database.channel,
                 "seed": self.config.training.seed + self.split.fold,
                 "amplitude": float(np.median([night.amplitude for night in self.files["train"]])),
                 "offset": float(np.median([night.offset for night in self.files["train"]])),
@@ -263,7 +264,7 @@ class FoldTrainer:
                 "test": scores.to_json(),
             },
         )
-        progress.finish(self.folder)
+        resumable.finish(self.folder)
         return scores
 
 
@@ -284,7 +285,7 @@ def finished_scores(folder: Path, config: Config) -> Scores | None:
         ) from None
     if confusion.shape != (len(STAGES), len(STAGES)) or confusion.min() < 0 or confusion.sum() == 0:
         raise InputError(f"{folder / METADATA} holds no test scores: train this fold again in another folder.")
-    progress.require_same_run(folder, {"config": before}, {"config": progress.json_values(asdict(config))})
+    resumable.require_same_run(folder, {"config": before}, {"config": resumable.json_values(asdict(config))})
     # Left where the run was killed just after its model was complete.
-    progress.finish(folder)
+    resumable.finish(folder)
     return Scores(confusion)

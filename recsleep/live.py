@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
-from config import EPOCH_SAMPLES, STAGES, InputError
-from evaluation.calibration import Quality, calibrated, flat
+from data.recordings.quality import Quality, calibrated, flat
+from data.terms import EPOCH_SAMPLES, STAGES, InputError
 from recsleep.model import RecSleepNet
 from recsleep.stager import Stager, stager
 

@@ -8,13 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from config import InputError, dataset_spec
-from data.channels import ChannelSignal, NightRecording, choose, open_signals, read_channel
-from data.night import UNSCORED
-from data.prepare.recording import MICROVOLTS, Recording
-from data.prepare.spec import SPECS
-from data.store import location
-from evaluation.calibration import (
+from data.databases import database
+from data.recordings.channels import ChannelSignal, NightRecording, choose, open_signals, read_channel
+from data.recordings.quality import (
     REFERENCE_LEVELS,
     Level,
     Quality,
@@ -24,12 +20,15 @@ from evaluation.calibration import (
     unscored,
     warnings,
 )
+from data.recordings.recording import MICROVOLTS, Recording
+from data.store import location
+from data.terms import UNSCORED, InputError
 from evaluation.hypnogram import Hypnogram, spectra
-from model_folder import WEIGHTS, find_folds, sha256
-from recsleep.checkpoints import checkpoint_data, is_model, load_model
 from recsleep.ensemble import Ensemble
 from recsleep.model import RecSleepNet
 from recsleep.staging import stage_epochs
+from recsleep.tensorflow1 import checkpoint_data, is_model, load_model
+from runs.saved import WEIGHTS, find_folds, sha256
 
 if TYPE_CHECKING:
     import mne
@@ -181,13 +180,13 @@ def load_stager(folder: str | Path, db: str | None = None) -> Stager:
     folders, named = find_folds(folder, db, is_model)
     saved = [load_model(path) for path in folders]
     databases = {model.metadata.get("db", named) for model in saved}
-    if db is not None and databases != {dataset_spec(db).db}:
+    if db is not None and databases != {database(db).db}:
         raise InputError(f"{folder} was trained on {databases.pop()}, not {db}: choose with --db.")
     if None in databases:
         raise InputError(f"{folder} does not say which database it was trained on: name it with --db.")
     if len(databases) > 1:
         raise InputError(f"{folder} holds models of {' and '.join(sorted(databases))}: name the folder of one.")
-    spec = dataset_spec(databases.pop())
+    spec = database(databases.pop())
     levels = [_level(model.metadata) if model.metadata else REFERENCE_LEVELS.get(spec.db) for model in saved]
     known = [level for level in levels if level]
     median = [float(np.median([getattr(level, name) for level in known])) for name in ("amplitude", "offset") if known]
@@ -196,7 +195,7 @@ def load_stager(folder: str | Path, db: str | None = None) -> Stager:
         networks[0] if len(networks) == 1 else Ensemble(networks),
         Level(*median) if len(known) == len(levels) else None,
         saved[0].metadata.get("channel") or spec.channel,
-        spec.db in SPECS and SPECS[spec.db].as_stored,
+        spec.as_stored,
         [
             {"folder": str(path), "sha256": _hash(path, model.metadata)}
             for path, model in zip(folders, saved, strict=True)

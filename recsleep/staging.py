@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import pandas as pd
 
-from config import STAGES, InputError
-from data.night import UNSCORED, Night, read_night
+from data.nights.night import Night, read_night
 from data.store import written_aside
-from evaluation.metrics import Scores
+from data.terms import STAGES, UNSCORED, InputError
+from evaluation.stages import Scores
 from recsleep.ensemble import Ensemble
 from recsleep.model import RecSleepNet
 

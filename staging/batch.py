@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from config import STAGES, InputError
-from data.channels import NightRecording, open_signals
-from data.prepare.edf import NoSignals
-from data.prepare.recording import Recording
+from data.recordings.channels import NightRecording, open_signals
+from data.recordings.edf import NoSignals
+from data.recordings.recording import Recording
+from data.scorings.any_form import read_scoring
 from data.store import is_remote, location, reaching, remove_unfinished, written_aside
+from data.terms import STAGES, InputError
 from evaluation.hypnogram import Hypnogram
 from staging.recordings import Source
 from staging.results import finished, told, write_results
-from staging.scoring import read_scoring
 
 TABLE = "summary.csv"
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from config import InputError
-from data.channels import is_parquet_night
+from data.recordings.channels import is_parquet_night
 from data.store import files_below, is_remote, location, reaching
+from data.terms import InputError
 
 ENDINGS = (".edf", ".bdf", ".rec", ".vhdr", ".fif", ".fif.gz", ".set", ".gdf", ".cnt", ".npz")
 """Of recordings looked for in folders; a file that is named itself may have any that MNE knows."""

@@ -7,11 +7,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from config import EPOCH_SECONDS, InputError
 from data.store import read_json, write_json, written_aside
+from data.terms import EPOCH_SECONDS, InputError
 from evaluation.hypnogram import Hypnogram
 from evaluation.report import breathing_line, page
-from model_folder import versions
+from runs.saved import versions
 from staging.recordings import HYPNOGRAM
 
 DOTS_PER_INCH = 110

@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from config import EPOCH_SECONDS, TASKS, DatasetSpec, InputError
-from data.epochs import scaled
-from data.folds import find_nights, missing_subjects
-from data.night import UNSCORED, MissingChannel, read_night
-from data.night_files import read_about
+from data.databases import Database
+from data.nights.files import read_about
+from data.nights.folds import find_nights, missing_subjects
+from data.nights.night import MissingChannel, read_night
+from data.streams.epochs import scaled
+from data.terms import EPOCH_SECONDS, TASKS, UNSCORED, InputError
 from evaluation.breathing import Agreement, apnea_hypopnea_index
 from evaluation.events import EventScores
-from evaluation.metrics import Scores
-from evaluation.tasks import save_predictions, scores_of
-from synth.embedding import labels_of
+from evaluation.predictions import save_predictions, scores_of
+from evaluation.stages import Scores
+from synth.embeddings import labels_of
 from synth.fine_tuned import fine_tuned_in
 
 
@@ -56,7 +57,7 @@ class EvaluatedModel:
         return sum(found[1:], found[0])
 
 
-def evaluate_fold(spec: DatasetSpec, fold: int, folder: Path, data: Path) -> list[EvaluatedModel]:
+def evaluate_fold(spec: Database, fold: int, folder: Path, data: Path) -> list[EvaluatedModel]:
     """All fine-tuned models in ``folder`` on the test nights found in ``data``; those without a modality are said.
 
     Raises:
@@ -73,16 +74,16 @@ def evaluate_fold(spec: DatasetSpec, fold: int, folder: Path, data: Path) -> lis
             print(f"fold {fold}: no night file of subject {', '.join(map(str, absent))} in {data}.")
         nights = []
         paths = [path for own in files.values() for path in own]
-        progress = tqdm(paths, desc=f"fold {fold} {model.task}", unit="night", leave=False)
-        for file in progress:
+        bar = tqdm(paths, desc=f"fold {fold} {model.task}", unit="night", leave=False)
+        for file in bar:
             try:
                 night = read_night(file, tuple(model.channels.values()))
             except MissingChannel as error:
-                progress.write(f"left out: {error}")
+                bar.write(f"left out: {error}")
                 continue
             labels, scored = labels_of(night).get(model.task), night.stages != UNSCORED
             if labels is None:
-                progress.write(f"left out: {file} holds no breathing events to compare {model.task} with.")
+                bar.write(f"left out: {file} holds no breathing events to compare {model.task} with.")
                 continue
             signals = night.signals if spec.scaled else scaled(night.signals)
             found_there, counts = model.stage(signals)[scored], _counts(read_about(file))

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from config import MODALITIES, TASKS, TCMS, InputError
-from model_folder import METADATA, WEIGHTS, load_model, read_metadata
-from synth.downstream import FineTuning
+from data.terms import MODALITIES, TASKS, InputError
+from runs.saved import METADATA, WEIGHTS, load_model, read_metadata
+from synth.models.classifier import FineTuning
+from synth.terms import TCMS
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from config import InputError
+from data.terms import InputError
 
 
 class Replicas:

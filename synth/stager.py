@@ -8,17 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from config import DATASETS, MODALITIES, TASKS, InputError, dataset_spec
-from data.channels import LOWEST_EEG_RATE, ChannelSignal, Choice, NightRecording, choose, read_channel
-from data.epochs import scaled
-from data.night import UNSCORED
-from data.prepare.conversion import SCALED_UNIT, band_pass
-from data.prepare.recording import Recording
-from data.prepare.spec import SPECS, ChannelSpec, plain
+from data.databases import DATABASES, ChannelSpec, database, plain
+from data.recipe import SCALED_UNIT, band_pass
+from data.recordings.channels import LOWEST_EEG_RATE, ChannelSignal, Choice, NightRecording, choose, read_channel
+from data.recordings.quality import assess, unscored, warnings
+from data.recordings.recording import Recording
 from data.store import location
-from evaluation.calibration import assess, unscored, warnings
+from data.streams.epochs import scaled
+from data.terms import MODALITIES, TASKS, UNSCORED, InputError
 from evaluation.hypnogram import Hypnogram, spectra
-from model_folder import find_folds
+from runs.saved import find_folds
 from synth.fine_tuned import FineTuned, fine_tuned_in, is_fold
 
 NAMES = {
@@ -176,7 +175,7 @@ def _find(
     """The channel of each modality that the recording has."""
     found = {}
     for modality, channel in trained.items():
-        spec = next((c for c in SPECS[db].channels if c.name == channel), None) if db in SPECS else None
+        spec = next((c for c in DATABASES[db].channels if c.name == channel), None)
         spelled = (spec or ChannelSpec(channel)).find(recording.channels)
         if modality in named:
             found[modality] = choose(recording, named[modality])
@@ -209,7 +208,7 @@ def _read(
         InputError: one that the user named cannot be used.
     """
     signals, told = {}, []
-    as_stored = db in SPECS and SPECS[db].as_stored
+    as_stored = DATABASES[db].as_stored
     for modality, choice in found.items():
         try:
             lowest = LOWEST_EEG_RATE if modality in ("eeg", "eog", "emg") else LOWEST_RATE
@@ -248,8 +247,7 @@ def _prepared(signal: ChannelSignal, channel: str, db: str) -> np.ndarray:
     if signal.about["header_unit"] == SCALED_UNIT:
         # Of a night file.
         return signal.signals
-    spec = SPECS.get(db)
-    band = next((c.band for c in spec.channels if c.name == channel), None) if spec else None
+    band = next((c.band for c in DATABASES[db].channels if c.name == channel), None)
     signals = signal.signals
     if band:
         signals = band_pass(signals.reshape(-1).astype(np.float64), band).reshape(signals.shape)
@@ -275,8 +273,8 @@ def load_synth_stager(folder: str | Path, db: str | None = None) -> SynthStager:
     databases = sorted({model.db for fold in members for model in fold})
     if len(databases) > 1:
         raise InputError(f"{folder} holds models of {' and '.join(databases)}: name the folder of one.")
-    if db is not None and dataset_spec(db).db != databases[0]:
+    if db is not None and database(db).db != databases[0]:
         raise InputError(f"{folder} was trained on {databases[0]}, not {db}: choose with --db.")
-    if databases[0] not in DATASETS:
+    if databases[0] not in DATABASES:
         raise InputError(f"{folder} was trained on {databases[0]}, which config.py does not know.")
     return SynthStager(members)

@@ -1,15 +1,17 @@
 import pytest
 
-from config import DATASETS, PRESETS, RANGES, InputError, configure, dataset_spec
+from config import PRESETS, RANGES, configure
+from data.databases import DATABASES, database
+from data.terms import InputError
 
 
 def test_published_sizes():
-    assert [len(DATASETS[db].subjects) for db in ("sleepedf", "sleepedfx", "isruc", "ucddb")] == [20, 78, 99, 25]
-    assert [DATASETS[db].folds for db in ("sleepedf", "sleepedfx", "isruc", "ucddb")] == [20, 10, 10, 25]
+    assert [len(DATABASES[db].subjects) for db in ("sleepedf", "sleepedfx", "isruc", "ucddb")] == [20, 78, 99, 25]
+    assert [DATABASES[db].folds for db in ("sleepedf", "sleepedfx", "isruc", "ucddb")] == [20, 10, 10, 25]
 
 
 def test_misspelling_in_circulation_is_isruc():
-    assert dataset_spec("isurc") is DATASETS["isruc"]
+    assert database("isurc") is DATABASES["isruc"]
 
 
 def test_assignments_take_the_type_of_what_they_replace():
@@ -24,7 +26,7 @@ def test_assignments_take_the_type_of_what_they_replace():
 
 def test_every_section_can_be_set():
     config = configure("synthetic", ["subjects=(0,1,2,3)", "folds=2", "hours=1", "filters=8"])
-    assert (config.dataset.subjects, config.dataset.folds) == ((0, 1, 2, 3), 2)
+    assert (config.database.subjects, config.database.folds) == ((0, 1, 2, 3), 2)
     assert (config.synthetic.hours, config.model.filters) == (1.0, 8)
 
 
@@ -77,9 +79,9 @@ def test_wrong_assignments_are_told(assignment, told):
 
 def test_unknown_database_suggests_the_nearest():
     with pytest.raises(InputError, match="did you mean isruc"):
-        dataset_spec("isruk")
+        database("isruk")
     with pytest.raises(InputError, match="choose one of sleepedf"):
-        dataset_spec("mass")
+        database("mass")
 
 
 def test_every_number_has_a_range():

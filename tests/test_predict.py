@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import predict
-from model_folder import save_model
-from recsleep.checkpoints import load_model
 from recsleep.model import RecSleepNet
+from recsleep.tensorflow1 import load_model
+from runs.saved import save_model
 
 TINY = {"filters": 4, "first_kernel": 12, "lstm_units": 4, "block_kernel": 3}
 

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 import predict
 import trainer
-from config import InputError, configure
+from config import configure
+from data.terms import InputError
 
 TINY = [
     *("filters=6", "first_kernel=20", "lstm_units=8", "block_kernel=3"),
@@ -219,8 +220,8 @@ def test_killed_at_any_moment_ends_with_the_same_weights(trained, project, tmp_p
 @pytest.mark.parametrize("transductive", [False, True])
 def test_validation_and_test_signals_train_only_when_asked(tmp_path, transductive):
     """And then in the first phase alone, which uses no labels."""
-    from data.folds import Split
-    from data.night import NightFile
+    from data.nights.folds import Split
+    from data.nights.night import NightFile
     from recsleep.fold import FoldTask, FoldTrainer
 
     config = configure(
@@ -269,8 +270,8 @@ def exchange(key, value):
     ],
 )
 def test_damaged_progress_is_told(tmp_path, ucddb, spoil):
-    from data.folds import Split
-    from data.night import check_nights
+    from data.nights.folds import Split
+    from data.nights.night import check_nights
     from recsleep.fold import FoldTask, FoldTrainer
 
     config = configure("ucddb", ["reconstruction_passes=1", "passes=2", "filters=4", "lstm_units=4", "window_epochs=5"])

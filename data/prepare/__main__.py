@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 import command_line
-from config import ALIASES, InputError, PreparationConfig, configure
+from config import PreparationConfig, configure
+from data.databases import ALIASES, DATABASES
+from data.terms import InputError
 
-DATABASES = ("sleepedf", "sleepedfx", "isruc", "ucddb", "shhs", "synthetic", "custom")
 FORMATS = ("npz", "parquet")
 
 
@@ -51,23 +52,23 @@ def prepare(arguments: argparse.Namespace) -> int:
 
     from data.prepare.batch import make_jobs, prepare_all, summary
     from data.prepare.custom import load_spec
-    from data.prepare.spec import SPECS, find_sources
+    from data.prepare.sources import find_sources
 
-    spec = load_spec(location(arguments.spec)) if db == "custom" else SPECS[db]
-    channels = spec.chosen(arguments.select_ch)
+    database = load_spec(location(arguments.spec)) if db == "custom" else DATABASES[db]
+    channels = database.chosen(arguments.select_ch)
     if arguments.download:
         from data.prepare.download import download
 
         download(db, folder)
-    sources = find_sources(spec, folder)
+    sources = find_sources(database, folder)
     if arguments.list:
         from data.prepare.listing import listing
 
         for source in sources:
-            print(listing(source, spec, channels))
+            print(listing(source, database, channels))
         return 0
     require_writable(output)
-    jobs = make_jobs(sources, output, arguments.format, spec, channels, PreparationConfig())
+    jobs = make_jobs(sources, output, arguments.format, database, channels, PreparationConfig())
     outcomes = prepare_all(jobs, output, arguments.jobs, arguments.cluster)
     print(summary(outcomes))
     failed = any(outcome.status == "failed" for outcome in outcomes)
@@ -85,8 +86,8 @@ def _synthetic(arguments: argparse.Namespace, output: Path) -> int:
     from data.prepare.synthetic import ensure_nights
 
     config = configure("synthetic")
-    ensure_nights(output, config.dataset, config.synthetic)
-    print(f"{len(config.dataset.subjects)} synthetic nights are in {output}.")
+    ensure_nights(output, config.database, config.synthetic)
+    print(f"{len(config.database.subjects)} synthetic nights are in {output}.")
     return 0
 
 

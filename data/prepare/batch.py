@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-import parallel
-from config import STAGES, InputError, PreparationConfig
-from data.night import UNSCORED
-from data.night_files import night_path, read_about, read_arrays, write_arrays
+from config import PreparationConfig
+from data.databases import ChannelSpec, Database
+from data.nights.files import night_path, read_about, read_arrays, write_arrays
 from data.prepare.conversion import convert, settings, sizes
-from data.prepare.spec import TABLE, ChannelSpec, RecordingSpec, Source
+from data.prepare.sources import TABLE, Source
 from data.store import is_remote, remove_unfinished, written_aside
+from data.terms import STAGES, UNSCORED, InputError
+from runs import workers
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Job:
 
     source: Source
     target: Path
-    spec: RecordingSpec
+    database: Database
     channels: tuple[ChannelSpec, ...]
     config: PreparationConfig
 
@@ -66,7 +67,7 @@ def prepare(job: Job) -> Outcome:
         other = job.target.with_suffix("") if job.target.suffix == ".npz" else job.target.with_name(f"{name}.npz")
         if other.exists():
             raise InputError(f"{other} is this night in another --format: remove it, or name another --output_dir.")
-        arrays = convert(job.source, job.spec, job.channels, job.config)
+        arrays = convert(job.source, job.database, job.channels, job.config)
         write_arrays(job.target, arrays)
         return _outcome(name, "written", arrays, time.perf_counter() - started)
     except InputError as error:
@@ -88,7 +89,7 @@ def _kept(job: Job) -> Outcome:
         )
     except (InputError, KeyError, TypeError, ValueError, AttributeError):
         raise InputError(f"{where} is no whole night: remove it and give the same command again.") from None
-    if about.get("settings") != settings(job.spec, job.channels, job.config):
+    if about.get("settings") != settings(job.database, job.channels, job.config):
         raise InputError(
             f"{where} was prepared with other channels or settings: remove it, or name another --output_dir."
         )
@@ -133,7 +134,7 @@ def prepare_all(jobs: Sequence[Job], output: Path, processes: int = 1, cluster: 
         remove_unfinished(output, below=False)
     outcomes: list[Outcome] = []
     with tqdm(total=len(jobs), desc=f"preparing {output.name}", unit="night", smoothing=0) as bar:
-        for outcome in parallel.each(prepare, jobs, processes, cluster):
+        for outcome in workers.each(prepare, jobs, processes, cluster):
             outcomes.append(outcome)
             bar.update()
             failed = sum(outcome.status == "failed" for outcome in outcomes)
@@ -187,7 +188,7 @@ def make_jobs(
     sources: Sequence[Source],
     output: Path,
     form: str,
-    spec: RecordingSpec,
+    database: Database,
     channels: tuple[ChannelSpec, ...],
     config: PreparationConfig,
 ) -> list[Job]:
@@ -197,9 +198,9 @@ def make_jobs(
         InputError: ``output`` holds a night of one of the recordings under another subject's number.
     """
     target = partial(night_path, output, form=form)
-    if spec.db == "custom":
+    if database.db == "custom":
         _same_subjects(sources, output)
-    return [Job(source, target(source.night), spec, channels, config) for source in sources]
+    return [Job(source, target(source.night), database, channels, config) for source in sources]
 
 
 def _same_subjects(sources: Sequence[Source], output: Path) -> None:

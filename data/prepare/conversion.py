@@ -6,29 +6,29 @@ then the removal of epochs without a stage.
 
 import json
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from config import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, InputError, PreparationConfig
-from data.night import UNSCORED, night_from_arrays
-from data.prepare.recording import Channel, Recording, open_recording
-from data.prepare.scoring import Scoring, W
-from data.prepare.spec import ChannelSpec, RecordingSpec, Source
+from config import PreparationConfig
+from data.databases import ChannelSpec, Database
+from data.nights.night import night_from_arrays
+from data.prepare.sources import Source
+from data.recipe import SCALED_UNIT, band_pass, resample, robust_scale
+from data.recordings.recording import Channel, Recording, open_recording
+from data.scorings import read_scoring
+from data.scorings.scoring import Scoring, W
+from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, UNSCORED, InputError
 
-SCALED_UNIT = "interquartile ranges"
-"""Unit of the channels of a multimodal night."""
 
-
-def settings(spec: RecordingSpec, channels: Sequence[ChannelSpec], config: PreparationConfig) -> dict[str, Any]:
+def settings(database: Database, channels: Sequence[ChannelSpec], config: PreparationConfig) -> dict[str, Any]:
     """What a night depends on beside its recording, as JSON holds it."""
     return {
-        "db": spec.db,
+        "db": database.db,
         "channels": [{"name": c.name, "band_hz": list(c.band) if c.band else None} for c in channels],
-        "as_stored": spec.as_stored,
-        "multimodal": spec.multimodal,
-        "spec": spec.details,
+        "as_stored": database.as_stored,
+        "multimodal": database.scaled,
+        "spec": database.details,
         "wake_minutes": config.wake_minutes,
         "event_overlap_seconds": config.event_overlap_seconds,
     }
@@ -40,7 +40,7 @@ def sizes(source: Source) -> dict[str, int]:
 
 
 def convert(
-    source: Source, spec: RecordingSpec, channels: Sequence[ChannelSpec], config: PreparationConfig
+    source: Source, database: Database, channels: Sequence[ChannelSpec], config: PreparationConfig
 ) -> dict[str, np.ndarray]:
     """The arrays of a night file.
 
@@ -56,7 +56,7 @@ def convert(
         raise InputError(source.problem)
     with open_recording(source.recording) as recording:
         names = find_channels(recording, channels)
-        scoring = spec.read_scoring(source.scoring, recording)
+        scoring = read_scoring(database, source.scoring, recording)
         notes = list(scoring.notes)
         total = _common_epochs(source, recording, scoring, notes)
         stages = scoring.stages[:total]
@@ -68,10 +68,10 @@ def convert(
         first = round(scoring.start * SAMPLING_RATE)
         for position, (channel, name) in enumerate(zip(channels, names, strict=True)):
             header = recording.channel(name)
-            signal = resample(recording.read(header, spec.as_stored), header.rate)
+            signal = resample(recording.read(header, database.as_stored), header.rate)
             if channel.band:
                 signal = band_pass(signal, channel.band)
-            if spec.multimodal:
+            if database.scaled:
                 signal = robust_scale(signal)
             # Resampling may end a sample short; the night is cut in whole epochs.
             short = first + total * EPOCH_SAMPLES - len(signal)
@@ -80,9 +80,9 @@ def convert(
             # What float32 cannot hold becomes infinite, and is told below.
             with np.errstate(over="ignore"):
                 x[:, position] = epochs[kept]
-            described.append({"name": channel.name, "from": name, **_described(header, spec)})
+            described.append({"name": channel.name, "from": name, **_described(header, database)})
     arrays = {
-        "x": x if spec.multimodal or len(channels) > 1 else x[:, 0],
+        "x": x if database.scaled or len(channels) > 1 else x[:, 0],
         "ch_names": np.array([channel.name for channel in channels]),
         "y": stages[kept].astype(np.int32),
         "fs": np.float64(SAMPLING_RATE),
@@ -99,7 +99,7 @@ def convert(
         "dropped_epochs": int(total - trimmed - len(kept)),
         "events_in_sleep": scoring.event_counts(kept[stages[kept] != W]),
         "notes": notes,
-        "settings": settings(spec, channels, config),
+        "settings": settings(database, channels, config),
     }
     arrays["about"] = np.array(json.dumps(about))
     # What a reader would refuse is never written.
@@ -121,31 +121,6 @@ def find_channels(recording: Recording, channels: Sequence[ChannelSpec]) -> list
             f"{recording.path} has no channel {lacking.name}{spelled}; it has {', '.join(recording.channels)}."
         )
     return [name for name in names if name is not None]
-
-
-def resample(signal: np.ndarray, rate: float) -> np.ndarray:
-    """``signal`` (samples,) from ``rate`` Hz to 100 Hz; sample k stays at k / 100 s, however long the night."""
-    if rate == SAMPLING_RATE:
-        return signal
-    from scipy.signal import resample_poly
-
-    ratio = Fraction(SAMPLING_RATE / rate).limit_denominator(100_000)
-    return resample_poly(signal, ratio.numerator, ratio.denominator, padtype="edge")
-
-
-def band_pass(signal: np.ndarray, band: tuple[float, float]) -> np.ndarray:
-    """Zero-phase FIR band-pass of ``signal`` (samples,) at 100 Hz between the two frequencies in Hz."""
-    from mne.filter import filter_data
-
-    return filter_data(signal, SAMPLING_RATE, *band, copy=False, verbose="error")
-
-
-def robust_scale(signal: np.ndarray) -> np.ndarray:
-    """``signal`` (samples,), changed in place: less its median, over its interquartile range; a range of 0 is 1."""
-    low, median, high = np.percentile(signal, (25, 50, 75))
-    signal -= median
-    signal /= (high - low) or 1.0
-    return signal
 
 
 def _common_epochs(source: Source, recording: Recording, scoring: Scoring, notes: list[str]) -> int:
@@ -176,11 +151,11 @@ def _kept(stages: np.ndarray, wake_minutes: float) -> tuple[np.ndarray, int]:
     return within[stages[first:last] != UNSCORED], len(stages) - len(within)
 
 
-def _described(header: Channel, spec: RecordingSpec) -> dict[str, Any]:
+def _described(header: Channel, database: Database) -> dict[str, Any]:
     """The channel's own rate and unit, and the unit it has in the night."""
-    unit = "µV" if header.is_voltage and not spec.as_stored else header.unit
+    unit = "µV" if header.is_voltage and not database.as_stored else header.unit
     return {
         "rate_hz": header.rate,
         "header_unit": header.unit,
-        "unit": SCALED_UNIT if spec.multimodal else unit or "as stored",
+        "unit": SCALED_UNIT if database.scaled else unit or "as stored",
     }

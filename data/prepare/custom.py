@@ -1,23 +1,17 @@
 """A lab's own recordings, described in a small TOML or YAML file instead of code."""
 
-import csv
 import fnmatch
-import io
 import json
 import re
 import tomllib
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from config import EVENTS, STAGES, InputError
-from data.night import UNSCORED
-from data.prepare import nsrr
-from data.prepare.recording import Recording
-from data.prepare.scoring import Event, Scoring, from_codes, from_intervals, read_text
-from data.prepare.sleepedf import read_annotations
-from data.prepare.spec import ChannelSpec, RecordingSpec
+from data.databases import DATABASES, ChannelSpec, Database
+from data.scorings.scoring import read_text
+from data.terms import EVENTS, STAGES, UNSCORED, InputError
 
 KEYS = {
     "recordings": "the recordings' file names, such as '*.edf'",
@@ -37,7 +31,7 @@ FORMS = ("annotations", "csv", "lines", "nsrr")
 COLUMNS = {"start": "start", "duration": "duration", "label": "label"}
 
 
-def load_spec(path: Path) -> RecordingSpec:
+def load_spec(path: Path) -> Database:
     """The spec in a ``.toml``, ``.yaml`` or ``.yml`` file.
 
     Raises:
@@ -70,22 +64,21 @@ def load_spec(path: Path) -> RecordingSpec:
     if set(columns) != set(COLUMNS):
         raise wrong(f"columns names {', '.join(COLUMNS)}: {KEYS['columns']}.")
     stages = _mapping(values, "labels", (*STAGES, "unscored"), wrong)
-    return RecordingSpec(
-        db="custom",
+    return replace(
+        DATABASES["custom"],
         recording=fnmatch.translate(values["recordings"]),
-        night="subject{subject}_{name}",
         scoring={"stages": (values["scoring"],)},
-        read_scoring=partial(
-            read_scoring,
-            form=values["form"],
-            labels={k: UNSCORED if stage == "unscored" else STAGES.index(stage) for k, stage in stages.items()},
-            events=_mapping(values, "events", EVENTS, wrong),
-            columns=columns,
-        ),
+        form="table",
+        rules={
+            "form": values["form"],
+            "labels": {k: UNSCORED if stage == "unscored" else STAGES.index(stage) for k, stage in stages.items()},
+            "events": _mapping(values, "events", EVENTS, wrong),
+            "columns": columns,
+        },
         channels=_channels(values["channels"], wrong),
         subject=_subject(values.get("subject", ""), wrong),
         as_stored=values.get("as_stored", False),
-        multimodal=values.get("multimodal", False),
+        scaled=values.get("multimodal", False),
         details=json.loads(json.dumps(values, default=str)),
     )
 
@@ -151,60 +144,3 @@ def _subject(pattern: str, wrong: Callable[[str], InputError]) -> str:
     if pattern and not groups:
         raise wrong(f"subject must have a group in brackets: {KEYS['subject']}.")
     return pattern
-
-
-def read_scoring(
-    files: dict[str, Path],
-    recording: Recording,
-    form: str,
-    labels: dict[str, int],
-    events: dict[str, str],
-    columns: dict[str, str],
-) -> Scoring:
-    """The scoring of one recording, written in ``form``.
-
-    Raises:
-        InputError: it is not written so, or uses a label that the spec does not explain.
-    """
-    path = files["stages"]
-    if form == "nsrr":
-        return nsrr.read_scoring(files, recording)
-    if form == "lines":
-        return Scoring(from_codes(path, read_text(path).split(), labels))
-    rows = _csv(path, columns) if form == "csv" else read_annotations(path, recording)
-    unknown = [label for _, _, label in rows if label not in labels and label not in events]
-    if unknown:
-        known = ", ".join(map(repr, (*labels, *events)))
-        raise InputError(f"{path}: the label {unknown[0][:40]!r} is not in the spec's labels or events, {known}.")
-    stages, start = from_intervals(path, [(on, length, labels[label]) for on, length, label in rows if label in labels])
-    found = tuple(Event(events[label], on, length) for on, length, label in rows if label in events)
-    return Scoring(stages, start, found, tuple(name for name in EVENTS if name in events.values()))
-
-
-def _csv(path: Path, columns: dict[str, str]) -> list[tuple[float, float, str]]:
-    """Rows of (start in s, duration in s, label)."""
-    text = read_text(path)
-    wanted = set(columns.values())
-    header = text.partition("\n")[0]
-    delimiter = next((d for d in ",;\t" if wanted <= set(next(csv.reader([header], delimiter=d), []))), None)
-    if delimiter is None:
-        raise InputError(f"{path} does not begin with a line that names the columns {', '.join(columns.values())}.")
-    try:
-        rows = list(csv.DictReader(io.StringIO(text), delimiter=delimiter, strict=True))
-    except csv.Error as error:
-        raise InputError(f"{path} is not a table of values ({error}).") from None
-    entries = []
-    for number, row in enumerate(rows, 2):
-        lacking = [name for name in columns.values() if row.get(name) is None]
-        if lacking:
-            raise InputError(f"{path}, line {number}: there is no value in the column {lacking[0]!r}.")
-        try:
-            span = float(row[columns["start"]]), float(row[columns["duration"]])
-        except ValueError:
-            raise InputError(f"{path}, line {number}: start and duration are seconds.") from None
-        if not (abs(span[0]) < 1e7 and 0 <= span[1] < 1e7):
-            raise InputError(f"{path}, line {number}: start and duration are seconds of one night.")
-        if any("\n" in value for value in row.values() if isinstance(value, str)):
-            raise InputError(f"{path}, line {number}: a quotation mark is not closed.")
-        entries.append((*span, row[columns["label"]].strip()))
-    return entries

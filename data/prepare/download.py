@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from config import DATASETS, InputError
+from data.databases import DATABASES
+from data.terms import InputError
 
 DOWNLOADABLE = ("sleepedf", "sleepedfx")
 
@@ -19,7 +20,7 @@ def download(db: str, folder: Path) -> None:
     from tqdm import tqdm
 
     folder.mkdir(parents=True, exist_ok=True)
-    with tqdm(DATASETS[db].subjects, desc=f"downloading {db}", unit="subject") as subjects:
+    with tqdm(DATABASES[db].subjects, desc=f"downloading {db}", unit="subject") as subjects:
         for subject in subjects:
             try:
                 # Three nights of three subjects were lost; MNE leaves them out.

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from config import STAGES, InputError
-from data.night import UNSCORED
-from data.prepare.recording import open_recording
-from data.prepare.spec import ChannelSpec, RecordingSpec, Source
+from data.databases import ChannelSpec, Database
+from data.prepare.sources import Source
+from data.recordings.recording import open_recording
+from data.scorings import read_scoring
+from data.terms import STAGES, UNSCORED, InputError
 
 
-def listing(source: Source, spec: RecordingSpec, channels: Sequence[ChannelSpec]) -> str:
+def listing(source: Source, database: Database, channels: Sequence[ChannelSpec]) -> str:
     """Channels with rate and unit, length, start, scoring; ``->`` marks the channels that would be used."""
     lines = [f"{source.recording} -> night {source.night}"]
     try:
@@ -31,7 +32,7 @@ def listing(source: Source, spec: RecordingSpec, channels: Sequence[ChannelSpec]
                 lines.append(f"  MISSING: {', '.join(missing)}")
             if source.problem:
                 raise InputError(source.problem)
-            scoring = spec.read_scoring(source.scoring, recording)
+            scoring = read_scoring(database, source.scoring, recording)
             counts = [f"{stage} {np.sum(scoring.stages == number)}" for number, stage in enumerate(STAGES)]
             unscored = np.sum(scoring.stages == UNSCORED)
             files = ", ".join(path.name for path in source.scoring.values())

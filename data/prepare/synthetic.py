@@ -14,9 +14,11 @@ import numpy as np
 from scipy import ndimage, signal
 from tqdm import tqdm
 
-from config import EPOCH_SAMPLES, EPOCH_SECONDS, EVENTS, SAMPLING_RATE, DatasetSpec, InputError, SyntheticConfig
-from data.night_files import write_arrays
+from config import SyntheticConfig
+from data.databases import Database
+from data.nights.files import write_arrays
 from data.store import read_json, write_json
+from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, EVENTS, SAMPLING_RATE, InputError
 
 CHANNELS = ("EEG C4-M1", "EOG L", "EOG R", "EMG", "ECG", "Airflow", "SpO2")
 """In µV, but airflow (arbitrary units) and SpO2 (%)."""
@@ -38,7 +40,7 @@ EVENTS_PER_EPOCH = (0.0, 0.8, 1.0, 0.4, 1.2)
 """Relative to the subject's own rate."""
 
 
-def ensure_nights(folder: Path, spec: DatasetSpec, config: SyntheticConfig) -> None:
+def ensure_nights(folder: Path, spec: Database, config: SyntheticConfig) -> None:
     """Write the nights of ``spec.subjects`` that ``folder`` lacks.
 
     Raises:

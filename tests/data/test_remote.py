@@ -12,11 +12,12 @@ import recordings
 
 import predict
 import trainer
-from config import DATASETS, InputError
-from data.folds import find_nights
-from data.night import read_night
+from data.databases import DATABASES
+from data.nights.folds import find_nights
+from data.nights.night import read_night
 from data.prepare.__main__ import main
 from data.store import files_below, location, require_writable
+from data.terms import InputError
 
 CODES = "0012233355001122"
 SMALL = ["reconstruction_passes=1", "passes=1", "filters=4", "lstm_units=4", "window_epochs=5"]
@@ -91,7 +92,7 @@ def test_trained_from_a_bucket_as_from_disk(tmp_path, bucket, make_night, projec
 def test_recordings_from_a_web_server(tmp_path, web):
     recordings.sleepedf(tmp_path / "raw", "W12344RRW")
     assert main(["--db", "sleepedf", "--data_dir", f"{web}/raw", "--output_dir", str(tmp_path / "out")]) == 0
-    nights = find_nights(DATASETS["sleepedf"], location(f"{web}/out"))
+    nights = find_nights(DATABASES["sleepedf"], location(f"{web}/out"))
     assert [path.name for path in nights[0]] == ["SC4001E0.npz"]
     assert read_night(nights[0][0], ["EEG Fpz-Cz"]).stages.tolist() == [0, 1, 2, 3, 3, 3, 4, 4, 0]
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from config import InputError
 from data.store import new_folder, read_json, require_writable, write_json, written_aside
+from data.terms import InputError
 
 
 def test_nothing_appears_when_writing_fails(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from config import STAGES
+from data.terms import STAGES
 from evaluation.hypnogram import Hypnogram, spectra
 
 # What loads YASA, which takes its time, shares a process.

@@ -6,14 +6,14 @@ import pytest
 from recordings import write_edf
 
 import recsleep
-from config import InputError
-from data.night_files import write_arrays
-from evaluation.calibration import Level
-from model_folder import save_model
+from data.nights.files import write_arrays
+from data.recordings.quality import Level
+from data.terms import InputError
 from recsleep.ensemble import Ensemble
 from recsleep.model import RecSleepNet
 from recsleep.stager import Stager
 from recsleep.staging import stage_epochs
+from runs.saved import save_model
 
 TINY = {"filters": 4, "first_kernel": 12, "lstm_units": 4, "block_kernel": 3}
 RNG = np.random.default_rng(0)
@@ -51,7 +51,7 @@ def test_live_stages_are_the_whole_nights(amplitude, chunk):
         signals[5] = 7
     stager = Stager(Ensemble(networks(2)), Level(12.5, 0.5))
     if amplitude:
-        from evaluation.calibration import Quality, calibrated, flat
+        from data.recordings.quality import Quality, calibrated, flat
 
         quality = Quality(amplitude, flat(signals, amplitude), np.zeros(len(signals), bool), 0, 0)
         expected = stage_epochs(stager.network, calibrated(signals, quality, stager.level))

@@ -7,8 +7,8 @@ import pytest
 from test_model import TINY
 
 from config import TrainingConfig
+from recsleep.losses import JointTraining, ReconstructionTraining, adam, l2_loss, stage_loss
 from recsleep.model import RecSleepNet
-from recsleep.training import JointTraining, ReconstructionTraining, adam, l2_loss, stage_loss
 
 pytestmark = [pytest.mark.model, pytest.mark.usefixtures("rounding")]
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import predict
-from config import InputError
-from recsleep.checkpoints import load_model
+from data.terms import InputError
 from recsleep.staging import stage_epochs
+from recsleep.tensorflow1 import load_model
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow reads the TensorFlow-1 checkpoints")
 

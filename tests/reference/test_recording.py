@@ -5,7 +5,7 @@ import pytest
 from recordings import write_edf
 
 import recsleep
-from evaluation.metrics import Scores
+from evaluation.stages import Scores
 from recsleep.staging import stage_epochs
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow reads the TensorFlow-1 checkpoints")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from config import InputError
-from data.night_files import write_arrays
+from data.nights.files import write_arrays
 from data.store import location
+from data.terms import InputError
 from staging.recordings import find_recordings
 
 

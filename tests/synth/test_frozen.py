@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
-from synth.downstream import FineTuning
-from synth.frozen import BATCH, FrozenConvolutions
+from synth.models.classifier import FineTuning
+from synth.steps.frozen import BATCH, FrozenConvolutions
 
 BACKBONE = {"window": 3, "step": 9, "dim": 16, "heads": 2, "depth": 1}
 

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from keras import ops
 
-from synth.checkpoints import entries_of, load_state_dict
-from synth.contrastive import nt_xent, nt_xent_logits
-from synth.downstream import FineTuning, SequenceClassifier
-from synth.frames import FrameBackbone
-from synth.lora import Lora
-from synth.mamba import Mamba, Mamba2
-from synth.neuronet import NeuroNet, NeuroNetEncoder
-from synth.synthsleepnet import SynthSleepNet
-from synth.transformer import random_masking, sine_positions
+from synth.layers.contrastive import nt_xent, nt_xent_logits
+from synth.layers.frames import FrameBackbone
+from synth.layers.lora import Lora
+from synth.layers.mamba import Mamba, Mamba2
+from synth.layers.transformer import random_masking, sine_positions
+from synth.models.classifier import FineTuning, SequenceClassifier
+from synth.models.fusion import SynthSleepNet
+from synth.models.neuronet import NeuroNet, NeuroNetEncoder
+from synth.pytorch import entries_of, load_state_dict
 
 pytestmark = pytest.mark.model
 
@@ -229,7 +229,7 @@ def test_masking_puts_tokens_back():
     noise = np.random.default_rng(0).random((3, 7)).astype("float32")
     x = np.arange(3 * 7 * 2, dtype="float32").reshape(3, 7, 2)
     visible, mask, places = random_masking(ops.convert_to_tensor(x), 0.5, ops.convert_to_tensor(noise))
-    from synth.transformer import restore
+    from synth.layers.transformer import restore
 
     back = ops.convert_to_numpy(restore(visible, ops.full((1, 1, 2), -1.0), places))
     hidden = ops.convert_to_numpy(mask).astype(bool)

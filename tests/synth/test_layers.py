@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 from keras import ops
 
-from config import InputError
-from model_folder import load_model, save_model
-from synth.checkpoints import entries_of, load_state_dict, read_state_dict
-from synth.downstream import TCMS, FineTuning, Head, SequenceClassifier
-from synth.frames import FrameBackbone
-from synth.lora import Lora, merge
-from synth.mamba import Mamba, Mamba2
-from synth.neuronet import NeuroNet, NeuroNetEncoder
-from synth.synthsleepnet import SynthSleepNet, SynthSleepNetEncoder
+from data.terms import InputError
+from runs.saved import load_model, save_model
+from synth.layers.frames import FrameBackbone
+from synth.layers.lora import Lora, merge
+from synth.layers.mamba import Mamba, Mamba2
+from synth.models.classifier import TCMS, FineTuning, Head, SequenceClassifier
+from synth.models.fusion import SynthSleepNet, SynthSleepNetEncoder
+from synth.models.neuronet import NeuroNet, NeuroNetEncoder
+from synth.pytorch import entries_of, load_state_dict, read_state_dict
 
 pytestmark = pytest.mark.model
 

@@ -19,15 +19,17 @@ from recordings import as_shhs
 
 import predict
 import trainer
-from config import STAGES, TASKS, TCMS, configure
+from config import configure
 from data.prepare.__main__ import main as prepare
 from data.prepare.synthetic import make_night
-from model_folder import load_model
-from synth.downstream import FineTuning, Head
-from synth.neuronet import NeuroNetEncoder
+from data.terms import STAGES, TASKS
+from runs.saved import load_model
+from synth.learner import Learner
+from synth.models.classifier import FineTuning, Head
+from synth.models.fusion import SynthSleepNetEncoder
+from synth.models.neuronet import NeuroNetEncoder
 from synth.replicas import replicas
-from synth.synthsleepnet import SynthSleepNetEncoder
-from synth.training import Learner
+from synth.terms import TCMS
 
 # One process for all: the other would train the same again.
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("pretraining")]

@@ -10,14 +10,15 @@ import pytest
 from recordings import write_edf
 
 import predict
-from config import TASKS, configure
-from data.channels import open_signals
-from data.epochs import scaled
+from config import configure
 from data.prepare.conversion import band_pass
 from data.prepare.synthetic import make_night
-from model_folder import save_model
-from synth.downstream import FineTuning
+from data.recordings.channels import open_signals
+from data.streams.epochs import scaled
+from data.terms import TASKS
+from runs.saved import save_model
 from synth.fine_tuned import FineTuned, is_fold
+from synth.models.classifier import FineTuning
 from synth.stager import _find, load_synth_stager
 
 # What loads YASA, which takes its time, shares a process.

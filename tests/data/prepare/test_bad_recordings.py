@@ -8,7 +8,7 @@ import pytest
 import recordings
 from recordings import wave
 
-from data.night import read_night
+from data.nights.night import read_night
 from data.prepare.__main__ import main
 
 CODES = "W12344RRW"

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import recordings
 
-from data.night import read_night
+from data.nights.night import read_night
 from data.prepare.__main__ import main
 
 CODES = "0012233355001122"

@@ -7,10 +7,10 @@ import recordings
 from recordings import wave
 
 import trainer
-from config import InputError
-from data.night import read_night
+from data.nights.night import read_night
 from data.prepare.__main__ import main
 from data.prepare.custom import load_spec
+from data.terms import InputError
 
 TOML = """
 recordings = "*_psg.edf"

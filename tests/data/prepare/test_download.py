@@ -9,7 +9,7 @@ import pytest
 import recordings
 from mne.datasets.sleep_physionet import age
 
-from data.night import read_night
+from data.nights.night import read_night
 from data.prepare.__main__ import main
 
 

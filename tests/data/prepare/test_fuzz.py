@@ -9,10 +9,12 @@ import recordings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from config import InputError, PreparationConfig
-from data.prepare import nsrr, sleepedf
+from config import PreparationConfig
+from data.databases import DATABASES
 from data.prepare.conversion import convert
-from data.prepare.spec import SPECS, Source
+from data.prepare.sources import Source
+from data.scorings import nsrr, sleepedf
+from data.terms import InputError
 
 MANY = settings(max_examples=1500, deadline=5000, suppress_health_check=list(HealthCheck))
 
@@ -59,7 +61,7 @@ def test_edf_header(night, changes):
     (night.folder / "fuzzed-PSG.edf").write_bytes(altered(night.psg, changes))
     hypnogram = night.folder / "SC4001EC-Hypnogram.edf"
     hypnogram.write_bytes(night.hypnogram)
-    spec = SPECS["sleepedf"]
+    spec = DATABASES["sleepedf"]
     source = Source("fuzzed", night.folder / "fuzzed-PSG.edf", {"hypnogram": hypnogram})
     attempt(lambda: convert(source, spec, spec.channels, PreparationConfig()))
 

@@ -1,0 +1,129 @@
+"""The two forms of a night file: ``.npz``, and a folder of Parquet tables, as SynthSleepNet's users have them."""
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.terms import EPOCH_SAMPLES, EVENTS, InputError
+from data.store import is_remote, new_folder, reaching, written_aside
+
+STAGE_COLUMN = "Sleep Stage"
+"""Of ``y.parquet``, beside one column per event; ``x.parquet`` has one column per channel, a row per sample."""
+
+
+def night_path(folder: Path, name: str, form: str) -> Path:
+    """Where the night called ``name`` lies in ``folder``: ``name.npz``, or the folder ``name`` of Parquet tables."""
+    return folder / (f"{name}.npz" if form == "npz" else name)
+
+
+def read_arrays(path: Path, keys: Sequence[str], channels: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """The arrays called ``keys`` of a night, as far as it has them; other keys are never opened.
+
+    Of a Parquet night's ``x`` only ``channels`` are read where it has them all.
+
+    Raises:
+        InputError: the night is missing, damaged, or holds pickled objects.
+    """
+    try:
+        return _read_npz(path, keys) if path.suffix == ".npz" else _read_parquet(path, keys, channels)
+    except (InputError, ImportError):
+        raise
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path} does not exist (any more).") from None
+    # The parsers of NumPy, zipfile and Arrow meet a damaged file with almost any exception.
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise InputError(f"{path} cannot be read ({error.strerror}).") from None
+        if isinstance(error, ValueError) and "allow_pickle" in str(error):
+            raise InputError(
+                f"{path} holds pickled objects, which are never loaded: prepare this night again."
+            ) from None
+        raise InputError(f"{path} is truncated or damaged: prepare this night again.") from None
+
+
+def _opened(path: Path) -> Path | io.BytesIO:
+    """What NumPy and Arrow can read; a remote file is fetched in one piece, for each part would cost a request."""
+    if not is_remote(path):
+        return path
+    with reaching(path):
+        return io.BytesIO(path.read_bytes())
+
+
+def _read_npz(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
+    file = np.load(_opened(path), allow_pickle=False)
+    if not isinstance(file, np.lib.npyio.NpzFile):
+        raise InputError(f"{path} is a single array: a night is an .npz file with x and y.")
+    with file:
+        return {key: file[key] for key in keys if key in file.files}
+
+
+def _read_parquet(path: Path, keys: Sequence[str], channels: Sequence[str]) -> dict[str, np.ndarray]:
+    import pyarrow.parquet as pq
+
+    def columns(file: pq.ParquetFile, names: Sequence[str]) -> list[np.ndarray]:
+        table = file.read(columns=list(names))
+        return [table.column(name).to_numpy() for name in names]
+
+    labels = pq.ParquetFile(_opened(path / "y.parquet"))
+    names = labels.schema_arrow.names
+    if STAGE_COLUMN not in names:
+        raise InputError(f"{path}/y.parquet has no column {STAGE_COLUMN!r}; it has {', '.join(names)}.")
+    events = [name for name in EVENTS if name in names]
+    arrays = {"y": columns(labels, [STAGE_COLUMN])[0], "event_names": np.array(events)}
+    if "events" in keys and events:
+        arrays["events"] = np.stack(columns(labels, events), axis=1)
+    about = (labels.schema_arrow.metadata or {}).get(b"about")
+    if about is not None:
+        arrays["about"] = np.array(about.decode())
+    if "x" in keys or "ch_names" in keys:
+        signals = pq.ParquetFile(_opened(path / "x.parquet"))
+        present = signals.schema_arrow.names
+        chosen = list(channels) if channels and set(channels) <= set(present) else present
+        arrays["ch_names"] = np.array(chosen)
+        if "x" in keys:
+            samples = signals.metadata.num_rows
+            if samples % EPOCH_SAMPLES:
+                raise InputError(f"{path}/x.parquet has {samples} rows, not a multiple of {EPOCH_SAMPLES}.")
+            arrays["x"] = np.stack([s.reshape(-1, EPOCH_SAMPLES) for s in columns(signals, chosen)], axis=1)
+    return {key: value for key, value in arrays.items() if key in keys}
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write a night in the form that its path names; it appears whole or not at all."""
+    if path.suffix == ".npz":
+        with written_aside(path) as aside:
+            np.savez(aside, **arrays)
+        return
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    x = arrays["x"].reshape(len(arrays["x"]), -1, EPOCH_SAMPLES)
+    labels: dict[str, Any] = {str(name): arrays["events"][:, i] for i, name in enumerate(arrays.get("event_names", ()))}
+    labels[STAGE_COLUMN] = arrays["y"]
+
+    def fill(folder: Path) -> None:
+        signals = pa.table({str(name): x[:, i].ravel() for i, name in enumerate(arrays["ch_names"])})
+        pq.write_table(signals, folder / "x.parquet")
+        about = {"about": str(arrays["about"])} if "about" in arrays else None
+        # Last: in a remote store, a night is whole once its labels are there.
+        pq.write_table(pa.table(labels).replace_schema_metadata(about), folder / "y.parquet")
+
+    new_folder(path, fill)
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What preparation wrote down about a night; empty where it was prepared elsewhere.
+
+    Raises:
+        InputError: the night is missing or damaged.
+    """
+    stored = read_arrays(path, ("about",)).get("about")
+    try:
+        about = json.loads(str(stored)) if stored is not None else {}
+    except ValueError:
+        about = {}
+    return about if isinstance(about, dict) else {}

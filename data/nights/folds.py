@@ -1,0 +1,148 @@
+"""Which subjects train, validate and test in each fold, and which night files they have."""
+
+import fnmatch
+import re
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.databases import Database
+from data.terms import InputError
+from data.store import reaching
+
+
+@dataclass(frozen=True)
+class Split:
+    """One fold's subjects. No subject is in two of the three."""
+
+    fold: int
+    train: tuple[int, ...]
+    validation: tuple[int, ...]
+    test: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+def subjects_tested(spec: Database, fold: int) -> tuple[int, ...]:
+    """The subjects that fold ``fold`` tests, the same in every run.
+
+    Raises:
+        InputError: the database has no such fold.
+    """
+    if not 0 <= fold < spec.folds:
+        raise InputError(f"{spec.db} has folds 0 to {spec.folds - 1}; fold {fold} is outside.")
+    return tuple(int(s) for s in np.array_split(spec.subjects, spec.folds)[fold])
+
+
+def split(spec: Database, fold: int, available: Collection[int], seed: int, validation_fraction: float) -> Split:
+    """The fold's subjects, drawn as the reference code draws them.
+
+    ``available`` are the subjects that have night files. Test subjects are the published ones; validation subjects are
+    drawn from the others available, so with every file at hand the split is the reference's.
+
+    Raises:
+        InputError: a test subject has no file, or too few other subjects have.
+    """
+    test = subjects_tested(spec, fold)
+    absent = sorted(set(test) - set(available))
+    if absent:
+        raise InputError(
+            f"fold {fold} of {spec.db} tests subject {absent[0]}, who has no night file: "
+            "add it, or choose other folds with --from_fold and --to_fold."
+        )
+    others = [subject for subject in spec.subjects if subject in available and subject not in test]
+    if len(others) < 2:
+        raise InputError(
+            f"fold {fold} of {spec.db} needs at least 2 subjects beside its test subjects, to train and to validate; "
+            f"{len(others)} have night files."
+        )
+    size = min(max(1, round(len(others) * validation_fraction)), len(others) - 1)
+    # The legacy generator: it is what gives the reference's subjects.
+    drawn = np.random.RandomState(seed + fold).choice(others, size=size, replace=False)
+    validation = tuple(sorted(int(subject) for subject in drawn))
+    return Split(fold, tuple(s for s in others if s not in validation), validation, test)
+
+
+def labelled_subjects(split: Split, count: int, seed: int) -> tuple[int, ...]:
+    """The training subjects, at most ``count``, whose scoring may be used."""
+    drawn = np.random.default_rng((seed, split.fold)).permutation(split.train)[:count]
+    return tuple(sorted(int(subject) for subject in drawn))
+
+
+def find_nights(spec: Database, folder: Path) -> dict[int, list[Path]]:
+    """The night files in ``folder``, local or remote, by subject; subjects without any are left out.
+
+    Raises:
+        InputError: there is no such folder, a file could be two subjects', or a night is there in two forms.
+    """
+    there = _entries(folder)
+    owners: dict[str, int] = {}
+    nights: dict[int, list[Path]] = {}
+    for subject in spec.subjects or _subjects_named(spec, there):
+        patterns = [pattern.format(subject=subject) for pattern in spec.night_patterns]
+        names = {name for pattern in patterns for name in fnmatch.filter(there, pattern) if name.endswith(".npz")}
+        tables = {
+            name
+            for pattern in patterns
+            for name in fnmatch.filter(there, pattern.removesuffix(".npz"))
+            if not name.endswith(".npz") and (there[name] / "y.parquet").exists()
+        }
+        twice = sorted(name for name in tables if f"{name}.npz" in names)
+        if twice:
+            raise InputError(f"{folder} holds night {twice[0]} as .npz and as Parquet: remove one of them.")
+        for name in names | tables:
+            if owners.setdefault(name, subject) != subject:
+                raise InputError(
+                    f"{there[name]} fits the names of subjects {owners[name]} and {subject}: "
+                    "make night_patterns tell them apart."
+                )
+        if names or tables:
+            nights[subject] = [there[name] for name in sorted(names | tables)]
+    return nights
+
+
+def _entries(folder: Path) -> dict[str, Path]:
+    """What ``folder`` holds, by name."""
+    try:
+        with reaching(folder):
+            return {path.name: path for path in folder.iterdir() if not path.name.startswith(".")}
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"the folder of night files {folder} does not exist: name it with --data.") from None
+
+
+def _subjects_named(spec: Database, names: Collection[str]) -> list[int]:
+    """The subjects whose nights are there, of a database that does not list its own."""
+    found = set()
+    for pattern in spec.night_patterns:
+        before, after = re.split(r"\{subject[^}]*\}", pattern.removesuffix(".npz"))
+        subject = re.compile(f"{_as_regex(before)}(\\d{{1,9}}){_as_regex(after)}(\\.npz)?")
+        found |= {int(match[1]) for name in names if (match := subject.fullmatch(name))}
+    return sorted(found)
+
+
+def _as_regex(glob: str) -> str:
+    return "".join({"*": ".*", "?": "."}.get(character, re.escape(character)) for character in glob)
+
+
+def with_subjects_found(spec: Database, nights: Collection[int]) -> Database:
+    """``spec``, its subjects those who have ``nights`` if it lists none of its own.
+
+    Raises:
+        InputError: too few of them for its folds.
+    """
+    if spec.subjects:
+        return spec
+    if len(nights) < spec.folds:
+        raise InputError(
+            f"{len(nights)} subjects have night files, too few for {spec.folds} folds: lower them with --set folds=N."
+        )
+    return replace(spec, subjects=tuple(sorted(nights)))
+
+
+def missing_subjects(spec: Database, nights: Collection[int]) -> list[int]:
+    """The database's subjects that have no night file."""
+    return [subject for subject in spec.subjects if subject not in nights]

@@ -1,0 +1,212 @@
+"""The one record type: a night of 30-s epochs with their stages, read from its file and checked."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, STAGES, InputError
+from data.nights.files import read_arrays
+from data.store import location
+
+UNSCORED = -1
+"""Label of an epoch that was not scored; only multi-channel nights may hold it."""
+
+
+class MissingChannel(InputError):
+    """A night has not the channel that was asked for."""
+
+
+@dataclass(frozen=True)
+class Night:
+    """Signals and scoring of one night.
+
+    Attributes:
+        name: the file's name without suffix.
+        signals: float32 of shape (epochs, channels, 3000), in the units of the file (µV unless its database says else).
+        channels: the channels' names.
+        stages: int32 of shape (epochs,), 0..4 for W, N1, N2, N3, REM, or -1 for unscored.
+        events: bool of shape (epochs,) of each breathing event that was scored, by its name in ``config.EVENTS``.
+    """
+
+    name: str
+    signals: np.ndarray
+    channels: tuple[str, ...]
+    stages: np.ndarray
+    events: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def checksum(self) -> int:
+        """Of signals, stages and events: it tells a night that was prepared again from what it was before."""
+        found = zlib.crc32(self.signals, zlib.crc32(self.stages))
+        for name, there in sorted(self.events.items()):
+            found = zlib.crc32(there, zlib.crc32(name.encode(), found))
+        return found
+
+    @property
+    def amplitude(self) -> np.ndarray:
+        """Each channel's level (channels,), whatever its drift and artefacts: the median of its epochs' deviations."""
+        return np.median(deviations(self.signals), axis=0)
+
+
+def deviations(signals: np.ndarray) -> np.ndarray:
+    """The median absolute deviation of each epoch from its own median, over the last axis of ``signals``."""
+    return np.median(np.abs(signals - np.median(signals, axis=-1, keepdims=True)), axis=-1)
+
+
+def read_night(path: str | Path, channels: Sequence[str]) -> Night:
+    """Read ``channels`` of a night file, local or remote.
+
+    The file is an ``.npz`` with ``x`` of shape (n, 3000), (n, 3000, 1), (n, 1, 3000), or (n, channels, 3000) together
+    with ``ch_names``, and ``y`` of shape (n,); or a folder with ``x.parquet`` and ``y.parquet``. An ``.npz`` with one
+    unnamed channel serves whatever channel is wanted.
+
+    Raises:
+        InputError: the night is missing, damaged, or not such a night.
+    """
+    path = location(path)
+    return night_from_arrays(
+        path, read_arrays(path, ("x", "y", "fs", "ch_names", "events", "event_names"), channels), channels
+    )
+
+
+def night_from_arrays(path: Path, arrays: dict[str, np.ndarray], channels: Sequence[str], scored: bool = True) -> Night:
+    """The checked night that ``arrays`` hold; ``path`` names it in messages.
+
+    Without ``scored``, for a night to be staged, stages may be absent or unscored all night, and channels may be flat
+    or hold NaN: not all of them may be needed.
+
+    Raises:
+        InputError: they hold no such night.
+    """
+    if not scored and "x" in arrays and "y" not in arrays:
+        arrays = {**arrays, "y": np.full(len(arrays["x"]), UNSCORED)}
+    for key in ("x", "y"):
+        if key not in arrays:
+            raise InputError(f"{path} has no {key!r}: a night file holds the signals x and the stages y.")
+    names = arrays.get("ch_names")
+    signals, found = _signals(
+        path, arrays["x"], None if names is None else tuple(map(str, np.atleast_1d(names))), channels, scored
+    )
+    fs = arrays.get("fs")
+    if fs is not None and (fs.size != 1 or fs.dtype.kind not in "fiu" or float(fs.item()) != SAMPLING_RATE):
+        raise InputError(f"{path} is sampled at {fs} Hz: night files hold {SAMPLING_RATE} Hz; prepare it again.")
+    stages = _stages(path, arrays["y"], len(signals), names is not None or not scored, scored)
+    return Night(path.stem, signals, found, stages, _events(path, arrays, len(signals)))
+
+
+def _signals(
+    path: Path, x: np.ndarray, names: tuple[str, ...] | None, wanted: Sequence[str], whole: bool
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    if x.dtype.kind not in "fiu":
+        raise InputError(f"{path}: x holds {x.dtype} values, not numbers.")
+    if x.ndim == 3 and x.shape[2] == 1:
+        x = x[:, :, 0]
+    if x.ndim == 2:
+        x = x[:, None, :]
+    if x.ndim != 3:
+        raise InputError(f"{path}: x has shape {x.shape}; (epochs, {EPOCH_SAMPLES}) is wanted.")
+    if x.shape[2] != EPOCH_SAMPLES:
+        raise InputError(
+            f"{path} has epochs of {x.shape[2]} samples; {EPOCH_SECONDS} s at {SAMPLING_RATE} Hz are {EPOCH_SAMPLES}."
+        )
+    if names is None:
+        if x.shape[1] > 1 or len(wanted) > 1:
+            raise InputError(f"{path} has {x.shape[1]} channels and no ch_names to tell them apart.")
+        names = tuple(wanted)
+    elif len(names) != x.shape[1]:
+        raise InputError(f"{path} has {x.shape[1]} channels but {len(names)} names in ch_names.")
+    missing = [channel for channel in wanted if channel not in names]
+    if missing:
+        raise MissingChannel(f"{path} has no channel {missing[0]!r}; it has {', '.join(names)}.")
+    if len(x) == 0:
+        raise InputError(f"{path} has no epochs.")
+    if tuple(wanted) != names:
+        x = x[:, [names.index(channel) for channel in wanted]]
+    signals = np.ascontiguousarray(x, dtype=np.float32)
+    for number, channel in enumerate(wanted if whole else ()):
+        signal = signals[:, number]
+        bad = ~np.isfinite(signal).all(axis=1)
+        if bad.any():
+            raise InputError(
+                f"{path}: channel {channel} holds NaN or infinite values in {bad.sum()} of {len(bad)} epochs, "
+                f"first in epoch {bad.argmax()}."
+            )
+        if signal.min() == signal.max():
+            raise InputError(f"{path}: channel {channel} is flat, {signal.flat[0]:g} all night.")
+    return signals, tuple(wanted)
+
+
+def _stages(path: Path, y: np.ndarray, epochs: int, unscored_allowed: bool, scored: bool) -> np.ndarray:
+    if y.shape != (epochs,):
+        raise InputError(f"{path}: y has shape {y.shape}, but x has {epochs} epochs.")
+    if y.dtype.kind not in "fiu":
+        raise InputError(f"{path}: y holds {y.dtype} values; stages are numbers 0..{len(STAGES) - 1}.")
+    lowest = UNSCORED if unscored_allowed else 0
+    stray = ~np.isin(y, range(lowest, len(STAGES)))
+    if stray.any():
+        raise InputError(
+            f"{path}: epoch {stray.argmax()} is labelled {y[stray.argmax()]:g}; "
+            f"stages are 0..{len(STAGES) - 1} for {', '.join(STAGES)}."
+        )
+    if scored and (y == UNSCORED).all():
+        raise InputError(f"{path}: none of its epochs is scored.")
+    return y.astype(np.int32)
+
+
+def _events(path: Path, arrays: dict[str, np.ndarray], epochs: int) -> dict[str, np.ndarray]:
+    events = arrays.get("events")
+    if events is None:
+        return {}
+    names = tuple(map(str, np.atleast_1d(arrays.get("event_names", ()))))
+    if events.shape != (epochs, len(names)):
+        raise InputError(
+            f"{path}: events has shape {events.shape}; ({epochs}, {len(names)}) is wanted, its epochs and event_names."
+        )
+    if events.dtype.kind not in "biuf" or not np.isin(events, (0, 1)).all():
+        raise InputError(f"{path}: events holds other values than 0 and 1.")
+    return {name: events[:, number].astype(bool) for number, name in enumerate(names)}
+
+
+@dataclass(frozen=True)
+class NightFile:
+    """A night file found good: its path, its number of epochs, the amplitude and the mean of the first channel that
+    was read, and the checksum of all that was read."""
+
+    path: Path
+    epochs: int
+    amplitude: float
+    offset: float
+    checksum: int
+
+
+def check_nights(
+    nights: dict[int, list[Path]], channels: Sequence[str], leave_out: bool = False
+) -> dict[int, list[NightFile]]:
+    """Read ``channels`` of every night once, so that a bad one is told before training starts.
+
+    With ``leave_out``, nights that lack one of the channels are said and left out, and so are subjects without others.
+
+    Raises:
+        InputError: a file is not such a night.
+    """
+    checked: dict[int, list[NightFile]] = {}
+    total = sum(len(paths) for paths in nights.values())
+    with tqdm(total=total, desc="checking nights", unit="night", leave=False) as bar:
+        for subject, paths in nights.items():
+            for path in paths:
+                bar.update()
+                try:
+                    night = read_night(path, channels)
+                except MissingChannel as error:
+                    if not leave_out:
+                        raise
+                    bar.write(f"left out: {error}")
+                    continue
+                offset = float(night.signals[:, 0].mean(dtype=np.float64))
+                entry = NightFile(path, len(night.stages), float(night.amplitude[0]), offset, night.checksum)
+                checked.setdefault(subject, []).append(entry)
+    return checked

@@ -1,0 +1,1 @@
+"""Recordings in any format: their channels, and what their signals are like."""

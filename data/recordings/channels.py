@@ -1,0 +1,250 @@
+"""A channel of any recording, in whole epochs of 30 s at 100 Hz, and which of them is the best EEG."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, InputError
+from data.terms import UNSCORED
+from data.nights.night import night_from_arrays
+from data.nights.files import read_about, read_arrays
+from data.recipe import resample
+from data.recordings.recording import Channel, Recording, open_recording
+from data.databases import plain
+from data.store import reaching
+
+DERIVATIONS = (
+    *("C4-M1", "C3-M2", "Fpz-Cz", "F4-M1", "F3-M2", "Fz-Cz", "C4-M2", "C3-M1", "F4-M2", "F3-M1", "Cz-M1", "Cz-M2"),
+    *("Fz-M1", "Fz-M2", "Fp2-M1", "Fp1-M2", "O2-M1", "O1-M2", "Pz-Oz"),
+)
+"""EEG derivations, the best for staging first: the AASM's, then what other laboratories record."""
+
+ELECTRODES = ("C4", "C3", "Cz", "F4", "F3", "Fz", "Fpz", "Fp2", "Fp1", "Pz", "P4", "P3")
+"""Taken against whatever reference they have, where there is no derivation; the best first. O2 may be oxygen."""
+
+LOWEST_EEG_RATE = 60
+"""Hz: EEG of up to 30 Hz."""
+
+_LABEL = re.compile(
+    r"(?:eeg)?[-:.]?((?:fp|af|[fcpot])(?:z|\d)|[am][12])(?:[-:/.]?((?:fp|af|[fcpot])(?:z|\d)|[a-z]*\d?))?"
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A channel to stage: its name, and the recorded channels it is made of: one, or one less another."""
+
+    name: str
+    recorded: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ChannelSignal:
+    """A channel of a recording.
+
+    Attributes:
+        name: of the channel or derivation.
+        signals: float32 (epochs, 3000) at 100 Hz, in µV where the recording gives a voltage, else as stored.
+        missing: bool (epochs,), where half an epoch or more was not recorded.
+        about: where it comes from, as JSON values: recorded channels, their rate and unit, and the signal's unit.
+    """
+
+    name: str
+    signals: np.ndarray
+    missing: np.ndarray
+    about: dict[str, Any]
+
+
+class NightRecording:
+    """A night file, read like a recording; ``stages`` int32 (epochs,) are its scoring, where it has one."""
+
+    start = None
+
+    def __init__(self, path: Path, wanted: Sequence[str]) -> None:
+        """Open ``path``; a channel without a name is called as the first of ``wanted``, or EEG."""
+        self.path = path
+        names = read_arrays(path, ("ch_names",)).get("ch_names")
+        unnamed = wanted[0] if wanted else "EEG"
+        self.channels = (unnamed,) if names is None else tuple(map(str, np.atleast_1d(names)))
+        arrays = read_arrays(path, ("x", "y", "fs", "ch_names"))
+        night = night_from_arrays(path, arrays, self.channels, scored=False)
+        self.stages = night.stages if (night.stages != UNSCORED).any() else None
+        self.seconds = float(len(night.stages) * EPOCH_SECONDS)
+        self._signals = dict(zip(self.channels, np.moveaxis(night.signals, 1, 0), strict=True))
+        told = read_about(path).get("channels")
+        told = [channel for channel in told if isinstance(channel, dict)] if isinstance(told, list) else []
+        self._units = {str(channel.get("name")): str(channel.get("unit", "")) for channel in told}
+
+    def channel(self, name: str) -> Channel:
+        """What the file says of a channel; most name no unit."""
+        return Channel(name, float(SAMPLING_RATE), self._units.get(name, ""))
+
+    def read(self, channel: Channel, as_stored: bool, gaps: bool = False) -> np.ndarray:
+        """All samples of a channel, float64 (samples,), as stored."""
+        signal = self._signals[channel.name].reshape(-1).astype(np.float64)
+        signal[~np.isfinite(signal)] = np.nan
+        if not gaps and np.isnan(signal).any():
+            raise InputError(f"{self.path}: channel {channel.name} holds NaN or infinite values.")
+        return signal
+
+
+@contextmanager
+def open_signals(path: Path, wanted: Sequence[str] = ()) -> Iterator[Recording | NightRecording]:
+    """Open a recording that may have gaps, or a night file; local or remote.
+
+    Args:
+        path: a file in a format that MNE reads, an ``.npz`` night, or a folder of Parquet tables.
+        wanted: the channels that will be asked for.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    if path.suffix == ".npz" or is_parquet_night(path):
+        yield NightRecording(path, wanted)
+    else:
+        with open_recording(path, gaps=True) as recording:
+            yield recording
+
+
+def is_parquet_night(path: Path) -> bool:
+    """Whether ``path`` is a folder that holds a night as Parquet tables."""
+    with reaching(path):
+        return (path / "x.parquet").exists()
+
+
+def choose(recording: Recording | NightRecording, wanted: str = "", preferred: str = "") -> Choice:
+    """The channel to stage.
+
+    Args:
+        recording: an open one.
+        wanted: a recorded channel, or a derivation such as C3-A2 of two recorded electrodes; A1 and A2 are M1 and M2.
+        preferred: the channel that the network was trained on, which comes first where ``wanted`` is empty; then come
+            :data:`DERIVATIONS`, recorded as such or of two electrodes with the same reference, :data:`ELECTRODES`
+            alone, and whatever is called EEG.
+
+    Raises:
+        InputError: the recording has no such channel, or no EEG at all.
+    """
+    names = recording.channels
+    if wanted:
+        same = [name for name in names if plain(name) == plain(wanted)]
+        choice = Choice(same[0], (same[0],)) if same else _derivation(wanted, names) or _difference(wanted, names)
+        if choice is None:
+            raise InputError(f"{recording.path} has no channel {wanted}; it has {', '.join(names)}.")
+        return choice
+    for derivation in (preferred, *DERIVATIONS):
+        choice = derivation and _derivation(derivation, names)
+        if choice:
+            return choice
+    alone = {parts[0]: name for name in reversed(names) if (parts := _parts(name))}
+    called = [name for name in names if "eeg" in name.casefold()]
+    single = next((alone[e.casefold()] for e in ELECTRODES if e.casefold() in alone), called[0] if called else None)
+    if single is None:
+        raise InputError(
+            f"{recording.path} has no channel that is EEG by its name; it has {', '.join(names)}: "
+            "name one with --channel."
+        )
+    return Choice(single, (single,))
+
+
+def _parts(name: str) -> tuple[str, str] | None:
+    """Electrode and reference, "" for a common one that is not named, of a channel's name; None of other names."""
+    match = _LABEL.fullmatch(plain(name))
+    if not match:
+        return None
+    electrode, reference = (re.sub(r"^a([12])$", r"m\1", part or "") for part in match.groups())
+    return electrode, reference
+
+
+def _derivation(wanted: str, names: Sequence[str]) -> Choice | None:
+    """``wanted`` as it was recorded, or as the difference of two electrodes with the same reference."""
+    parts = _parts(wanted)
+    if parts is None:
+        return None
+    recorded: dict[tuple[str, str], str] = {}
+    for name in names:
+        found = _parts(name)
+        if found:
+            recorded.setdefault(found, name)
+    if parts in recorded:
+        return Choice(recorded[parts], (recorded[parts],))
+    electrode, reference = parts
+    for (first, common), name in recorded.items():
+        if first == electrode and reference and (reference, common) in recorded:
+            return Choice(f"{electrode.title()}-{reference.title()}", (name, recorded[reference, common]))
+    return None
+
+
+def _difference(wanted: str, names: Sequence[str]) -> Choice | None:
+    """``wanted`` as one recorded channel, a hyphen, another."""
+    known = {plain(name): name for name in reversed(names)}
+    for hyphen in (i for i, letter in enumerate(wanted) if letter == "-"):
+        pair = tuple(known.get(plain(part)) for part in (wanted[:hyphen], wanted[hyphen + 1 :]))
+        if None not in pair:
+            return Choice(wanted, pair)
+    return None
+
+
+def read_channel(
+    recording: Recording | NightRecording, choice: Choice, as_stored: bool = False, lowest_rate: float = LOWEST_EEG_RATE
+) -> ChannelSignal:
+    """Read the channel that was chosen; what does not fill an epoch at the end is left out.
+
+    Args:
+        recording: an open one.
+        choice: the channel.
+        as_stored: leave voltages in the recording's own unit.
+        lowest_rate: Hz, below which the channel is of no use.
+
+    Raises:
+        InputError: it is shorter than an epoch, sampled below the lowest rate, flat, or made of two channels that
+            differ in rate or kind of unit.
+    """
+    headers = [recording.channel(name) for name in choice.recorded]
+    first = headers[0]
+    epochs = int(recording.seconds / EPOCH_SECONDS + 1e-6)
+    if epochs < 1:
+        raise InputError(
+            f"{recording.path} lasts {recording.seconds:g} s: at least an epoch of {EPOCH_SECONDS} s is wanted."
+        )
+    if first.rate < lowest_rate:
+        raise InputError(
+            f"{recording.path}: {first.name} is sampled at {first.rate:g} Hz; {lowest_rate:g} Hz or more are needed."
+        )
+    if any(h.rate != first.rate or h.is_voltage != first.is_voltage for h in headers):
+        raise InputError(
+            f"{recording.path}: {' and '.join(choice.recorded)} differ in rate or unit: no {choice.name} can be made."
+        )
+    signal = recording.read(first, as_stored, gaps=True)
+    for header in headers[1:]:
+        signal -= recording.read(header, as_stored, gaps=True)
+    gaps = np.flatnonzero(np.isnan(signal))
+    if len(gaps) == len(signal):
+        raise InputError(f"{recording.path}: {choice.name} holds no number all night: NaN, infinite or not recorded.")
+    if np.nanmin(signal) == np.nanmax(signal):
+        raise InputError(f"{recording.path}: {choice.name} is flat all night.")
+    if len(gaps):
+        signal[gaps] = np.nanmedian(signal)
+    lacking = np.bincount((gaps / first.rate / EPOCH_SECONDS).astype(int), minlength=epochs)[:epochs]
+    signal = resample(signal, first.rate)[: epochs * EPOCH_SAMPLES]
+    # Resampling may end a sample short.
+    signal = np.pad(signal, (0, epochs * EPOCH_SAMPLES - len(signal)), mode="edge")
+    unit = "µV" if first.is_voltage and not as_stored and isinstance(recording, Recording) else first.unit
+    return ChannelSignal(
+        choice.name,
+        signal.reshape(epochs, EPOCH_SAMPLES).astype(np.float32),
+        lacking >= first.rate * EPOCH_SECONDS / 2,
+        {
+            "name": choice.name,
+            "from": list(choice.recorded),
+            "rate_hz": first.rate,
+            "header_unit": first.unit,
+            "unit": unit or "as stored",
+            "missing_seconds": round(len(gaps) / first.rate, 2),
+        },
+    )

@@ -1,0 +1,203 @@
+"""Recordings in any format that MNE reads, one channel at a time, in µV or as stored."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data.terms import InputError
+from data.recordings.edf import BDF_MAGIC, EDF_MAGIC, LOWEST_RATE, read_header
+from data.store import on_disk, reaching
+
+if TYPE_CHECKING:
+    import mne
+
+MICROVOLTS = {"v": 1e6, "volt": 1e6, "mv": 1e3, "uv": 1.0, "µv": 1.0, "μv": 1.0, "\x83êv": 1.0, "nv": 1e-3}
+"""Units of voltage in µV, in small letters; also the two Greek letters in use for micro, and a Japanese one."""
+
+MNE_VOLTS = {"μV": 1e-6, "µV": 1e-6, "\x83\xcaV": 1e-6, "uV": 1e-6, "mV": 1e-3}
+"""What MNE multiplies an EDF channel of such a unit with; it leaves the numbers of all other units alone."""
+
+
+SEVERAL_FILES = (".vhdr", ".set")
+"""Endings of recordings whose samples lie in another file of the same name."""
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One channel as its recording describes it; the unit is "" where it names none."""
+
+    name: str
+    rate: float
+    """Hz"""
+    unit: str
+
+    @property
+    def is_voltage(self) -> bool:
+        return self.unit.lower() in MICROVOLTS
+
+
+class Recording:
+    """An open recording.
+
+    Attributes:
+        path: where it lies, for messages.
+        channels: the channels' names.
+        seconds: its length, gaps included.
+        start: the clock time of its first sample, if it says so.
+        stages: the scoring it holds itself, which only night files do.
+    """
+
+    stages: np.ndarray | None = None
+
+    def __init__(self, path: Path, local: Path | None, raw: "mne.io.BaseRaw | None" = None, gaps: bool = False) -> None:
+        """Open the file at ``local``, called ``path`` in messages, or take ``raw``, which MNE has opened already.
+
+        With ``gaps``, an EDF file may be interrupted.
+        """
+        self.path = path
+        self._local = local
+        self._raw = raw
+        edf = local is not None and local.suffix in (".edf", ".bdf")
+        self.header = read_header(path, local, gaps) if edf else None
+        if self.header:
+            self.channels: tuple[str, ...] = tuple(channel.label for channel in self.header.channels)
+            self.seconds: float = self.header.seconds
+            self.start: datetime | None = self.header.start
+        else:
+            raw = self._open()
+            self.channels = tuple(raw.ch_names)
+            self.seconds = raw.n_times / raw.info["sfreq"]
+            begin = raw.info["meas_date"]
+            self.start = begin and begin + timedelta(seconds=raw.first_samp / raw.info["sfreq"])
+
+    def _open(self, channel: str | None = None) -> "mne.io.BaseRaw":
+        import mne
+
+        quiet = {"preload": False, "verbose": "error"}
+        with warnings.catch_warnings(), _told(self.path):
+            warnings.simplefilter("ignore")
+            if not self.header:
+                self._raw = self._raw if self._raw is not None else mne.io.read_raw(self._local, **quiet)
+                return self._raw
+            # Of mixed rates MNE resamples all channels it opens to the highest, so each is opened alone.
+            reader = mne.io.read_raw_edf if self._local.suffix == ".edf" else mne.io.read_raw_bdf
+            try:
+                return reader(self._local, include=[channel], **quiet)
+            except UnicodeDecodeError:
+                return reader(self._local, include=[channel], encoding="latin1", **quiet)
+
+    def channel(self, name: str) -> Channel:
+        """What the recording says of a channel.
+
+        Raises:
+            InputError: it says it of two channels of this name, or says nothing usable.
+        """
+        if not self.header:
+            raw = self._open()
+            # 107: volts, which MNE gives whatever the file holds.
+            unit = "V" if raw.info["chs"][self.channels.index(name)]["unit"] == 107 else ""
+            return Channel(name, float(raw.info["sfreq"]), unit)
+        found = [channel for channel in self.header.channels if channel.label == name]
+        if len(found) > 1:
+            raise InputError(f"{self.path} has {len(found)} channels called {name}: rename them first.")
+        if found[0].rate < LOWEST_RATE:
+            raise InputError(f"{self.path}: channel {name} is sampled at {found[0].rate:g} Hz, too slowly to be used.")
+        if not found[0].scaled:
+            raise InputError(f"{self.path}: channel {name} has a damaged header: a range of it is empty.")
+        return Channel(name, found[0].rate, found[0].unit)
+
+    def read(self, channel: Channel, as_stored: bool, gaps: bool = False) -> np.ndarray:
+        """All samples of a channel, float64 (samples,): in µV where its unit is one of voltage, else as stored.
+
+        Args:
+            channel: as :meth:`channel` gave it.
+            as_stored: leave voltages in the recording's own unit too.
+            gaps: whether samples may be missing; they are NaN.
+
+        Raises:
+            InputError: the channel cannot be read, is flat, or holds values that are not finite.
+        """
+        name, unit = channel.name, channel.unit
+        with _told(self.path):
+            signal = self._open(name).get_data(picks=None if self.header else [name], verbose="error")
+        if len(signal) != 1:
+            raise InputError(f"{self.path}: channel {name} cannot be told from the others by its label.")
+        signal = self._placed(signal[0], channel.rate)
+        there = np.isfinite(signal)
+        if not there.all() and not gaps:
+            count = int((~there).sum())
+            raise InputError(f"{self.path}: channel {name} holds NaN or infinite values in {count} samples.")
+        signal[~there] = np.nan
+        if not there.any() or np.nanmin(signal) == np.nanmax(signal):
+            raise InputError(f"{self.path}: channel {name} is flat all night.")
+        signal /= MNE_VOLTS.get(unit, 1.0) if self.header else 1.0
+        if channel.is_voltage and not as_stored:
+            signal *= MICROVOLTS[unit.lower()]
+        return signal
+
+    def _placed(self, signal: np.ndarray, rate: float) -> np.ndarray:
+        """The samples (samples,) at their times; MNE reads an interrupted file's records as if they had no gaps."""
+        samples = round(self.seconds * rate)
+        if not self.header or self.header.onsets is None:
+            # Bytes after the last record are no samples.
+            return signal[:samples]
+        onsets = np.round(self.header.onsets * rate).astype(int)
+        # Bytes after the last record are none.
+        size = round(self.header.record_seconds * rate)
+        records = signal[: len(onsets) * size].reshape(len(onsets), size)
+        placed = np.full(max(samples, onsets[-1] + records.shape[1]), np.nan)
+        placed[onsets[:, None] + np.arange(records.shape[1])] = records
+        return placed
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What MNE meets in a damaged file may raise anything; tell it in one sentence."""
+    try:
+        yield
+    except (InputError, UnicodeDecodeError, MemoryError):
+        raise
+    except Exception as error:
+        told = " ".join(str(error).split())[:160] or type(error).__name__
+        raise InputError(f"{path} cannot be read as a recording ({told}).") from None
+
+
+def _beside(path: Path) -> list[Path]:
+    """The other files that a remote recording consists of."""
+    if path.suffix.lower() not in SEVERAL_FILES:
+        return []
+    with reaching(path):
+        return [other for other in path.parent.iterdir() if other.stem == path.stem and other.name != path.name]
+
+
+@contextmanager
+def open_recording(path: Path, gaps: bool = False) -> Iterator[Recording]:
+    """Open a recording, local or remote; a remote one is fetched for as long as it is open.
+
+    Raises:
+        InputError: it is missing, empty, truncated, of no format that MNE reads, or, unless ``gaps`` are welcome,
+            interrupted.
+    """
+    with on_disk(path) as local:
+        for side in _beside(path) if local != path else ():
+            with reaching(side):
+                (local.parent / side.name).write_bytes(side.read_bytes())
+        with local.open("rb") as file:
+            start = file.read(8)
+        if not start:
+            raise InputError(f"{path} is empty.")
+        # MNE goes by the name's ending; recordings in EDF are also called .rec.
+        kind = {EDF_MAGIC: ".edf", BDF_MAGIC: ".bdf"}.get(start)
+        if kind is None and path.suffix.lower() in (".edf", ".bdf", ".rec"):
+            raise InputError(f"{path} is not an EDF file: it does not begin like one.")
+        with on_disk(local, local.name if kind in (None, local.suffix) else f"recording{kind}") as named:
+            try:
+                yield Recording(path, named, gaps=gaps)
+            except UnicodeDecodeError:
+                raise InputError(f"{path} cannot be read as a recording (its header is not text).") from None

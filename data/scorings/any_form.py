@@ -1,0 +1,139 @@
+"""A scorer's stages for a recording, in whatever common form they are written."""
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+
+from data.terms import EPOCH_SECONDS, STAGES, InputError
+from data.recordings.channels import NightRecording
+from data.terms import UNSCORED
+from data.nights.files import read_about, read_arrays
+from data.scorings import nsrr
+from data.recordings.recording import Recording
+from data.scorings.scoring import N1, N2, N3, REM, W, from_intervals, read_text
+from data.scorings.sleepedf import read_annotations
+from data.databases import plain
+
+SPELLINGS = {
+    W: "w wake awake 0",
+    N1: "n1 s1 1 nrem1",
+    N2: "n2 s2 2 nrem2",
+    N3: "n3 n4 s3 s4 3 4 nrem3 nrem4",
+    REM: "r rem 5",
+    UNSCORED: "? unscored uns unknown m mt movement movementtime art artifact artefact 6 7 8 9 -1",
+}
+LABELS = {spelling: stage for stage, spellings in SPELLINGS.items() for spelling in spellings.split()}
+"""Stages by their spellings, plain and without "sleep" and "stage"; numbers as by Rechtschaffen & Kales."""
+
+COLUMNS = {
+    "start": ("start_s", "start", "onset"),
+    "duration": ("duration", "duration_s"),
+    "stage": ("stage", "sleep_stage", "label", "description", "trial_type", "scored"),
+}
+"""Of a table, by what they hold, in the spellings that are known."""
+
+
+def read_scoring(path: Path, recording: Recording | NightRecording) -> np.ndarray:
+    """Stages int32 (epochs,) of the recording's own epochs; -1 where the scorer has none.
+
+    Args:
+        path: a night file, NSRR's XML, a table with a stage and its start in s, a line with a stage for each epoch, or
+            what MNE reads annotations from, such as EDF+; local or remote.
+        recording: the one that was scored.
+
+    Raises:
+        InputError: it is none of these, uses an unknown label, or belongs to another recording.
+    """
+    epochs = int(recording.seconds / EPOCH_SECONDS + 1e-6)
+    ending, start = path.suffix.lower(), 0.0
+    if ending == ".npz":
+        stages = _of_night(path, epochs)
+    elif ending == ".xml":
+        scoring = nsrr.read_scoring({"stages": path}, recording)
+        stages, start = scoring.stages, scoring.start
+    elif ending in (".csv", ".tsv", ".txt"):
+        stages, start = _from_text(path)
+    else:
+        # Files of annotations hold much else.
+        entries = [entry for entry in read_annotations(path, recording) if _stage(entry[2]) is not None]
+        scored = _checked(path, [text for _, _, text in entries])
+        stages, start = from_intervals(
+            path, [(on, length, stage) for (on, length, _), stage in zip(entries, scored, strict=True)]
+        )
+    if not len(stages):
+        raise InputError(f"{path} scores no epoch.")
+    # The scorer's epoch in which each of ours has its middle.
+    middle = np.floor((np.arange(epochs) * EPOCH_SECONDS + EPOCH_SECONDS / 2 - start) / EPOCH_SECONDS).astype(int)
+    there = (middle >= 0) & (middle < len(stages))
+    scored = np.where(there, stages[np.clip(middle, 0, len(stages) - 1)], UNSCORED).astype(np.int32)
+    beyond = int((stages[max(0, middle[-1] + 1) :] != UNSCORED).sum())
+    if (scored == UNSCORED).all() or beyond > 1:
+        told = f"{beyond} epochs more than" if beyond > 1 else "none of the epochs of"
+        raise InputError(f"{path} scores {told} {recording.path}: check that they belong together.")
+    return scored
+
+
+def _of_night(path: Path, epochs: int) -> np.ndarray:
+    """The stages of a night file that holds all epochs of its recording."""
+    stages, about = read_arrays(path, ("y",)).get("y"), read_about(path)
+    if stages is None or stages.ndim != 1 or not np.isin(stages, range(UNSCORED, len(STAGES))).all():
+        raise InputError(f"{path} holds no stages y.")
+    if abs(len(stages) - epochs) > 1 or about.get("trimmed_minutes") or about.get("dropped_epochs"):
+        raise InputError(
+            f"{path} holds {len(stages)} epochs of a recording of {epochs}, for preparation leaves some out: they "
+            "cannot be placed; name the scoring that it was made of."
+        )
+    return stages
+
+
+def _from_text(path: Path) -> tuple[np.ndarray, float]:
+    """Stages and the first one's start, of a table or of a label on each line."""
+    lines = [line.strip() for line in read_text(path).rstrip().splitlines()]
+    if "" in lines:
+        raise InputError(f"{path}: line {lines.index('') + 1} is empty; an unscored epoch is written as ?.")
+    if not lines:
+        raise InputError(f"{path} scores no epoch.")
+    delimiter = next((d for d in "\t;," if d in lines[0]), "\t")
+    header = [plain(name.strip('"')) for name in lines[0].split(delimiter)]
+    columns = {
+        what: next((header.index(plain(name)) for name in names if plain(name) in header), None)
+        for what, names in COLUMNS.items()
+    }
+    if columns["stage"] is None:
+        return np.array(_checked(path, lines), np.int32), 0.0
+    try:
+        rows = list(csv.reader(io.StringIO("\n".join(lines[1:])), delimiter=delimiter, strict=True))
+        starts = [float(row[columns["start"]]) if columns["start"] is not None else None for row in rows]
+        lengths = [float(row[columns["duration"]]) if columns["duration"] is not None else None for row in rows]
+        stages = _checked(path, [row[columns["stage"]] for row in rows])
+    except (csv.Error, ValueError, IndexError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is no table of stages with their starts in seconds ({error}).") from None
+    if columns["start"] is None:
+        return np.array(stages, np.int32), 0.0
+    return from_intervals(
+        path, [(on, length or EPOCH_SECONDS, stage) for on, length, stage in zip(starts, lengths, stages, strict=True)]
+    )
+
+
+def _checked(path: Path, labels: list[str]) -> list[int]:
+    stages = [_stage(label) for label in labels]
+    if None in stages:
+        raise InputError(f"{path}: {labels[stages.index(None)][:40]!r} is no stage; W, N1, N2, N3, REM, ? are known.")
+    numbers = {_short(label) for label in labels if re.fullmatch(r"\s*-?\d+(\.0)?\s*", label)}
+    if "4" in numbers and REM not in stages:
+        raise InputError(f"{path}: its 4 may be stage 4 or REM; write the stages by name: W, N1, N2, N3, REM.")
+    return stages
+
+
+def _stage(label: str) -> int | None:
+    """The stage that a label stands for; None of other labels."""
+    return LABELS.get(_short(label).removeprefix("sleep").removeprefix("stage").removesuffix("sleep"))
+
+
+def _short(label: str) -> str:
+    return plain(label).removesuffix(".0")

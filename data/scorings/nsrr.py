@@ -1,0 +1,117 @@
+"""The National Sleep Research Resource's scorings, in its two XML forms (Zhang et al., JAMIA 25, 2018)."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import defusedxml.ElementTree
+from defusedxml import DefusedXmlException
+
+from data.terms import EPOCH_SECONDS, EVENTS, InputError
+from data.terms import UNSCORED
+from data.recordings.recording import Recording
+from data.scorings.scoring import N1, N2, N3, REM, Event, Scoring, W, from_codes, from_intervals
+from data.store import reaching
+
+LABELS = {
+    "0": W, "1": N1, "2": N2, "3": N3, "4": N3, "5": REM, "6": UNSCORED, "9": UNSCORED,
+}  # fmt: skip
+"""Of the numbers that both forms write; 6 is movement, 9 unscored."""
+
+STAGE_CONCEPTS = {
+    "SDO:WakeState": W,
+    "SDO:NonRapidEyeMovementSleep-N1": N1,
+    "SDO:NonRapidEyeMovementSleep-N2": N2,
+    "SDO:NonRapidEyeMovementSleep-N3": N3,
+    "SDO:NonRapidEyeMovementSleep-N4": N3,
+    "SDO:RapidEyeMovementSleep": REM,
+}
+
+EVENT_CONCEPTS = {
+    **{name.casefold(): name for name in EVENTS},
+    "sdo:obstructiveapneafinding": "Obstructive Apnea",
+    "sdo:centralapneafinding": "Central Apnea",
+    "sdo:mixedapneafinding": "Mixed Apnea",
+    "sdo:hypopneafinding": "Hypopnea",
+    "sdo:hemoglobinoxygendesaturationfinding": "SpO2 Desaturation",
+}
+
+
+def read_scoring(files: dict[str, Path], recording: Recording | None = None) -> Scoring:  # noqa: ARG001
+    """Stages and breathing events of a ``PSGAnnotation`` (``-nsrr.xml``) or ``CMPStudyConfig`` (``-profusion.xml``).
+
+    Raises:
+        InputError: the file is neither.
+    """
+    path = files["stages"]
+    root = _parse(path)
+    if root.tag not in ("PSGAnnotation", "CMPStudyConfig"):
+        raise InputError(f"{path} is a <{str(root.tag)[:40]}>, neither a PSGAnnotation nor a CMPStudyConfig.")
+    length = root.findtext("EpochLength")
+    if length is not None and _number(path, length, "EpochLength") != EPOCH_SECONDS:
+        raise InputError(f"{path} is scored in epochs of {length.strip()[:20]} s; {EPOCH_SECONDS} s are wanted.")
+    scored = root.findall("ScoredEvents/ScoredEvent")
+    if root.tag == "CMPStudyConfig":
+        codes = [(stage.text or "").strip() for stage in root.findall("SleepStages/SleepStage")]
+        events = [event for entry in scored if (event := _event(path, entry, entry.findtext("Name")))]
+        return Scoring(from_codes(path, codes, LABELS), 0.0, tuple(events), EVENTS)
+    intervals, events = [], []
+    for entry in scored:
+        concept = (entry.findtext("EventConcept") or "").strip()
+        stage = _stage(path, concept, entry.findtext("EventType") or "")
+        if stage is not None:
+            intervals.append((*_span(path, entry, concept), stage))
+        elif event := _event(path, entry, concept):
+            events.append(event)
+    stages, start = from_intervals(path, intervals)
+    return Scoring(stages, start, tuple(events), EVENTS)
+
+
+def _parse(path: Path) -> Any:
+    try:
+        with reaching(path):
+            content = path.read_bytes()
+        return defusedxml.ElementTree.fromstring(content)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist (any more).") from None
+    except DefusedXmlException:
+        raise InputError(f"{path} declares XML entities, which no scoring needs: it is refused.") from None
+    except (SyntaxError, ValueError, LookupError, RecursionError) as error:
+        raise InputError(f"{path} is not valid XML ({str(error)[:100]}).") from None
+
+
+def _stage(path: Path, concept: str, kind: str) -> int | None:
+    """The stage that a concept names, or None if it names something else."""
+    if concept in STAGE_CONCEPTS:
+        return STAGE_CONCEPTS[concept]
+    if not kind.startswith("Stages"):
+        return None
+    code = concept.rpartition("|")[2].strip()
+    if code not in LABELS:
+        raise InputError(f"{path}: {concept[:60]!r} is no sleep stage.")
+    return LABELS[code]
+
+
+def _event(path: Path, entry: Any, concept: str | None) -> Event | None:
+    """The breathing event that an entry names, or None if it names something else."""
+    name = EVENT_CONCEPTS.get((concept or "").partition("|")[0].strip().casefold())
+    return None if name is None else Event(name, *_span(path, entry, name))
+
+
+def _span(path: Path, entry: Any, what: str) -> tuple[float, float]:
+    """Start and duration in seconds."""
+    start = _number(path, entry.findtext("Start"), f"Start of {what}")
+    duration = _number(path, entry.findtext("Duration"), f"Duration of {what}")
+    if duration < 0:
+        raise InputError(f"{path}: the Duration of {what} is {duration:g} s.")
+    return start, duration
+
+
+def _number(path: Path, text: str | None, what: str) -> float:
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not abs(value) < 1e7:
+        raise InputError(f"{path}: the {what[:60]} is {(text or '').strip()[:40]!r}, not a number of seconds.")
+    return value

@@ -1,0 +1,135 @@
+"""What a scorer wrote down: a stage for every 30-s epoch, and breathing events."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.terms import EPOCH_SECONDS, STAGES, InputError
+from data.terms import UNSCORED
+from data.store import reaching
+
+W, N1, N2, N3, REM = range(len(STAGES))
+
+LONGEST_EPOCHS = 7 * 24 * 3600 // EPOCH_SECONDS
+TOLERANCE = 0.05
+"""Seconds by which written times may miss the grid of epochs."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """A breathing event: its name in ``config.EVENTS``, its start and length in seconds of the recording."""
+
+    name: str
+    start: float
+    duration: float
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """The scoring of one recording.
+
+    Attributes:
+        stages: int32 (epochs,), positions in ``config.STAGES``, or -1 for what is not scored or not to be used.
+        start: where in the recording the first epoch begins, in seconds.
+        events: the breathing events.
+        event_names: the kinds of event that this scoring would name if they occurred.
+        notes: what was left out, for the user to know.
+    """
+
+    stages: np.ndarray
+    start: float = 0.0
+    events: tuple[Event, ...] = ()
+    event_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def event_labels(self, epochs: int, overlap: float) -> np.ndarray:
+        """0/1, uint8 (epochs, event names): 1 where an event covers ``overlap`` seconds of the epoch or more."""
+        labels = np.zeros((epochs, len(self.event_names)), np.uint8)
+        edges = self.start + EPOCH_SECONDS * np.arange(epochs)
+        for event in self.events:
+            covered = np.minimum(edges + EPOCH_SECONDS, event.start + event.duration) - np.maximum(edges, event.start)
+            labels[covered >= overlap - 1e-9, self.event_names.index(event.name)] = 1
+        return labels
+
+    def event_counts(self, epochs: np.ndarray) -> dict[str, int]:
+        """How many events of each kind begin in the epochs that ``epochs`` (n,) numbers."""
+        counts = dict.fromkeys(self.event_names, 0)
+        for event in self.events:
+            counts[event.name] += int(math.floor((event.start - self.start) / EPOCH_SECONDS) in epochs)
+        return counts
+
+
+def from_codes(path: Path, codes: Sequence[str], labels: dict[str, int]) -> np.ndarray:
+    """Stages (epochs,) of one code an epoch.
+
+    Raises:
+        InputError: a code is not among ``labels``, or there is none.
+    """
+    if not codes:
+        raise InputError(f"{path} scores no epoch.")
+    for number, code in enumerate(codes):
+        if code not in labels:
+            raise InputError(
+                f"{path}: epoch {number} is scored {code[:40]!r}; codes are {', '.join(map(repr, labels))}."
+            )
+    return np.array([labels[code] for code in codes], np.int32)
+
+
+def from_intervals(path: Path, intervals: Iterable[tuple[float, float, int]]) -> tuple[np.ndarray, float]:
+    """Stages (epochs,) and the first epoch's start in seconds, from (onset in s, duration in s, stage) entries.
+
+    Epochs are aligned with the first scored entry; what no entry covers is unscored.
+
+    Raises:
+        InputError: no entry is scored, or one does not fit the grid of 30-s epochs.
+    """
+    intervals = sorted(intervals)
+    if not all(math.isfinite(onset) and math.isfinite(duration) for onset, duration, _ in intervals):
+        raise InputError(f"{path}: a stage's start or duration is no number.")
+    scored = [onset for onset, _, stage in intervals if stage != UNSCORED]
+    if not scored:
+        raise InputError(f"{path} scores no epoch.")
+    start = scored[0] % EPOCH_SECONDS
+    if min(start, EPOCH_SECONDS - start) < TOLERANCE:
+        start = 0.0
+    last = max((onset + duration - start) / EPOCH_SECONDS for onset, duration, _ in intervals)
+    if not last <= LONGEST_EPOCHS or scored[0] < -TOLERANCE:
+        raise InputError(f"{path} scores from {scored[0]:g} s to {last * EPOCH_SECONDS:g} s, which no night does.")
+    stages = np.full(max(0, math.floor(last + TOLERANCE / EPOCH_SECONDS)), UNSCORED, np.int32)
+    for onset, duration, stage in intervals:
+        first, count = (onset - start) / EPOCH_SECONDS, duration / EPOCH_SECONDS
+        on_grid = max(abs(first - round(first)), abs(count - round(count))) * EPOCH_SECONDS < TOLERANCE
+        if stage != UNSCORED and (count <= 0 or (round(count) < 1 and on_grid)):
+            raise InputError(f"{path}: the stage at {onset:g} s has no duration.")
+        if stage != UNSCORED and not on_grid:
+            raise InputError(
+                f"{path}: the stage at {onset:g} s lasts {duration:g} s, which does not fit 30-s epochs that begin at "
+                f"{start:g} s."
+            )
+        if stage != UNSCORED:
+            span = stages[max(0, round(first)) : round(first + count)]
+            if ((span != UNSCORED) & (span != stage)).any():
+                raise InputError(f"{path}: the stage at {onset:g} s contradicts another entry for the same epoch.")
+            span[:] = stage
+    return stages, start
+
+
+def read_text(path: Path) -> str:
+    """The text of a scoring file, local or remote.
+
+    Raises:
+        InputError: it is missing, too large to be a scoring, or not text.
+    """
+    try:
+        with reaching(path):
+            if path.stat().st_size > 64 << 20:
+                raise InputError(f"{path} is too large to be a scoring.")
+            content = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist (any more).") from None
+    if b"\0" in content:
+        raise InputError(f"{path} is not a text file.")
+    return content.decode("utf-8-sig", errors="replace")

@@ -1,0 +1,64 @@
+"""The UCD Sleep Apnea Database's scoring: a code per line, and a table of breathing events by clock time."""
+
+import re
+from pathlib import Path
+
+from data.terms import InputError
+from data.terms import UNSCORED
+from data.recordings.recording import Recording
+from data.scorings.scoring import N1, N2, N3, REM, Event, Scoring, W, from_codes, read_text
+
+LABELS = {"0": W, "1": REM, "2": N1, "3": N2, "4": N3, "5": N3, "6": UNSCORED, "7": UNSCORED, "8": UNSCORED}
+
+EVENT_NAMES = ("Obstructive Apnea", "Central Apnea", "Mixed Apnea", "Hypopnea")
+TYPES = {"APNEA-O": EVENT_NAMES[0], "APNEA-C": EVENT_NAMES[1], "APNEA-M": EVENT_NAMES[2]}
+"""Of apneas; whatever begins with HYP is a hypopnea. Periodic breathing and possible events are no events."""
+
+ROW = re.compile(r"\s*(\d{1,2}):(\d\d):(\d\d)\s+(\S+)(.*)")
+DAY = 24 * 3600
+
+
+def read_scoring(files: dict[str, Path], recording: Recording) -> Scoring:
+    """Stages, and breathing events where their table is there.
+
+    Raises:
+        InputError: a line of the stages holds no code, or the events cannot be placed.
+    """
+    stages = from_codes(files["stages"], read_text(files["stages"]).split(), LABELS)
+    if "events" not in files:
+        return Scoring(stages, notes=("no table of breathing events",))
+    events, lost = _events(files["events"], recording)
+    notes = (f"{lost} breathing events without a duration left out",) if lost else ()
+    return Scoring(stages, 0.0, events, EVENT_NAMES, notes)
+
+
+def _events(path: Path, recording: Recording) -> tuple[tuple[Event, ...], int]:
+    """The events of the table, and how many had no duration."""
+    if recording.start is None:
+        raise InputError(f"{path} gives clock times, but {recording.path} does not say when it starts.")
+    begin = recording.start.hour * 3600 + recording.start.minute * 60 + recording.start.second
+    rows = [match for line in read_text(path).splitlines() if (match := ROW.match(line))]
+    if not rows and "Type" not in read_text(path):
+        raise InputError(f"{path} holds no table of breathing events.")
+    events, lost = [], 0
+    for row in rows:
+        hour, minute, second, kind, rest = row.groups()
+        name = TYPES.get(kind.upper(), "Hypopnea" if kind.upper().startswith("HYP") else None)
+        if name is None:
+            continue
+        # A column that is often empty stands before the duration.
+        duration = next((float(word) for word in rest.split() if re.fullmatch(r"\d{1,4}(\.\d+)?", word)), None)
+        if duration is None:
+            lost += 1
+            continue
+        start = (int(hour) * 3600 + int(minute) * 60 + int(second) - begin) % DAY
+        if start > DAY / 2:
+            # Just before the recording: an event may reach into it.
+            start -= DAY
+        if start > recording.seconds or start + duration < 0:
+            raise InputError(
+                f"{path}: the {name} at {hour}:{minute}:{second} lies outside the recording, which starts at "
+                f"{recording.start:%H:%M:%S} and lasts {recording.seconds / 3600:.1f} h."
+            )
+        events.append(Event(name, float(start), duration))
+    return tuple(events), lost

@@ -1,0 +1,1 @@
+"""The tf.data streams that feed training: RecSleepNet's windows and SynthSleepNet's epochs."""

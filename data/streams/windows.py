@@ -1,0 +1,84 @@
+"""The stream of windows that trains a model: night files in, batches of nights side by side out."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from data.terms import EPOCH_SAMPLES, InputError
+from data.terms import UNSCORED
+from data.nights.night import read_night
+
+
+def windows(nights: Sequence[Path], channel: str, batch_nights: int, window_epochs: int) -> tf.data.Dataset:
+    """Stream ``nights``, in their order, as windows of consecutive 30-s epochs.
+
+    Groups of ``batch_nights`` nights run side by side; a night shorter than its group's longest is padded with zeros of
+    weight 0. Files are read as their group comes up: memory holds three groups, however many nights there are.
+
+    Returns:
+        Batches ``(inputs, stages, weights)``: ``inputs["signals"]`` float32 (nights, epochs, 3000); ``inputs["start"]``
+        bool (nights,), true where a window is its night's first; ``stages`` int32 (nights, epochs); ``weights`` float32
+        (nights, epochs), 0 for padding and for unscored epochs, else 1.
+
+    Raises:
+        InputError: a night turned bad while it streamed; use the dataset inside :func:`reading`.
+    """
+
+    def read(path: bytes) -> tuple[np.ndarray, np.ndarray]:
+        night = read_night(path.decode(), (channel,))
+        return night.signals[:, 0], night.stages
+
+    def load(path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        signals, stages = tf.numpy_function(read, [path], (tf.float32, tf.int32), stateful=False)
+        return tf.ensure_shape(signals, (None, EPOCH_SAMPLES)), tf.ensure_shape(stages, (None,))
+
+    def cut(signals: tf.Tensor, stages: tf.Tensor) -> tf.data.Dataset:
+        count = -(-tf.shape(stages)[1] // window_epochs)
+        padding = count * window_epochs - tf.shape(stages)[1]
+        signals = tf.pad(signals, [[0, 0], [0, padding], [0, 0]])
+        stages = tf.pad(stages, [[0, 0], [0, padding]], constant_values=UNSCORED)
+
+        def window(number: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+            first = number * window_epochs
+            labels = stages[:, first : first + window_epochs]
+            inputs = {
+                "signals": signals[:, first : first + window_epochs],
+                "start": tf.fill([tf.shape(stages)[0]], number == 0),
+            }
+            return inputs, tf.maximum(labels, 0), tf.cast(labels != UNSCORED, tf.float32)
+
+        return tf.data.Dataset.range(tf.cast(count, tf.int64)).map(lambda number: window(tf.cast(number, tf.int32)))
+
+    # Nothing is left to tune, and the tuner's thread holds up the end of a pass by seconds.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return (
+        tf.data.Dataset.from_tensor_slices([str(path) for path in nights])
+        .map(load, num_parallel_calls=2)
+        .padded_batch(batch_nights, padding_values=(0.0, UNSCORED))
+        .prefetch(1)
+        .flat_map(cut)
+        .prefetch(4)
+        .with_options(options)
+    )
+
+
+def count_windows(night_epochs: Sequence[int], batch_nights: int, window_epochs: int) -> int:
+    """How many batches :func:`windows` gives for nights of so many epochs, in that order."""
+    groups = (night_epochs[first : first + batch_nights] for first in range(0, len(night_epochs), batch_nights))
+    return sum(-(-max(group) // window_epochs) for group in groups)
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Turn a bad night's error, which TensorFlow wraps, back into its sentence."""
+    try:
+        yield
+    except (tf.errors.UnknownError, tf.errors.InvalidArgumentError) as error:
+        _, marker, told = error.message.partition("InputError: ")
+        if not marker:
+            raise
+        raise InputError(told.splitlines()[0]) from None

@@ -1,0 +1,28 @@
+"""The words that every part of the toolkit shares: stages, breathing events, tasks, the epoch, and a user's mistake."""
+
+VERSION = "2.0.0"
+"""Of this toolkit."""
+
+STAGES = ("W", "N1", "N2", "N3", "REM")
+"""The five AASM stages; a night's labels are positions in this tuple."""
+
+UNSCORED = -1
+"""Label of an epoch without a stage."""
+
+EVENTS = ("Obstructive Apnea", "Central Apnea", "Mixed Apnea", "Hypopnea", "SpO2 Desaturation")
+"""Breathing events of multi-channel nights, 0 or 1 for each epoch."""
+
+MODALITIES = ("eeg", "eog", "emg", "ecg", "airflow")
+"""The kinds of signal that a model may take, in the order in which SynthSleepNet takes them."""
+
+TASKS = {"sleep_stage": (), "apnea": EVENTS[:3], "hypopnea": EVENTS[3:4]}
+"""What a model may predict for each epoch, and the events that count as it."""
+
+EPOCH_SECONDS = 30
+SAMPLING_RATE = 100
+"""Hz, of every night file."""
+EPOCH_SAMPLES = EPOCH_SECONDS * SAMPLING_RATE
+
+
+class InputError(ValueError):
+    """A mistake in what the user gave, in one sentence: what is wrong, where, and what to do."""

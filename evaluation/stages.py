@@ -1,0 +1,99 @@
+"""How well predicted stages agree with a scorer's: accuracy, macro-F1, Cohen's kappa, per-class figures."""
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn import metrics
+
+from data.terms import STAGES
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Agreement summed up by a confusion matrix; add two to pool them.
+
+    Attributes:
+        confusion: int (5, 5), rows the scorer's stages W, N1, N2, N3, REM, columns the model's.
+    """
+
+    confusion: np.ndarray
+
+    @classmethod
+    def of(cls, scored: np.ndarray, predicted: np.ndarray) -> "Scores":
+        """Compare two arrays of stages 0..4, epoch by epoch."""
+        return cls(metrics.confusion_matrix(scored, predicted, labels=range(len(STAGES))))
+
+    def __add__(self, other: "Scores") -> "Scores":
+        return Scores(self.confusion + other.confusion)
+
+    @property
+    def epochs(self) -> int:
+        return int(self.confusion.sum())
+
+    @property
+    def accuracy(self) -> float:
+        return float(metrics.accuracy_score(*self._pairs, sample_weight=self.confusion.ravel()))
+
+    @property
+    def kappa(self) -> float:
+        """Cohen's kappa; NaN where scorer and model agree on one single stage all along."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return float(metrics.cohen_kappa_score(*self._pairs, sample_weight=self.confusion.ravel()))
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean F1 of the stages that the scorer or the model used."""
+        return float(np.nanmean(self.by_stage["F1"]))
+
+    @cached_property
+    def by_stage(self) -> pd.DataFrame:
+        """Precision, recall, F1 and the scorer's epochs of each stage; NaN where a figure has no meaning."""
+        precision, recall, f1, support = metrics.precision_recall_fscore_support(
+            *self._pairs,
+            labels=range(len(STAGES)),
+            sample_weight=self.confusion.ravel(),
+            zero_division=np.nan,
+        )
+        columns = {"precision": precision, "recall": recall, "F1": f1, "epochs": support.astype(int)}
+        return pd.DataFrame(columns, index=list(STAGES))
+
+    @property
+    def _pairs(self) -> np.ndarray:
+        return np.indices(self.confusion.shape).reshape(2, -1)
+
+    def line(self) -> str:
+        """The three figures papers give, on one line."""
+        figures = f"accuracy {self.accuracy:.3f}   macro-F1 {self.macro_f1:.3f}   kappa {self.kappa:.3f}"
+        return f"{figures}   {self.epochs} epochs"
+
+    def table(self) -> str:
+        """Per-class figures with the confusion matrix beside them, for a terminal."""
+        figures = self.by_stage.copy()
+        for name in ("precision", "recall", "F1"):
+            figures[name] = figures[name].map(lambda value: "-" if np.isnan(value) else f"{value:.3f}")
+        for number, stage in enumerate(STAGES):
+            figures[f"as {stage}"] = self.confusion[:, number]
+        return figures.to_string()
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as JSON values; NaN becomes None."""
+
+        def plain(value: float) -> float | None:
+            return None if np.isnan(value) else float(value)
+
+        return {
+            "accuracy": plain(self.accuracy),
+            "macro_f1": plain(self.macro_f1),
+            "kappa": plain(self.kappa),
+            "epochs": self.epochs,
+            "stages": {
+                stage: {"precision": plain(row.precision), "recall": plain(row.recall), "f1": plain(row.F1)}
+                for stage, row in zip(STAGES, self.by_stage.itertuples(), strict=True)
+            },
+            "confusion_matrix": self.confusion.tolist(),
+        }

@@ -1,0 +1,1 @@
+"""Trainings that survive being killed, saved models, and worker processes."""

@@ -1,0 +1,150 @@
+"""A saved model: a folder with ``config.json`` (how it is built), ``model.weights.h5`` and ``metadata.json``.
+
+The model is built from its arguments and only numbers are loaded: nothing in the folder is executed. ``metadata.json``
+(versions, split, seed, scores, hashes of the other two) is written last: a folder that holds it is complete.
+"""
+
+import hashlib
+import platform
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar
+
+import keras
+import numpy as np
+
+from data.databases import ALIASES, DATABASES, database
+from data.store import read_json, write_json, written_aside
+from data.terms import InputError
+
+CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
+
+Network = TypeVar("Network", bound=keras.layers.Layer)
+
+
+def save_model(folder: Path, network: keras.layers.Layer, metadata: dict[str, Any]) -> None:
+    """Write ``network``, a model or a layer that was built, and what ``metadata`` tells of it into ``folder``."""
+    with written_aside(folder / WEIGHTS) as aside:
+        _as_model(network).save_weights(aside, overwrite=True)
+    arguments = network.get_config()
+    for name in ("name", "trainable", "dtype"):
+        arguments.pop(name)
+    config = {"model": type(network).__name__, "arguments": arguments, "build": network.get_build_config()}
+    write_json(folder / CONFIG, config)
+    hashes = {name: sha256(folder / name) for name in (CONFIG, WEIGHTS)}
+    write_json(folder / METADATA, {**metadata, "parameters": network.count_params(), "sha256": hashes})
+
+
+def load_model(folder: Path, kinds: Iterable[type[Network]], dtype: str = "float32") -> Network:
+    """The model in ``folder``.
+
+    Args:
+        folder: as :func:`save_model` left it.
+        kinds: the classes that are welcome.
+        dtype: dtype policy, such as ``float32`` or ``mixed_bfloat16``.
+
+    Raises:
+        InputError: there is none, it is damaged, or of another kind.
+    """
+    read_metadata(folder)
+    config, kinds = read_json(folder / CONFIG), {kind.__name__: kind for kind in kinds}
+    if not isinstance(config, dict) or not isinstance(config.get("model"), str) or config["model"] not in kinds:
+        raise InputError(f"{folder / CONFIG} does not describe a {' or '.join(kinds)}.")
+    try:
+        network = kinds[config["model"]](**config["arguments"], dtype=dtype)
+        if not network.built:
+            network.build_from_config(config["build"])
+        _as_model(network).load_weights(folder / WEIGHTS)
+    # Keras meets wrong arguments and weights with almost any exception.
+    except Exception as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise InputError(f"{folder} does not hold the weights its {CONFIG} describes ({reason}).") from None
+    return network
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """The metadata of the model in ``folder``, after a check that its files are the ones it describes.
+
+    Raises:
+        InputError: a file is missing, damaged or was exchanged.
+    """
+    metadata = read_json(folder / METADATA)
+    try:
+        hashes = {name: metadata["sha256"][name] for name in (CONFIG, WEIGHTS)}
+    except (KeyError, TypeError, IndexError):
+        raise InputError(
+            f"{folder / METADATA} does not describe a trained model: train it again in another folder."
+        ) from None
+    for name, expected in hashes.items():
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name} does not exist: the model is incomplete; train it again.")
+        if sha256(folder / name) != expected:
+            raise InputError(f"{folder / name} is not the file that {METADATA} describes: it is damaged or exchanged.")
+    return metadata
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed the result."""
+    backend = keras.backend.backend()
+    return {
+        "python": platform.python_version(),
+        "keras": keras.__version__,
+        "backend": backend,
+        backend: import_module(backend).__version__,
+        "numpy": np.__version__,
+    }
+
+
+class _Holder(keras.Model):
+    """A model of one layer, for Keras saves the weights of models alone."""
+
+    def __init__(self, layer: keras.layers.Layer) -> None:
+        super().__init__()
+        self.layer = layer
+        self.built = True
+
+
+def _as_model(network: keras.layers.Layer) -> keras.Model:
+    return network if isinstance(network, keras.Model) else _Holder(network)
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find_folds(folder: Path, db: str | None, is_fold: Callable[[Path], bool]) -> tuple[list[Path], str | None]:
+    """The folds in ``folder``, and the database that the folders' names tell, if any.
+
+    Args:
+        folder: one fold, or a folder of folds by number, or one that holds that folder under a database's name.
+        db: the database that is wanted; None for the only one there is.
+        is_fold: whether a folder is a fold of the model that is wanted.
+
+    Raises:
+        InputError: there is no fold, or folds of several databases.
+    """
+    if not folder.is_dir():
+        raise InputError(f"the folder of models {folder} does not exist: name it with --dir.")
+    named = next((part for part in reversed(folder.absolute().parts[-2:]) if part in (*DATABASES, *ALIASES)), db)
+    if is_fold(folder):
+        return [folder], named and database(named).db
+    numbered = sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+    folds = [path for path in numbered if is_fold(path)]
+    if folds:
+        if len(folds) < len(numbered):
+            left = ", ".join(path.name for path in numbered if path not in folds)
+            print(f"{folder}: fold {left} holds no finished model, and is left out.")
+        return folds, named and database(named).db
+    held = [name for name in (*DATABASES, *ALIASES) if (folder / name).is_dir()]
+    chosen = [name for name in held if db is None or database(name) == database(db)]
+    if len(chosen) != 1:
+        told = (
+            f"holds models of {', '.join(held)}: choose one with --db."
+            if held
+            else "holds no trained model: name the folder with --dir, and with --model whose it is."
+        )
+        raise InputError(f"{folder} {told}")
+    return find_folds(folder / chosen[0], chosen[0], is_fold)

@@ -1,0 +1,165 @@
+"""The same work on many items: in this process, in several, or on the workers of a Dask cluster."""
+
+import asyncio
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from data.terms import InputError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Alone:
+    """``function``, called in a fresh process each time.
+
+    For work that rests on what a whole process shares, such as TensorFlow's settings and the random generators that
+    draw a network's first weights: a Dask worker has other threads, which draw from them too.
+
+    Raises:
+        InputError: as ``function`` does, or its process was killed.
+    """
+
+    def __init__(self, function: Callable[[Item], Result]) -> None:
+        self.function = function
+        self.__module__ = function.__module__
+
+    def __call__(self, item: Item) -> Result:
+        with tempfile.TemporaryDirectory(prefix="call-") as folder:
+            call, answer = Path(folder) / "call", Path(folder) / "answer"
+            call.write_bytes(pickle.dumps((self.function, item)))
+            paths = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            command = [sys.executable, "-m", "runs.workers", call, answer]
+            # The fresh process ends when this one does, for then nobody holds the other end of its input.
+            with subprocess.Popen(command, env=paths, stdin=subprocess.PIPE) as process:
+                code = process.wait()
+            if not answer.exists():
+                raise InputError(
+                    f"a worker's process ended with code {code}, perhaps for want of memory: "
+                    "give the same command with fewer side by side."
+                )
+            result = pickle.loads(answer.read_bytes())
+        if isinstance(result, InputError):
+            raise result
+        return result
+
+
+def each(
+    function: Callable[[Item], Result], items: Sequence[Item], jobs: int = 1, cluster: str | None = None
+) -> Iterator[Result]:
+    """``function``'s results for ``items``, as they come.
+
+    Args:
+        function: importable on every worker; it handles its own errors.
+        items: can be pickled.
+        jobs: processes on this machine.
+        cluster: address of a Dask scheduler, such as ``tcp://scheduler:8786``, whose workers do the work instead. They
+            must be able to import this project and to reach its files under the same paths.
+
+    Raises:
+        InputError: the cluster does not answer or its workers cannot do the work, or a process was killed.
+    """
+    if jobs == 1 and cluster is None:
+        yield from map(function, items)
+        return
+    from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    with ExitStack() as stack:
+        if cluster is not None:
+            stack.enter_context(_connected(cluster, function))
+            stack.enter_context(parallel_config(backend="dask"))
+            jobs = -1
+        try:
+            # Threads suffice to wait for processes.
+            threads = {"backend": "threading"} if isinstance(function, Alone) and cluster is None else {}
+            yield from Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, **threads)(
+                delayed(function)(item) for item in items
+            )
+        except TerminatedWorkerError:
+            raise InputError(
+                "a worker process was killed, perhaps for want of memory: give the same command with fewer --jobs."
+            ) from None
+
+
+@contextmanager
+def _connected(address: str, function: Callable[..., Any]) -> Iterator[None]:
+    """A connection to the cluster at ``address``, whose workers were found able to import ``function``."""
+    try:
+        from distributed import Client
+        from distributed.comm import connect
+    except ImportError:
+        raise InputError("--cluster needs the package distributed: pip install distributed.") from None
+
+    async def knock() -> None:
+        (await connect(address, timeout=10)).abort()
+
+    try:
+        # Not left to Client: where it fails, it stays half made until collected, which can block the start of the next.
+        asyncio.run(knock())
+    except (OSError, ValueError, TypeError) as error:
+        told = " ".join(str(error).split())[:120]
+        raise InputError(f"no Dask scheduler answers at {address} ({told}): start one, or mend --cluster.") from None
+    with Client(address, timeout="10s") as client:
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+        if not workers:
+            raise InputError(f"the Dask scheduler at {address} has no workers: start some with dask worker {address}.")
+        python = {tuple(told[:2]) for told in client.run(_python_version).values()}
+        if python != {sys.version_info[:2]}:
+            raise InputError(f"the workers of {address} run another version of Python than this: make them the same.")
+        able = client.run(_can_import, function.__module__)
+        if not all(able.values()):
+            lacking = next(worker for worker, can in able.items() if not can)
+            raise InputError(
+                f"worker {lacking} of {address} cannot import this project: start workers in the project's folder, "
+                "with its requirements installed."
+            )
+        yield
+
+
+def _python_version() -> tuple[int, ...]:
+    return tuple(sys.version_info[:2])
+
+
+def _can_import(module: str) -> bool:
+    import importlib
+
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
+
+
+def _answer(call: Path, answer: Path) -> None:
+    """The fresh process's side of :class:`Alone`."""
+    threading.Thread(target=_end_with_the_caller, daemon=True).start()
+    function, item = pickle.loads(call.read_bytes())
+    try:
+        result = function(item)
+    except InputError as error:
+        result = error
+    except KeyboardInterrupt:
+        return
+    aside = answer.with_suffix(".aside")
+    aside.write_bytes(pickle.dumps(result))
+    aside.rename(answer)
+
+
+def _end_with_the_caller() -> None:
+    # Not sys.stdin, whose lock this thread would hold while the interpreter shuts down.
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    _answer(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,1 @@
+"""The layers that SynthSleepNet is made of, in keras.ops alone."""

@@ -1,0 +1,240 @@
+"""Frames of an epoch and the convolutional backbone that describes each.
+
+Lee et al., "NeuroNet", arXiv:2404.17585 (2024): a multi-scale one-dimensional ResNet with squeeze and excitation.
+
+Shapes: B epochs, F frames of an epoch, S samples of a frame, T time steps, C channels.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from data.terms import EPOCH_SAMPLES, SAMPLING_RATE
+from synth.layers.lora import as_lora, call_dense, dense
+
+BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}
+WIDTHS = (64, 128, 128, 256)
+STRIDES = (1, 1, 2, 2)
+POOLING = {3: 16, 5: 11, 7: 6}
+"""Of each branch's kernel, the steps that its last features are averaged over."""
+SQUEEZE = 16
+
+
+def frame_starts(window: float, step: float) -> range:
+    """The first samples of an epoch's frames of ``window`` s, every ``step`` s; none that would not be whole."""
+    size = round(window * SAMPLING_RATE)
+    return range(0, EPOCH_SAMPLES - size + 1, round(step * SAMPLING_RATE))
+
+
+def cut_frames(signals: Any, window: float, step: float) -> Any:
+    """The frames (B, F, S) of epochs (B, 3000)."""
+    size = round(window * SAMPLING_RATE)
+    return ops.stack([signals[:, first : first + size] for first in frame_starts(window, step)], axis=1)
+
+
+@keras.saving.register_keras_serializable(package="synth")
+class NormalisedConvolution(keras.layers.Layer):
+    """A convolution without bias, batch normalisation, and, unless told otherwise, ELU.
+
+    With the statistics learned so far it is one convolution with a bias, whose kernel they are folded into. With the
+    batch's own it computes all but the products in float32, which costs no more under mixed precision.
+
+    Args:
+        filters: C of the output.
+        kernel_size: in steps.
+        stride: in steps.
+        padding: steps of zeros on either side.
+        elu: whether ELU comes last.
+    """
+
+    def __init__(
+        self, filters: int, kernel_size: int, stride: int = 1, padding: int = 0, elu: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.filters, self.kernel_size, self.stride, self.padding = filters, kernel_size, stride, padding
+        self.elu = elu
+        # As of Keras's batch normalisation: TensorFlow's replicas take their statistics together.
+        self.synchronized = False
+
+    def build(self, input_shape: Any) -> None:
+        self.kernel = self.add_weight(name="kernel", shape=(self.kernel_size, input_shape[-1], self.filters))
+        own = {"shape": (self.filters,)}
+        self.gamma = self.add_weight(name="gamma", initializer="ones", **own)
+        self.beta = self.add_weight(name="beta", initializer="zeros", **own)
+        self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", trainable=False, **own)
+        self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", trainable=False, **own)
+        self.built = True
+
+    def _convolve(self, x: Any, kernel: Any) -> Any:
+        x = ops.cast(x, self.compute_dtype)
+        if self.padding:
+            x = ops.pad(x, ((0, 0), (0, 0), (self.padding, self.padding), (0, 0)))
+        return ops.conv(x, ops.cast(kernel, x.dtype)[None], (1, self.stride), data_format="channels_last")
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        """(B, 1, T, C) to (B, 1, T', filters)."""
+        if training:
+            y = ops.cast(self._convolve(x, self.kernel), self.variable_dtype)
+            mean, variance = ops.moments(y, axes=(0, 1, 2), synchronized=self.synchronized)
+            for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                moving.assign(moving * BATCH_NORM["momentum"] + value * (1 - BATCH_NORM["momentum"]))
+        else:
+            mean, variance = self.moving_mean, self.moving_variance
+        scale = self.gamma * ops.rsqrt(variance + BATCH_NORM["epsilon"])
+        shift = self.beta - mean * scale
+        if training:
+            y = y * scale + shift
+        else:
+            y = self._convolve(x, self.kernel * scale) + ops.cast(shift, self.compute_dtype)
+        return ops.elu(y) if self.elu else y
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("filters", "kernel_size", "stride", "padding", "elu")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+@keras.saving.register_keras_serializable(package="synth")
+class ResidualBlock(keras.layers.Layer):
+    """Two convolutions with squeeze and excitation, and what came in added to their output.
+
+    The convolutions pad by 1 whatever their kernel, so that the output is shorter for kernels above 3; what is added is
+    cut on its right to that length.
+
+    Args:
+        filters: C of the output.
+        kernel_size: of both convolutions.
+        stride: of the first.
+    """
+
+    def __init__(self, filters: int, kernel_size: int, stride: int, **kwargs: Any) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.stride = stride
+        own = {"dtype": self.dtype_policy}
+        self.conv1 = NormalisedConvolution(filters, kernel_size, stride, padding=1, name="conv1", **own)
+        self.conv2 = NormalisedConvolution(filters, kernel_size, padding=1, elu=False, name="conv2", **own)
+        self.squeeze = keras.layers.Dense(filters // SQUEEZE, "relu", use_bias=False, name="squeeze", **own)
+        self.excite = keras.layers.Dense(filters, "sigmoid", use_bias=False, name="excite", **own)
+        self.shortcut: NormalisedConvolution | None = None
+
+    def build(self, input_shape: Any) -> None:
+        channels = input_shape[-1]
+        if self.stride != 1 or channels != self.filters:
+            self.shortcut = NormalisedConvolution(
+                self.filters, 1, self.stride, elu=False, name="shortcut", dtype=self.dtype_policy
+            )
+            self.shortcut.build((None, 1, None, channels))
+        self.conv1.build((None, 1, None, channels))
+        self.conv2.build((None, 1, None, self.filters))
+        self.squeeze.build((None, 1, None, self.filters))
+        self.excite.build((None, 1, None, self.filters // SQUEEZE))
+        self.built = True
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        """(B, 1, T, C) to (B, 1, T', filters)."""
+        y = self.conv2(self.conv1(x, training=training), training=training)
+        excited = self.excite(self.squeeze(ops.mean(y, axis=2, keepdims=True)))
+        if self.shortcut is not None:
+            x = self.shortcut(x, training=training)
+        if x.shape[2] != y.shape[2]:
+            x = ops.slice(x, (0, 0, 0, 0), (ops.shape(x)[0], 1, *y.shape[2:]))
+        y, excited, x = (ops.cast(part, self.variable_dtype) for part in (y, excited, x))
+        return ops.elu(y * excited + x)
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("filters", "kernel_size", "stride")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+@keras.saving.register_keras_serializable(package="synth")
+class FrameBackbone(keras.layers.Layer):
+    """The features of each frame: a stem, three branches of kernels 3, 5 and 7, and two linear layers.
+
+    All frames of all epochs are one batch, so that batch normalisation has one set of statistics over all of them; the
+    published code takes them frame by frame. Inference is the same.
+
+    Args:
+        window: length of a frame in seconds.
+        lora: adapts the layers it names (``linear1``, ``linear2``).
+
+    Example:
+
+    >>> FrameBackbone(window=4)(keras.ops.ones((2, 27, 400))).shape
+    (2, 27, 3328)
+    """
+
+    def __init__(self, window: float, lora: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.window = window
+        self.lora = as_lora(lora)
+        own = {"dtype": self.dtype_policy}
+        self.stem = NormalisedConvolution(WIDTHS[0], 7, 2, padding=3, name="stem", **own)
+        self.branches = [
+            [
+                ResidualBlock(width, kernel, stride, name=f"branch{kernel}_{number}", **own)
+                for number, (width, stride) in enumerate(zip(WIDTHS, STRIDES, strict=True), 1)
+            ]
+            for kernel in POOLING
+        ]
+
+    def build(self, input_shape: Any) -> None:
+        self.samples = round(self.window * SAMPLING_RATE)
+        self.stem.build((None, 1, self.samples, 1))
+        steps = 0
+        for kernel, blocks in zip(POOLING, self.branches, strict=True):
+            length, channels = ((self.samples - 1) // 2 + 1 - 1) // 2 + 1, WIDTHS[0]
+            for block in blocks:
+                block.build((None, 1, length, channels))
+                length = (length + 2 - kernel) // block.stride + 1 + 2 - kernel + 1
+                channels = block.filters
+            steps += length - POOLING[kernel] + 1
+        self.flat = steps * WIDTHS[-1]
+        self.features = self.flat // 2
+        own = {"dtype": self.dtype_policy}
+        self.linear1 = dense(self.features, self.lora.get("linear1"), name="linear1", **own)
+        self.linear2 = dense(self.features, self.lora.get("linear2"), name="linear2", **own)
+        self.linear1.build((None, self.flat))
+        self.linear2.build((None, self.features))
+        self.built = True
+
+    def call(self, x: Any, training: bool = False, linear_training: bool | None = None) -> Any:
+        """Frames (B, F, S) to features (B, F, D).
+
+        ``linear_training`` is training of the linear layers alone, for a frozen backbone with adapted ones.
+        """
+        return self.describe(self.convolve(x, training), training if linear_training is None else linear_training)
+
+    def convolve(self, x: Any, training: bool = False) -> Any:
+        """Frames (B, F, S) to what the branches make of them (B, F, flat)."""
+        batch, frames = ops.shape(x)[0], x.shape[1]
+        # Rows of one pixel's height: two-dimensional convolutions are what TensorFlow fuses with what follows them.
+        x = self.stem(ops.reshape(x, (-1, 1, self.samples, 1)), training=training)
+        # ELU stays above -1: such padding never is a maximum.
+        x = ops.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)), constant_values=-2.0)
+        x = ops.max_pool(x, (1, 3), (1, 2), "valid", "channels_last")
+        outputs = []
+        for kernel, blocks in zip(POOLING, self.branches, strict=True):
+            y = x
+            for block in blocks:
+                y = block(y, training=training)
+            y = ops.average_pool(y, (1, POOLING[kernel]), 1, "valid", "channels_last")
+            outputs.append(ops.cast(y[:, 0], self.compute_dtype))
+        y = ops.transpose(ops.concatenate(outputs, axis=1), (0, 2, 1))
+        return ops.reshape(y, (batch, frames, self.flat))
+
+    def describe(self, convolved: Any, training: bool = False) -> Any:
+        """What :meth:`convolve` made (B, F, flat) to features (B, F, D)."""
+        batch, frames = ops.shape(convolved)[0], convolved.shape[1]
+        y = ops.reshape(ops.cast(convolved, self.compute_dtype), (-1, self.flat))
+        y = ops.elu(call_dense(self.linear1, y, training))
+        y = call_dense(self.linear2, y, training)
+        return ops.reshape(y, (batch, frames, self.features))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (*input_shape[:2], self.features)
+
+    def get_config(self) -> dict[str, Any]:
+        lora = {"lora": {name: vars(lora) for name, lora in self.lora.items()}}
+        return {**super().get_config(), "window": self.window, **lora}

@@ -1,0 +1,120 @@
+"""Transformer blocks, fixed positions and random masking, as masked autoencoders use them.
+
+He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, section 3.
+
+Shapes: B epochs in a batch, T tokens, D features of a token.
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from synth.layers.lora import as_lora, call_dense, dense
+
+
+@keras.saving.register_keras_serializable(package="synth")
+class TransformerBlock(keras.layers.Layer):
+    """Self-attention and a two-layer perceptron, each after a LayerNorm and added to what came in.
+
+    Args:
+        dim: D.
+        heads: of the attention; D must be a multiple.
+        mlp_ratio: the perceptron's inner features are so many times D.
+        lora: adapts the layers it names (``proj``, ``fc1``, ``fc2``); values are :class:`Lora` or its values by name.
+    """
+
+    def __init__(
+        self, dim: int, heads: int, mlp_ratio: int = 4, lora: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if dim % heads:
+            raise ValueError(f"dim = {dim} is not a multiple of heads = {heads}.")
+        self.dim = dim
+        self.heads = heads
+        self.mlp_ratio = mlp_ratio
+        self.lora = as_lora(lora)
+        own = {"dtype": self.dtype_policy}
+        self.norm1 = keras.layers.LayerNormalization(epsilon=1e-6, name="norm1", **own)
+        self.qkv = keras.layers.Dense(3 * dim, name="qkv", **own)
+        self.proj = dense(dim, self.lora.get("proj"), name="proj", **own)
+        self.norm2 = keras.layers.LayerNormalization(epsilon=1e-6, name="norm2", **own)
+        self.fc1 = dense(mlp_ratio * dim, self.lora.get("fc1"), name="fc1", **own)
+        self.fc2 = dense(dim, self.lora.get("fc2"), name="fc2", **own)
+
+    def build(self, input_shape: Any) -> None:
+        tokens = (None, None, self.dim)
+        for layer in (self.norm1, self.qkv, self.proj, self.norm2, self.fc1):
+            layer.build(tokens)
+        self.fc2.build((None, None, self.mlp_ratio * self.dim))
+        self.built = True
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        """(B, T, D) to (B, T, D)."""
+        q, k, v = ops.split(self.qkv(self.norm1(x)), 3, axis=-1)
+        batch, tokens = ops.shape(x)[0], ops.shape(x)[1]
+        q, k, v = (ops.reshape(part, (batch, tokens, self.heads, self.dim // self.heads)) for part in (q, k, v))
+        attended = ops.reshape(ops.dot_product_attention(q, k, v), (batch, tokens, self.dim))
+        x = x + call_dense(self.proj, attended, training)
+        hidden = ops.gelu(call_dense(self.fc1, self.norm2(x), training), approximate=False)
+        return x + call_dense(self.fc2, hidden, training)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("dim", "heads", "mlp_ratio")
+        own = {name: getattr(self, name) for name in names}
+        return {**super().get_config(), **own, "lora": {name: asdict(lora) for name, lora in self.lora.items()}}
+
+
+def sine_positions(tokens: int, dim: int, cls_token: bool = False) -> np.ndarray:
+    """Fixed positions of an image of ``tokens`` rows and one column, float32 (tokens or tokens + 1, dim).
+
+    The first half of the features tells the column, which is 0 for all; the second half the row. A cls token in front
+    has zeros.
+    """
+    rates = 1 / 10_000 ** (np.arange(dim // 4) / (dim / 4))
+
+    def waves(positions: np.ndarray) -> np.ndarray:
+        angles = positions[:, None] * rates
+        return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+
+    table = np.concatenate([waves(np.zeros(tokens)), waves(np.arange(tokens))], axis=1)
+    if cls_token:
+        table = np.concatenate([np.zeros((1, dim)), table])
+    return table.astype("float32")
+
+
+def kept_tokens(tokens: int, mask_ratio: float) -> int:
+    """How many of ``tokens`` stay visible."""
+    return int(tokens * (1 - mask_ratio))
+
+
+def random_masking(x: Any, mask_ratio: float, noise: Any) -> tuple[Any, Any, Any]:
+    """Keep the tokens of the least noise.
+
+    Args:
+        x: (B, T, D).
+        mask_ratio: share of the tokens that is hidden.
+        noise: (B, T); uniform random numbers, or given ones to repeat a result.
+
+    Returns:
+        The visible tokens in order of their noise (B, kept, D); the mask (B, T), 1 where a token is hidden; and each
+        token's place among all in that order (B, T), by which :func:`restore` puts them back.
+    """
+    tokens = x.shape[1]
+    kept = kept_tokens(tokens, mask_ratio)
+    order = ops.argsort(noise, axis=1)
+    places = ops.argsort(order, axis=1)
+    visible = ops.take_along_axis(x, order[:, :kept, None], axis=1)
+    return visible, ops.cast(places >= kept, "float32"), places
+
+
+def restore(visible: Any, mask_token: Any, places: Any) -> Any:
+    """All tokens in their first order (B, T, D), the hidden ones as ``mask_token`` (1, 1, D)."""
+    batch, tokens = ops.shape(visible)[0], places.shape[1]
+    hidden = ops.broadcast_to(ops.cast(mask_token, visible.dtype), (batch, tokens - visible.shape[1], visible.shape[2]))
+    return ops.take_along_axis(ops.concatenate([visible, hidden], axis=1), places[:, :, None], axis=1)

@@ -1,0 +1,1 @@
+"""NeuroNet, the multimodal fusion, and the classifiers on top, in keras.ops alone."""

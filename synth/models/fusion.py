@@ -1,0 +1,308 @@
+"""SynthSleepNet: the tokens of several modalities fused, again by masked prediction and contrast.
+
+Lee et al., "Toward Foundational Model for Sleep Analysis Using a Multimodal Hybrid Self-Supervised Learning Framework",
+arXiv:2502.17481 (2025).
+
+Shapes: B epochs of 3000 samples, M modalities, F frames of an epoch, D features of the fusion.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import keras
+from keras import ops
+
+from synth.layers.contrastive import nt_xent_logits
+from synth.layers.frames import BATCH_NORM
+from synth.layers.lora import Lora, as_lora
+from synth.layers.transformer import TransformerBlock, random_masking, restore, sine_positions
+from synth.models.neuronet import NeuroNetEncoder, Projector, freeze, masked_error
+
+BACKBONE_LORA = {"proj": Lora(rank=4, alpha=16, dropout=0.05)}
+"""What learns of a pretrained encoder while modalities are fused: every block's attention output."""
+
+
+@keras.saving.register_keras_serializable(package="synth")
+class SynthSleepNetEncoder(keras.Model):
+    """An epoch of several modalities to one embedding.
+
+    Every modality has a frozen NeuroNet encoder, adapted by LoRA, and layers of its own that bring its tokens to D
+    features; transformer blocks see the tokens of all.
+
+    Args:
+        modalities: their names; one or more.
+        backbone: what :class:`NeuroNetEncoder` is built with, the same for all.
+        dim: D.
+        heads: of the blocks' attention.
+        depth: number of blocks.
+        lora: adapts the layers it names of the last block (``proj``, ``fc1``, ``fc2``).
+        frozen: nothing but adapted layers learns, and batch normalisation keeps its statistics.
+
+    Example:
+
+    >>> small = {"window": 3, "step": 3, "dim": 64, "heads": 4, "depth": 1}
+    >>> encoder = SynthSleepNetEncoder(["EEG", "EMG"], small, dim=32, heads=4, depth=1)
+    >>> encoder({"EEG": keras.ops.ones((2, 3000)), "EMG": keras.ops.ones((2, 3000))}).shape
+    (2, 32)
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        backbone: dict[str, Any] | None = None,
+        dim: int = 512,
+        heads: int = 8,
+        depth: int = 4,
+        lora: dict[str, Any] | None = None,
+        frozen: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not modalities or len(set(modalities)) < len(modalities):
+            raise ValueError(f"modalities = {list(modalities)}: one or more are wanted, each once.")
+        self.modalities = tuple(modalities)
+        self.dim, self.heads, self.depth, self.frozen = dim, heads, depth, frozen
+        self.backbone = {"lora": BACKBONE_LORA, "frozen": True} | (backbone or {})
+        self.backbone["lora"] = {name: asdict(value) for name, value in as_lora(self.backbone["lora"]).items()}
+        self.lora = as_lora(lora)
+        own = {"dtype": self.dtype_policy}
+        self.backbones = {name: NeuroNetEncoder(**self.backbone, name=f"backbone_{name}", **own) for name in modalities}
+        self.frames = self.backbones[self.modalities[0]].frames
+        self.embeddings = {name: TokenEmbedding(dim, name=f"embedding_{name}", **own) for name in modalities}
+        self.blocks = [
+            TransformerBlock(dim, heads, lora=self.lora if n == depth - 1 else None, name=f"block{n}", **own)
+            for n in range(depth)
+        ]
+        self.norm = keras.layers.LayerNormalization(epsilon=1e-6, name="norm", **own)
+        for name in self.modalities:
+            self.embeddings[name].build((None, self.frames, self.backbones[name].dim))
+        for layer in (*self.blocks, self.norm):
+            layer.build((None, None, dim))
+        self.built = True
+        if frozen:
+            freeze(self)
+
+    def describe(self, signals: dict[str, Any], training: bool = False) -> dict[str, Any]:
+        """Each modality's tokens (B, 1 + F, features of its encoder), its cls token first.
+
+        Signals (B, 3000) may be convolved already, as :meth:`NeuroNetEncoder.describe_frames` says.
+        """
+        return {name: self.backbones[name](signals[name], training=training) for name in self.modalities}
+
+    def fuse(
+        self,
+        tokens: dict[str, Any],
+        mask_ratio: float = 0.0,
+        noise: dict[str, Any] | None = None,
+        training: bool = False,
+    ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """The fused tokens (B, M · kept, D), modality by modality, with each one's mask and places (B, F)."""
+        visible, masks, places = [], {}, {}
+        for name in self.modalities:
+            x = self.embeddings[name](tokens[name][:, 1:], training=training and not self.frozen)
+            if noise is not None:
+                x, masks[name], places[name] = random_masking(x, mask_ratio, noise[name])
+            visible.append(x)
+        x = ops.concatenate(visible, axis=1)
+        for block in self.blocks:
+            x = block(x, training=training)
+        return self.norm(x), masks, places
+
+    def call(self, signals: dict[str, Any], training: bool = False) -> Any:
+        """``signals`` of each modality (B, 3000) to embeddings (B, D): the mean of all fused tokens."""
+        return ops.mean(self.fuse(self.describe(signals, training), training=training)[0], axis=1)
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("modalities", "backbone", "dim", "heads", "depth", "frozen")
+        own = {name: getattr(self, name) for name in names}
+        return {**super().get_config(), **own, "lora": {name: asdict(lora) for name, lora in self.lora.items()}}
+
+
+@keras.saving.register_keras_serializable(package="synth")
+class TokenEmbedding(keras.layers.Layer):
+    """One modality's tokens to the fusion's features, with what tells modality and place.
+
+    Args:
+        dim: D, of the fusion.
+    """
+
+    def __init__(self, dim: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dim = dim
+        own = {"dtype": self.dtype_policy}
+        self.linear1 = keras.layers.Dense(dim, name="linear1", **own)
+        self.bn = keras.layers.BatchNormalization(**BATCH_NORM, name="bn", **own)
+        self.linear2 = keras.layers.Dense(dim, name="linear2", **own)
+
+    def build(self, input_shape: Any) -> None:
+        """``input_shape`` is (B, F, features of a token)."""
+        self.linear1.build(input_shape)
+        self.bn.build((None, None, self.dim))
+        self.linear2.build((None, None, self.dim))
+        small = keras.initializers.RandomNormal(stddev=0.02)
+        self.modality_token = self.add_weight(
+            name="modality_token", shape=(1, input_shape[1], self.dim), initializer=small
+        )
+        table = sine_positions(input_shape[1], self.dim)
+        self.positions = self.add_weight(
+            name="positions", shape=(1, *table.shape), initializer="zeros", trainable=False
+        )
+        self.positions.assign(table[None])
+        self.built = True
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        """(B, F, features) to (B, F, D)."""
+        x = self.linear2(ops.elu(self.bn(self.linear1(x), training=training)))
+        return x + ops.cast(self.modality_token + self.positions, x.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "dim": self.dim}
+
+
+@keras.saving.register_keras_serializable(package="synth")
+class FusionDecoder(keras.layers.Layer):
+    """Predicts a modality's tokens from its visible fused ones: blocks and last layer of its own, the rest shared.
+
+    Args:
+        modalities: their names.
+        dim: features of its blocks.
+        heads: of their attention.
+        depth: number of blocks of each modality.
+        outputs: features of a prediction.
+    """
+
+    def __init__(
+        self, modalities: Sequence[str], dim: int, heads: int, depth: int, outputs: int, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.modalities = tuple(modalities)
+        self.dim, self.heads, self.depth, self.outputs = dim, heads, depth, outputs
+        own = {"dtype": self.dtype_policy}
+        self.embed = keras.layers.Dense(dim, name="embed", **own)
+        self.blocks = {
+            name: [TransformerBlock(dim, heads, name=f"{name}_block{n}", **own) for n in range(depth)]
+            for name in self.modalities
+        }
+        self.norm = keras.layers.LayerNormalization(epsilon=1e-6, name="norm", **own)
+        self.predictors = {
+            name: keras.layers.Dense(outputs, name=f"{name}_predictor", **own) for name in self.modalities
+        }
+
+    def build(self, input_shape: Any) -> None:
+        """``input_shape`` is (B, F, D)."""
+        self.embed.build((None, None, input_shape[-1]))
+        of_modalities = [layer for blocks in self.blocks.values() for layer in blocks]
+        for layer in (*of_modalities, self.norm, *self.predictors.values()):
+            layer.build((None, None, self.dim))
+        table = sine_positions(input_shape[1], self.dim)
+        self.positions = self.add_weight(
+            name="positions", shape=(1, *table.shape), initializer="zeros", trainable=False
+        )
+        self.positions.assign(table[None])
+        small = keras.initializers.RandomNormal(stddev=0.02)
+        self.mask_token = self.add_weight(name="mask_token", shape=(1, 1, self.dim), initializer=small)
+        self.built = True
+
+    def call(self, visible: Any, places: Any, modality: str, training: bool = False) -> Any:
+        """A modality's visible tokens (B, kept, D) and all its places (B, F) to predictions (B, F, outputs)."""
+        x = restore(self.embed(visible), self.mask_token, places) + ops.cast(self.positions, self.compute_dtype)
+        for block in self.blocks[modality]:
+            x = block(x, training=training)
+        return self.predictors[modality](self.norm(x))
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("modalities", "dim", "heads", "depth", "outputs")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+@keras.saving.register_keras_serializable(package="synth")
+class SynthSleepNet(keras.Model):
+    """Pretraining of the fusion: each modality's hidden tokens are predicted from its visible fused ones, and the fused
+    epoch is matched with each modality's.
+
+    Args:
+        modalities: their names; one or more.
+        backbone: what :class:`NeuroNetEncoder` is built with.
+        dim: D, of the fusion; ``heads`` and ``depth`` are its blocks'.
+        heads: of the fusion's attention.
+        depth: of the fusion.
+        decoder_dim: features of the decoder.
+        decoder_heads: of the decoder's attention.
+        decoder_depth: of the decoder.
+        projection: inner and outer features of the layers before the contrast.
+        temperature: of the contrast.
+
+    Attributes:
+        gather: brings together what is contrasted, where several devices share a batch.
+    """
+
+    gather = staticmethod(lambda views: views)
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        backbone: dict[str, Any] | None = None,
+        dim: int = 512,
+        heads: int = 8,
+        depth: int = 4,
+        decoder_dim: int = 256,
+        decoder_heads: int = 8,
+        decoder_depth: int = 3,
+        projection: tuple[int, int] = (512, 256),
+        temperature: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.decoder_dim, self.decoder_heads, self.decoder_depth = decoder_dim, decoder_heads, decoder_depth
+        self.projection, self.temperature = tuple(projection), temperature
+        own = {"dtype": self.dtype_policy}
+        self.encoder = SynthSleepNetEncoder(modalities, backbone, dim, heads, depth, name="encoder", **own)
+        tokens = self.encoder.backbones[self.encoder.modalities[0]].dim
+        self.decoder = FusionDecoder(
+            modalities, decoder_dim, decoder_heads, decoder_depth, outputs=tokens, name="decoder", **own
+        )
+        self.projectors = {
+            name: Projector(self.projection, name=f"projector_{name}", **own) for name in self.encoder.modalities
+        }
+        self.fusion_projector = Projector(self.projection, name="fusion_projector", **own)
+        self.decoder.build((None, self.encoder.frames, dim))
+        for name in self.encoder.modalities:
+            self.projectors[name].build((None, tokens))
+        self.fusion_projector.build((None, dim))
+        self.built = True
+
+    def call(self, inputs: dict[str, Any], mask_ratio: float = 0.4, training: bool = False) -> dict[str, Any]:
+        """The losses of a batch.
+
+        Args:
+            inputs: ``signals`` of each modality (B, 3000), and, to repeat a result, ``noise`` of each (B, F).
+            mask_ratio: share of each modality's frames that is hidden.
+            training: whether batch normalisation learns, and LoRA's dropout is on.
+
+        Returns:
+            ``reconstruction`` and ``contrastive``.
+        """
+        encoder = self.encoder
+        tokens = encoder.describe(inputs["signals"], training)
+        shape = (ops.shape(tokens[encoder.modalities[0]])[0], encoder.frames)
+        given = inputs.get("noise")
+        noise = {name: keras.random.uniform(shape) for name in encoder.modalities} if given is None else given
+        fused, masks, places = encoder.fuse(tokens, mask_ratio, noise, training)
+        kept = fused.shape[1] // len(encoder.modalities)
+        errors, contrasts = [], []
+        view = self.gather(ops.cast(self.fusion_projector(ops.mean(fused, axis=1), training=training), "float32"))
+        for number, name in enumerate(encoder.modalities):
+            own = fused[:, number * kept : (number + 1) * kept]
+            predicted = self.decoder(own, places[name], modality=name, training=training)
+            errors.append(masked_error(predicted, tokens[name][:, 1:], masks[name]))
+            other = self.projectors[name](ops.mean(tokens[name], axis=1), training=training)
+            logits = nt_xent_logits(view, self.gather(ops.cast(other, "float32")), self.temperature)
+            contrasts.append(ops.mean(ops.logsumexp(logits, axis=1) - logits[:, 0]))
+        count = len(encoder.modalities)
+        return {"reconstruction": sum(errors) / count, "contrastive": sum(contrasts) / count}
+
+    def get_config(self) -> dict[str, Any]:
+        of_encoder = {name: getattr(self.encoder, name) for name in ("modalities", "backbone", "dim", "heads", "depth")}
+        names = ("decoder_dim", "decoder_heads", "decoder_depth", "projection", "temperature")
+        return {**super().get_config(), **of_encoder, **{name: getattr(self, name) for name in names}}

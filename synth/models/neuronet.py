@@ -1,0 +1,301 @@
+"""NeuroNet: self-supervised learning of one modality by masked prediction and contrast.
+
+Lee et al., "NeuroNet: A Novel Hybrid Self-Supervised Learning Framework for Sleep Stage Classification Using
+Single-Channel EEG", arXiv:2404.17585 (2024).
+
+Shapes: B epochs of 3000 samples, F frames of an epoch, D features of the encoder.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from synth.layers.contrastive import nt_xent_logits
+from synth.layers.frames import BATCH_NORM, FrameBackbone, cut_frames, frame_starts
+from synth.layers.lora import as_lora
+from synth.layers.transformer import TransformerBlock, random_masking, restore, sine_positions
+
+
+@keras.saving.register_keras_serializable(package="synth")
+class NeuroNetEncoder(keras.Model):
+    """What describes an epoch: frames, the frame backbone, and transformer blocks with a cls token in front.
+
+    Args:
+        window: length of a frame in seconds.
+        step: from frame to frame, in seconds.
+        dim: D.
+        heads: of the blocks' attention.
+        depth: number of blocks.
+        lora: adapts the layers it names: of the frame backbone (``linear1``, ``linear2``), of every block (``proj``,
+            ``fc1``, ``fc2``).
+        frozen: nothing but adapted layers learns, and batch normalisation keeps its statistics.
+
+    Example:
+
+    >>> encoder = NeuroNetEncoder(window=3, step=3, dim=64, heads=4, depth=2)
+    >>> encoder(keras.ops.ones((2, 3000))).shape
+    (2, 11, 64)
+    """
+
+    def __init__(
+        self,
+        window: float = 4,
+        step: float = 1,
+        dim: int = 768,
+        heads: int = 8,
+        depth: int = 4,
+        lora: dict[str, Any] | None = None,
+        frozen: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.window, self.step, self.dim, self.heads, self.depth = window, step, dim, heads, depth
+        self.lora = as_lora(lora)
+        self.frozen = frozen
+        self.frames = len(frame_starts(window, step))
+        own = {"dtype": self.dtype_policy}
+        of_frames = {name: value for name, value in self.lora.items() if name.startswith("linear")}
+        of_blocks = {name: value for name, value in self.lora.items() if name not in of_frames}
+        self.backbone = FrameBackbone(window, of_frames, name="backbone", **own)
+        self.embed = keras.layers.Dense(dim, name="embed", **own)
+        self.blocks = [TransformerBlock(dim, heads, lora=of_blocks, name=f"block{n}", **own) for n in range(depth)]
+        self.norm = keras.layers.LayerNormalization(epsilon=1e-6, name="norm", **own)
+        self.build((None, 3000))
+
+    def build(self, input_shape: Any) -> None:
+        if self.built:
+            return
+        self.backbone.build((None, self.frames, round(self.window * 100)))
+        self.embed.build((None, None, self.backbone.features))
+        for block in self.blocks:
+            block.build((None, None, self.dim))
+        self.norm.build((None, None, self.dim))
+        table = sine_positions(self.frames, self.dim, cls_token=True)
+        self.positions = self.add_weight(name="positions", shape=(1, *table.shape), initializer="zeros")
+        self.positions.assign(table[None])
+        small = keras.initializers.RandomNormal(stddev=0.02)
+        self.cls_token = self.add_weight(name="cls_token", shape=(1, 1, self.dim), initializer=small)
+        self.built = True
+        if self.frozen:
+            freeze(self)
+
+    def convolve(self, signals: Any, training: bool = False) -> Any:
+        """What the backbone's convolutions make of each frame of ``signals`` (B, 3000): (B, F, its ``flat``)."""
+        frames = cut_frames(ops.cast(signals, self.compute_dtype), self.window, self.step)
+        return self.backbone.convolve(frames, training=training and not self.frozen)
+
+    def describe_frames(self, signals: Any, training: bool = False) -> Any:
+        """The features (B, F, backbone's features) of each frame of ``signals`` (B, 3000).
+
+        In place of the signals may come what :meth:`convolve` made of them, which in a frozen encoder never changes.
+        """
+        convolved = signals if len(signals.shape) == 3 else self.convolve(signals, training)
+        return self.backbone.describe(convolved, training)
+
+    def encode(
+        self, features: Any, mask_ratio: float = 0.0, noise: Any = None, training: bool = False
+    ) -> tuple[Any, Any, Any]:
+        """Tokens of the visible frames, cls first (B, 1 + kept, D), and all frames' mask and places (B, F)."""
+        x = self.embed(features) + ops.cast(self.positions[:, 1:], self.compute_dtype)
+        mask = places = None
+        if noise is not None:
+            x, mask, places = random_masking(x, mask_ratio, noise)
+        first = ops.cast(self.cls_token + self.positions[:, :1], x.dtype)
+        x = ops.concatenate([ops.broadcast_to(first, (ops.shape(x)[0], 1, self.dim)), x], axis=1)
+        for block in self.blocks:
+            x = block(x, training=training)
+        return self.norm(x), mask, places
+
+    def call(self, signals: Any, training: bool = False) -> Any:
+        """The tokens (B, 1 + F, D) of ``signals`` (B, 3000): the cls token, then one for each frame in order.
+
+        Signals may be convolved already, as :meth:`describe_frames` says.
+        """
+        return self.encode(self.describe_frames(signals, training), training=training)[0]
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("window", "step", "dim", "heads", "depth", "frozen")
+        own = {name: getattr(self, name) for name in names}
+        return {**super().get_config(), **own, "lora": {name: vars(lora) for name, lora in self.lora.items()}}
+
+
+@keras.saving.register_keras_serializable(package="synth")
+class NeuroNet(keras.Model):
+    """Pretraining of one modality: hidden frames are predicted from visible ones, and two maskings are matched.
+
+    Args:
+        window: length of a frame in seconds.
+        step: from frame to frame, in seconds.
+        dim: D, of the encoder; ``heads`` and ``depth`` are its blocks'.
+        heads: of the encoder's attention.
+        depth: of the encoder.
+        decoder_dim: features of the decoder; ``decoder_heads`` and ``decoder_depth`` are its blocks'.
+        decoder_heads: of the decoder's attention.
+        decoder_depth: of the decoder.
+        projection: inner and outer features of the two layers before the contrast.
+        temperature: of the contrast.
+
+    Attributes:
+        gather: brings together what is contrasted, where several devices share a batch.
+    """
+
+    gather = staticmethod(lambda views: views)
+
+    def __init__(
+        self,
+        window: float = 4,
+        step: float = 1,
+        dim: int = 768,
+        heads: int = 8,
+        depth: int = 4,
+        decoder_dim: int = 256,
+        decoder_heads: int = 8,
+        decoder_depth: int = 3,
+        projection: tuple[int, int] = (1024, 512),
+        temperature: float = 0.05,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.decoder_dim, self.decoder_heads, self.decoder_depth = decoder_dim, decoder_heads, decoder_depth
+        self.projection, self.temperature = tuple(projection), temperature
+        own = {"dtype": self.dtype_policy}
+        self.encoder = NeuroNetEncoder(window, step, dim, heads, depth, name="encoder", **own)
+        self.decoder = MaskedDecoder(
+            decoder_dim, decoder_heads, decoder_depth, self.encoder.backbone.features, name="decoder", **own
+        )
+        self.projector = Projector(self.projection, name="projector", **own)
+        self.decoder.build((None, self.encoder.frames, dim))
+        self.projector.build((None, dim))
+        self.built = True
+
+    def reconstruct(self, features: Any, noise: Any, mask_ratio: float, training: bool = False) -> tuple[Any, Any]:
+        """The encoder's tokens (B, 1 + kept, D) of one masking, and the error of the hidden frames' prediction."""
+        tokens, mask, places = self.encoder.encode(features, mask_ratio, noise, training)
+        predicted = self.decoder(tokens[:, 1:], places, training=training)
+        return tokens, masked_error(predicted, features, mask)
+
+    def call(self, inputs: dict[str, Any], mask_ratio: float = 0.8, training: bool = False) -> dict[str, Any]:
+        """The losses of a batch.
+
+        Args:
+            inputs: ``signals`` (B, 3000), and, to repeat a result, ``noise`` (2, B, F) of the two maskings.
+            mask_ratio: share of the frames that is hidden.
+            training: whether batch normalisation learns.
+
+        Returns:
+            ``reconstruction``, of both maskings, ``contrastive``, and ``logits`` (2 B, 2 B - 1) of the contrast.
+        """
+        features = self.encoder.describe_frames(inputs["signals"], training)
+        shape = (2, ops.shape(features)[0], self.encoder.frames)
+        noise = inputs["noise"] if "noise" in inputs else keras.random.uniform(shape)
+        parts = [self.reconstruct(features, noise[i], mask_ratio, training) for i in (0, 1)]
+        views = [self.projector(tokens[:, 0], training=training) for tokens, _ in parts]
+        logits = nt_xent_logits(*(self.gather(ops.cast(view, "float32")) for view in views), self.temperature)
+        contrast = ops.mean(ops.logsumexp(logits, axis=1) - logits[:, 0])
+        return {"reconstruction": parts[0][1] + parts[1][1], "contrastive": contrast, "logits": logits}
+
+    def get_config(self) -> dict[str, Any]:
+        encoder = {name: getattr(self.encoder, name) for name in ("window", "step", "dim", "heads", "depth")}
+        names = ("decoder_dim", "decoder_heads", "decoder_depth", "projection", "temperature")
+        return {**super().get_config(), **encoder, **{name: getattr(self, name) for name in names}}
+
+
+@keras.saving.register_keras_serializable(package="synth")
+class MaskedDecoder(keras.layers.Layer):
+    """Predicts all tokens' targets from the visible ones.
+
+    Args:
+        dim: features of its blocks.
+        heads: of their attention.
+        depth: number of blocks.
+        outputs: features of a prediction.
+    """
+
+    def __init__(self, dim: int, heads: int, depth: int, outputs: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dim, self.heads, self.depth, self.outputs = dim, heads, depth, outputs
+        own = {"dtype": self.dtype_policy}
+        self.embed = keras.layers.Dense(dim, name="embed", **own)
+        self.blocks = [TransformerBlock(dim, heads, name=f"block{n}", **own) for n in range(depth)]
+        self.norm = keras.layers.LayerNormalization(epsilon=1e-6, name="norm", **own)
+        self.head = keras.layers.Dense(outputs, name="head", **own)
+
+    def build(self, input_shape: Any) -> None:
+        """``input_shape`` is (B, all tokens, features of the visible ones)."""
+        self.embed.build((None, None, input_shape[-1]))
+        for layer in (*self.blocks, self.norm, self.head):
+            layer.build((None, None, self.dim))
+        table = sine_positions(input_shape[1], self.dim)
+        self.positions = self.add_weight(name="positions", shape=(1, *table.shape), initializer="zeros")
+        self.positions.assign(table[None])
+        small = keras.initializers.RandomNormal(stddev=0.02)
+        self.mask_token = self.add_weight(name="mask_token", shape=(1, 1, self.dim), initializer=small)
+        self.built = True
+
+    def call(self, visible: Any, places: Any, training: bool = False) -> Any:
+        """Visible tokens (B, kept, D) and the places of all (B, T) to predictions (B, T, outputs)."""
+        x = restore(self.embed(visible), self.mask_token, places) + ops.cast(self.positions, self.compute_dtype)
+        for block in self.blocks:
+            x = block(x, training=training)
+        return self.head(self.norm(x))
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("dim", "heads", "depth", "outputs")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+@keras.saving.register_keras_serializable(package="synth")
+class Projector(keras.layers.Layer):
+    """Linear, batch normalisation, ELU, linear: from what describes an epoch to where views are compared.
+
+    Args:
+        features: of the inner and of the outer layer.
+    """
+
+    def __init__(self, features: tuple[int, int], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.features = tuple(features)
+        own = {"dtype": self.dtype_policy}
+        self.linear1 = keras.layers.Dense(self.features[0], name="linear1", **own)
+        self.bn = keras.layers.BatchNormalization(**BATCH_NORM, name="bn", **own)
+        self.linear2 = keras.layers.Dense(self.features[1], name="linear2", **own)
+
+    def build(self, input_shape: Any) -> None:
+        self.linear1.build(input_shape)
+        inner = (*input_shape[:-1], self.features[0])
+        self.bn.build(inner)
+        self.linear2.build(inner)
+        self.built = True
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        """(B, D) to (B, outer features)."""
+        return self.linear2(ops.elu(self.bn(self.linear1(x), training=training)))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "features": self.features}
+
+
+def masked_error(predicted: Any, target: Any, mask: Any) -> Any:
+    """Mean squared error over the hidden tokens alone, float32; ``mask`` (B, T) is 1 where a token is hidden."""
+    error = ops.mean(ops.square(ops.cast(predicted, "float32") - ops.cast(target, "float32")), axis=-1)
+    return ops.sum(error * mask) / ops.sum(mask)
+
+
+def adopt(adapted: keras.Model, pretrained: keras.Model) -> None:
+    """Give ``adapted`` the weights of ``pretrained``, the same model with less LoRA; other LoRA stays as it is."""
+    # In one order, layer by layer; an adapted layer's own matrices follow its kernel and bias.
+    values = list(pretrained.weights)
+    for variable in adapted.weights:
+        if values and (variable.name, variable.shape) == (values[0].name, values[0].shape):
+            variable.assign(values.pop(0))
+        elif variable.name not in ("lora_a", "lora_b"):
+            raise ValueError(f"the pretrained model has no weights for {variable.path}.")
+    if values:
+        raise ValueError(f"{len(values)} weights of the pretrained model have no place, first {values[0].path}.")
+
+
+def freeze(model: keras.Model) -> None:
+    """Let nothing but the matrices of adapted layers learn."""
+    for variable in model.weights:
+        variable.trainable = variable.name in ("lora_a", "lora_b")

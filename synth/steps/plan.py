@@ -1,0 +1,66 @@
+"""All steps of one fold of SynthSleepNet, in their order."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow as tf
+
+from config import Config
+from data.nights.folds import Split, labelled_subjects
+from data.nights.night import NightFile
+from synth.replicas import replicas
+from synth.steps.fine_tuning import FineTuningRun
+from synth.steps.pretraining import Fold, multimodal, unimodal
+from synth.steps.probing import probe
+
+
+@dataclass(frozen=True)
+class FoldTask:
+    """One fold to train: on what, where to, which steps, with which modalities, for what task, from what share of the
+    labels, with which temporal context module, on which devices, and whether progress bars are shown."""
+
+    config: Config
+    split: Split
+    nights: dict[int, list[NightFile]]
+    folder: Path
+    steps: tuple[str, ...]
+    modalities: tuple[str, ...]
+    task: str
+    label_fraction: float
+    tcm: str
+    strategy: str | None
+    bar: bool = True
+
+
+def train_fold(task: FoldTask) -> int:
+    """Run the steps that are not finished, in whatever process this is; returns the fold's number.
+
+    Raises:
+        InputError: a folder holds another run's results, a step lacks what one before it makes, a night turned bad, or
+            the training diverged.
+    """
+    shared = replicas(task.strategy)
+    # The same seed gives the same weights, bit for bit.
+    tf.config.experimental.enable_op_determinism()
+    split, training = task.split, task.config.training
+    labelled = labelled_subjects(split, training.labelled_subjects, training.seed)
+    print(
+        f"fold {split.fold}: {len(split.train)} subjects train, {len(labelled)} of them with labels; "
+        f"{len(split.validation)} validate, {len(split.test)} test.",
+        flush=True,
+    )
+    fold = Fold(task.config, split, labelled, task.nights, task.folder, shared, task.bar)
+    with shared.strategy.scope():
+        if "unimodal" in task.steps:
+            for modality in task.modalities:
+                unimodal(fold, modality).train()
+        if "multimodal" in task.steps:
+            multimodal(fold, task.modalities).train()
+    # Not worth sharing: the embeddings are computed once.
+    if "linear_probing" in task.steps and shared.chief:
+        probe(fold, task.modalities, task.task, task.label_fraction)
+    if "fine_tuning" in task.steps:
+        with shared.strategy.scope():
+            FineTuningRun(fold, task.modalities, task.task, task.label_fraction, task.tcm).train()
+    shared.wait()
+    return split.fold

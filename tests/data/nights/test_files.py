@@ -1,0 +1,111 @@
+"""Parquet nights: the same night as an .npz, and what may be wrong with one."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import recordings
+
+import trainer
+from data.databases import DATABASES
+from data.nights.files import read_about, read_arrays
+from data.nights.folds import find_nights
+from data.nights.night import read_night
+from data.prepare.__main__ import main
+from data.terms import EVENTS, InputError
+
+CODES = "0" * 5 + "1234596" + "2" * 8
+
+
+@pytest.fixture
+def shhs(tmp_path):
+    """One SHHS night prepared in both forms."""
+    recordings.shhs(tmp_path / "raw", CODES, events=[("Hypopnea", 100, 30)])
+    for form in ("npz", "parquet"):
+        folders = ["--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path / form)]
+        assert main(["--db", "shhs", "--format", form, *folders]) == 0
+    return tmp_path
+
+
+def test_both_forms_hold_the_same(shhs):
+    keys = ("x", "y", "ch_names", "events", "event_names", "about")
+    npz, parquet = (read_arrays(shhs / form, keys) for form in ("npz/shhs1-200001.npz", "parquet/shhs1-200001"))
+    assert npz.keys() == parquet.keys()
+    for key in keys:
+        assert np.array_equal(npz[key], parquet[key]), key
+    assert read_about(shhs / "parquet" / "shhs1-200001")["recording"] == "shhs1-200001.edf"
+
+
+def test_columns_as_in_the_files_in_circulation(shhs):
+    """SynthSleepNet's published code writes a row per sample, a column per channel; labels by name."""
+    x = pd.read_parquet(shhs / "parquet" / "shhs1-200001" / "x.parquet")
+    y = pd.read_parquet(shhs / "parquet" / "shhs1-200001" / "y.parquet")
+    assert set(x) == {"EEG_C4", "EEG_C3", "EOG_Left", "EOG_Right", "EMG_Chin", "ECG", "Airflow"}
+    assert len(x) == 3000 * len(y) and set(y) == {*EVENTS, "Sleep Stage"}
+    assert y["Sleep Stage"].tolist() == [0] * 5 + [1, 2, 3, 3, 4] + [2] * 8
+
+
+def test_read_wherever_npz_is(tmp_path, capsys):
+    for number in range(1, 5):
+        recordings.isruc(tmp_path / "raw", "01235" * 4, number)
+    out = tmp_path / "out"
+    assert (
+        main(["--db", "isruc", "--format", "parquet", "--data_dir", str(tmp_path / "raw"), "--output_dir", str(out)])
+        == 0
+    )
+    nights = find_nights(DATABASES["isruc"], out)
+    assert {s: [p.name for p in paths] for s, paths in nights.items()} == {n: [f"subject{n}"] for n in range(4)}
+    small = ["reconstruction_passes=1", "passes=1", "filters=4", "lstm_units=4", "window_epochs=5"]
+    options = [part for value in [*small, "subjects=[0, 1, 2, 3]", "folds=4"] for part in ("--set", value)]
+    command = ["--db", "isruc", "--data", str(out), "--out", str(tmp_path / "models"), "--to_fold", "0", *options]
+    assert trainer.main(command) == 0
+    assert "20 epochs" in capsys.readouterr().out
+    (out / "subject1.npz").write_bytes(b"")
+    with pytest.raises(InputError, match=r"holds night subject1 as \.npz and as Parquet"):
+        find_nights(DATABASES["isruc"], out)
+
+
+def shorten(name):
+    return lambda night: pd.read_parquet(night / name)[:-1].to_parquet(night / name)
+
+
+def spoil_column(name, values):
+    def spoil(night):
+        table = pd.read_parquet(night / name)
+        table[table.columns[-1]] = values(table[table.columns[-1]])
+        table.to_parquet(night / name)
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda night: (night / "x.parquet").unlink(), "does not exist"),
+        (lambda night: (night / "y.parquet").unlink(), "does not exist"),
+        (lambda night: (night / "x.parquet").write_bytes(b""), "is truncated or damaged"),
+        (lambda night: (night / "y.parquet").write_bytes(b"PAR1 and nothing PAR1"), "is truncated or damaged"),
+        (
+            lambda night: pd.read_parquet(night / "x.parquet")[:-1].to_parquet(night / "x.parquet"),
+            "not a multiple of 3000",
+        ),
+        (
+            lambda night: pd.read_parquet(night / "y.parquet")[:-1].to_parquet(night / "y.parquet"),
+            "but x has 18 epochs",
+        ),
+        (spoil_column("y.parquet", lambda stages: stages + 3), "stages are 0..4"),
+        (spoil_column("y.parquet", lambda stages: stages.astype(str)), "y holds .* values"),
+        (spoil_column("x.parquet", lambda signal: signal * np.nan), "holds NaN or infinite"),
+        (spoil_column("x.parquet", lambda signal: signal * 0), "is flat"),
+        (lambda night: pd.DataFrame({"Stage": [1]}).to_parquet(night / "y.parquet"), "has no column 'Sleep Stage'"),
+    ],
+)
+def test_bad_tables_are_told(shhs, spoil, told):
+    night = shhs / "parquet" / "shhs1-200001"
+    spoil(night)
+    with pytest.raises(InputError, match=told):
+        read_night(night, ["EEG_C4", "Airflow"])
+
+
+def test_a_missing_channel_is_named(shhs):
+    with pytest.raises(InputError, match="has no channel 'SpO2'; it has EEG_C4"):
+        read_night(shhs / "parquet" / "shhs1-200001", ["SpO2"])

@@ -1,0 +1,112 @@
+"""A scorer's stages in every common form."""
+
+import json
+
+import numpy as np
+import pytest
+from recordings import profusion_xml, typed_xml, write_hypnogram
+
+from data.scorings.any_form import read_scoring
+from data.terms import InputError
+
+STAGES = [0, 1, 2, 3, 4, -1, 0]
+
+
+class FakeStart:
+    """A recording of seven epochs and a bit."""
+
+    path = "night.edf"
+    seconds = 7 * 30 + 12.0
+    start = None
+
+
+def write(folder, name, text):
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.txt", "W\nN1\nN2\nN3\nREM\n?\nW\n"),
+        ("b.txt", "0\n1\n2\n3\n5\n7\n0\n"),
+        ("c.txt", "Wake\nStage 1\nS2\nSleep stage 4\nSleep stage R\nMT\nw\n"),
+        (
+            "d.csv",
+            "epoch,start_s,stage,W\n0,0,W,1\n1,30,N1,1\n2,60,N2,1\n3,90,N3,1\n4,120,REM,1\n5,150,unscored,1\n6,180,W,1",
+        ),
+        ("e.csv", "onset;duration;description\n60;30;N2\n0;30;W\n30;30;1\n90;30;S4\n120;30;R\n180;30;W\n"),
+        ("f.tsv", "stage\tscorer\nW\tx\nN1\tx\nN2\tx\nN3\tx\nREM\tx\nart\tx\nW\tx\n"),
+        ("h.csv", "Sleep stage\nW\nN1\nN2\nN3\nREM\n?\nW\n"),
+        ("i.csv", "epoch,stage\n0, 0\n1, 1\n2, 2\n3, 4\n4, 5\n5, 7\n6, 0\n"),
+        # Begins 10 s late: each epoch has its middle in the scorer's.
+        ("g.csv", "start,stage\n10,W\n40,N1\n70,N2\n100,N3\n130,REM\n190,W\n"),
+    ],
+)
+def test_texts(tmp_path, name, text):
+    assert read_scoring(write(tmp_path, name, text), FakeStart()).tolist() == STAGES
+
+
+def test_edf_annotations_beside_other_ones(tmp_path):
+    texts = [
+        "Sleep stage W",
+        "Sleep stage N1",
+        "Sleep stage 2",
+        "Sleep stage 3",
+        "Sleep stage R",
+        "Sleep stage ?",
+        "Sleep stage W",
+    ]
+    rows = [(30.0 * i, 30.0, text) for i, text in enumerate(texts)] + [(12.0, 15.0, "Arousal")]
+    path = write_hypnogram(tmp_path / "h.edf", rows)
+    assert read_scoring(path, FakeStart()).tolist() == STAGES
+
+
+@pytest.mark.parametrize("form", [typed_xml, profusion_xml])
+def test_nsrr(tmp_path, form):
+    assert read_scoring(write(tmp_path, "n.xml", form("0123590", [])), FakeStart()).tolist() == STAGES
+
+
+def test_a_night_file(tmp_path):
+    np.savez(tmp_path / "n.npz", y=np.array(STAGES))
+    assert read_scoring(tmp_path / "n.npz", FakeStart()).tolist() == STAGES
+
+
+@pytest.mark.parametrize("about", [{"trimmed_minutes": 12.5}, {"dropped_epochs": 1}, {}])
+def test_a_prepared_night_that_lacks_epochs(tmp_path, about):
+    stages = STAGES if about else STAGES[:4]
+    np.savez(tmp_path / "n.npz", y=np.array(stages), about=np.array(json.dumps(about)))
+    with pytest.raises(InputError, match="preparation leaves some out"):
+        read_scoring(tmp_path / "n.npz", FakeStart())
+
+
+def test_bare_numbers_among_annotations(tmp_path):
+    path = write_hypnogram(tmp_path / "h.edf", [(30.0 * i, 30.0, text) for i, text in enumerate("01234")])
+    with pytest.raises(InputError, match="its 4 may be stage 4 or REM"):
+        read_scoring(path, FakeStart())
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("a.txt", "W\nN1\nbanana\n", "'banana' is no stage"),
+        ("a.txt", "0\n1\n2\n3\n4\n", "its 4 may be stage 4 or REM"),
+        ("a.txt", "0.0\n1.0\n4.0\n?\n", "its 4 may be stage 4 or REM"),
+        ("a.csv", "epoch,stage\n0, 0\n1, 4\n", "its 4 may be stage 4 or REM"),
+        ("a.txt", "W\n\nN1\n", "line 2 is empty"),
+        ("a.csv", "start,stage\n0,W\nnan,N1\n", "start or duration is no number"),
+        ("a.csv", "start,duration,stage\n0,0.002,W\n", "has no duration"),
+        ("a.txt", "", "scores no epoch"),
+        ("a.txt", "W\n" * 12, "scores 5 epochs more than night.edf"),
+        ("a.csv", "start,stage\nsoon,W\n", "no table of stages"),
+        ("a.csv", "start,stage\n3000,W\n", "check that they belong together"),
+        ("a.npz", "no zip", "never loaded"),
+        ("a.edf", "no edf", "holds no annotations"),
+        ("absent/a.txt", None, "does not exist"),
+    ],
+)
+def test_what_is_no_scoring(tmp_path, name, text, told):
+    path = tmp_path / name if text is None else write(tmp_path, name, text)
+    with pytest.raises(InputError, match=told):
+        read_scoring(path, FakeStart())

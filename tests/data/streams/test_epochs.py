@@ -1,0 +1,65 @@
+"""The stream of single epochs: every epoch once, mixed, repeatable, scaled night by night."""
+
+import numpy as np
+import pytest
+
+from data.streams.epochs import epochs, scaled
+from data.streams.windows import reading
+from data.terms import InputError
+
+CHANNELS = {"eeg": "C4", "emg": "EMG"}
+
+
+@pytest.fixture
+def nights(tmp_path):
+    """Five nights of 7 to 11 epochs; the first sample of an epoch tells night, epoch and channel."""
+    paths = []
+    for night in range(5):
+        x = np.random.default_rng(night).normal(0, 20, (7 + night, 3, 3000)).astype("float32")
+        x[:, :, 0] = 1000 * night + 10 * np.arange(len(x))[:, None] + np.arange(3)
+        path = tmp_path / f"night{night}.npz"
+        np.savez(path, x=x, y=np.zeros(len(x), int), ch_names=["EMG", "C4", "ECG"])
+        paths.append(path)
+    return paths
+
+
+def first_samples(nights, seed, batch=5):
+    with reading():
+        batches = [{n: v.numpy()[:, 0] for n, v in b.items()} for b in epochs(nights, CHANNELS, batch, seed, False)]
+    return {name: np.concatenate([b[name] for b in batches]) for name in CHANNELS}
+
+
+def test_every_epoch_once_with_its_channels(nights):
+    found = first_samples(nights, (1, 2))
+    assert sorted(found["eeg"]) == sorted(1000 * n + 10 * e + 1 for n in range(5) for e in range(7 + n))
+    assert np.array_equal(found["eeg"] - 1, found["emg"])
+
+
+def test_a_last_batch_not_full_is_left_out(nights):
+    assert len(first_samples(nights, (1,), batch=20)["eeg"]) == 40
+
+
+def test_the_seed_settles_the_order(nights):
+    first, again, other = (first_samples(nights, seed)["eeg"] for seed in ((1, 0), (1, 0), (1, 1)))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_nights_are_mixed(nights):
+    """No batch is of one night."""
+    assert all(len(set(batch // 1000)) > 1 for batch in first_samples(nights, (3,))["eeg"].reshape(-1, 5))
+
+
+def test_scaled_by_median_and_quartiles():
+    x = np.random.default_rng(0).normal(3, 50, (4, 2, 3000))
+    x[:, 1] = 7
+    x[0, 1, 0] = 9
+    y = scaled(x.astype("float32"))
+    assert np.median(y[:, 0]) == pytest.approx(0, abs=1e-5)
+    assert np.subtract(*np.quantile(y[:, 0], (0.75, 0.25))) == pytest.approx(1, rel=1e-5)
+    assert y[0, 1, 0] == 2 and not y[1:, 1].any()
+
+
+def test_a_bad_night_is_told(nights):
+    nights[3].write_bytes(b"no night")
+    with pytest.raises(InputError, match=r"night3\.npz"):
+        first_samples(nights, (1,))
