@@ -6,12 +6,11 @@ Edit this file, or change single values for one run: ``trainer.py --set learning
 import ast
 import dataclasses
 import difflib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from data.databases import Database, database
+from data.databases import NIGHT_PATTERN, Database, database
 from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, MODALITIES, STAGES, InputError
 
 
@@ -414,6 +413,5 @@ def _check(config: Config) -> None:
     if not database.night_patterns:
         raise InputError("--set night_patterns: at least one file name is wanted.")
     for pattern in database.night_patterns:
-        # What format() could trip over, or glob() follow out of the folder.
-        if not re.fullmatch(r"[^/\\\0{}]*\{subject(:0\dd)?\}[^/\\\0{}]*", pattern):
+        if not NIGHT_PATTERN.fullmatch(pattern):
             raise InputError(f"--set night_patterns: {pattern!r} is not a file name with {{subject}} in it.")

@@ -6,18 +6,17 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 import command_line
-from config import configure
-from data.databases import ALIASES, DATABASES, Database, database
+from data.databases import NIGHT_PATTERN, Database, database
 from data.terms import InputError
 
-if TYPE_CHECKING:
-    from recsleep.staging import StagedNight
+MODELS = {"recsleepnet": "recsleep.predictor", "synthsleepnet": "synth.predictor"}
+"""The module that finds and loads the folds of each model."""
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -28,11 +27,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--model",
-        choices=("recsleepnet", "synthsleepnet"),
+        choices=tuple(MODELS),
         default="recsleepnet",
         help="whose folds; of SynthSleepNet all that are fine-tuned (default recsleepnet)",
     )
-    parser.add_argument("--db", "--dataset", dest="db", help="database (default: the only one that DIR holds)")
+    parser.add_argument(
+        "--db", "--dataset", dest="db", help="database (default: each that DIR holds folds and DATA nights of)"
+    )
     parser.add_argument(
         "--dir",
         type=Path,
@@ -81,6 +82,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def predictors(model: str) -> ModuleType:
+    """The module that finds and loads the folds of ``model``."""
+    from importlib import import_module
+
+    return import_module(MODELS[model])
+
+
 def stage(arguments: argparse.Namespace) -> int:
     """Stage recordings; 1 if some failed."""
     for option in ("data", "fold", "json", "save"):
@@ -93,13 +101,9 @@ def stage(arguments: argparse.Namespace) -> int:
     sources = find_recordings(arguments.recording)
     require_writable(folder)
 
-    if arguments.model == "synthsleepnet":
-        from synth.stager import load_synth_stager as load_stager
-    else:
-        from recsleep.stager import load_stager
     from staging.batch import Settings, stage_all, summary
 
-    stager = load_stager(arguments.dir, arguments.db)
+    stager = predictors(arguments.model).load_stager(arguments.dir, arguments.db)
     print(f"models: {len(stager.models)}, of {arguments.dir}")
     settings = Settings(
         tuple(arguments.channel), not arguments.no_calibration, arguments.scoring or "", arguments.overwrite
@@ -120,162 +124,130 @@ def predict(arguments: argparse.Namespace) -> int | None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """Evaluate folds on the nights of the subjects they never saw."""
-    spec = database(arguments.db) if arguments.db is not None else _only_database(arguments.dir)
-    of_synth = arguments.model == "synthsleepnet"
-    if of_synth:
-        from synth.fine_tuned import is_fold
-    else:
-        from recsleep.tensorflow1 import is_model as is_fold
-    folders, missing_folds = _folds(spec, arguments.dir, arguments.fold, is_fold)
+    """Evaluate the folds of one database, or of every database whose folds and nights are at hand.
 
-    from data.store import location, require_writable
+    Raises:
+        InputError: no fold can be evaluated.
+    """
+    from data.store import require_writable, write_json
+    from runs.saved import databases_in, versions
 
-    data = location(arguments.data or f"data/{spec.db}")
-
-    if spec.db == "synthetic" and not arguments.data:
-        from data.prepare.synthetic import ensure_nights
-
-        ensure_nights(data, spec, configure("synthetic").synthetic)
     for folder in (arguments.save, arguments.json and arguments.json.parent):
         if folder:
             require_writable(folder)
     if arguments.json and arguments.json.exists() and not arguments.json.is_file():
         raise InputError(f"--json {arguments.json} is a folder or a device: name a file.")
-
-    if of_synth:
-        _predict_synth(arguments, spec, folders, data)
-        return
-    results: list[dict[str, Any]] = []
-    staged: dict[int, list[StagedNight]] = {}
-    pooled = None
-    for fold, folder in folders.items():
-        nights, missing_subjects = _evaluate(spec, fold, folder, data)
-        if missing_subjects:
-            print(f"fold {fold}: no night file of subject {', '.join(map(str, missing_subjects))} in {data}.")
-        if not nights:
-            missing_folds.append(fold)
-            continue
-        staged[fold] = nights
-        scores = nights[0].scores
-        for night in nights[1:]:
-            scores += night.scores
-        pooled = scores if pooled is None else pooled + scores
-        print(f"fold {fold} ({folder}): {scores.line()}\n{scores.table()}")
-        for night in nights:
-            print(f"  {night.name}: {night.scores.line()}")
-        print()
-        results.append(
-            {
-                "fold": fold,
-                **scores.to_json(),
-                "missing_subjects": missing_subjects,
-                "nights": [{"night": night.name, **night.scores.to_json()} for night in nights],
-            }
-        )
-    if pooled is None:
-        raise InputError(
-            f"{data} holds no night file of the subjects that these folds test: name its folder with --data."
-        )
-    if missing_folds:
-        print(
-            f"Not evaluated, for want of a model or of night files: fold {', '.join(map(str, sorted(missing_folds)))}."
-        )
-    if len(results) > 1:
-        print(f"{len(results)} folds pooled: {pooled.line()}\n{pooled.table()}")
-    for model, accuracy, macro_f1, kappa in spec.published:
-        print(
-            f"published on {spec.title}, {model}: accuracy {accuracy:.3f}   macro-F1 {macro_f1:.3f}   kappa {kappa:.2f}"
-        )
-    _write(arguments, spec, results, pooled.to_json(), sorted(missing_folds), staged)
-
-
-def _predict_synth(arguments: argparse.Namespace, spec: Database, folders: dict[int, Path], data: Path) -> None:
-    from data.store import write_json
-    from runs.saved import versions
-    from synth.evaluation import evaluate_fold, report
-
-    models = [model for fold, folder in folders.items() for model in evaluate_fold(spec, fold, folder, data)]
-    if not models:
-        raise InputError(f"{data} holds no night that these folds can be tested on: name its folder with --data.")
-    told = report(models, arguments.save and arguments.save / spec.db)
+    if not arguments.dir.is_dir():
+        raise InputError(f"the folder of models {arguments.dir} does not exist: name it with --dir.")
+    held = [arguments.db] if arguments.db is not None else databases_in(arguments.dir) or [None]
+    reports, absences = [], []
+    for db in held:
+        try:
+            reports.append(_evaluate_database(arguments, db))
+        except _NoNights as error:
+            absences.append(str(error))
+    if not reports:
+        raise InputError(" ".join(absences))
+    if absences:
+        print("\nNot evaluated:", *absences, sep="\n  ")
     if arguments.save:
-        print(f"\nProbabilities of each night, and plots: {arguments.save / spec.db}/")
+        print(f"\nProbabilities of each night: {arguments.save}/")
     if arguments.json:
-        write_json(arguments.json, {"db": spec.db, "dir": str(arguments.dir), **told, "versions": versions()})
+        report = reports[0] if len(reports) == 1 else {"databases": reports}
+        write_json(arguments.json, {**report, "versions": versions()})
         print(f"Figures: {arguments.json}")
 
 
-def _only_database(folder: Path) -> Database:
-    """The database whose folds are in ``folder``, when it was not named."""
-    found = [db for db in (*DATABASES, *ALIASES) if (folder / db).is_dir()]
-    if len(found) != 1:
-        held = f"holds {', '.join(found)}" if found else "holds no folder named after a database"
-        raise InputError(f"{folder} {held}: name the database with --db.")
-    return database(found[0])
+class _NoNights(InputError):
+    """There are no night files that a database's folds could be evaluated on."""
 
 
-def _folds(
-    spec: Database, folder: Path, wanted: list[int] | None, is_model: Callable[[Path], bool]
-) -> tuple[dict[int, Path], list[int]]:
-    """The folders of the wanted folds that hold a model, and the folds that do not."""
-    if not folder.is_dir():
-        raise InputError(f"the folder of models {folder} does not exist: name it with --dir.")
-    root = next((folder / db for db in (spec.db, *ALIASES) if (folder / db).is_dir() and database(db) == spec), folder)
-    numbered = {int(path.name): path for path in root.iterdir() if path.name.isdecimal()}
-    there = {fold: path for fold, path in sorted(numbered.items()) if is_model(path)}
-    chosen = sorted(set(wanted)) if wanted else sorted(set(range(spec.folds)) | set(there))
+def _evaluate_database(arguments: argparse.Namespace, db: str | None) -> dict[str, Any]:
+    """Evaluate the folds of one database, print their figures, and return them as JSON values."""
+    from data.nights.folds import subjects_tested
+    from data.store import location
+    from runs.saved import find_folds
+    from staging.evaluation import evaluate, print_and_save
+
+    module = predictors(arguments.model)
+    found = find_folds(arguments.dir, db, module.is_fold)
+    there = found.numbered
+    chosen = sorted(set(arguments.fold)) if arguments.fold else sorted(there)
+    # One fold says how the database was used; a fold is loaded when it is evaluated, for all may not fit into memory.
+    first = next((module.load_fold(folder, db or found.db)[0] for folder in there.values()), None)
+    spec = _database(first.metadata if first else {}, db or found.db)
     outside = [fold for fold in chosen if fold not in there and not 0 <= fold < spec.folds]
     if outside:
         raise InputError(f"{spec.db} has folds 0 to {spec.folds - 1}; fold {outside[0]} is outside.")
-    folders = {fold: there[fold] for fold in chosen if fold in there}
-    if not folders:
-        which = "any fold" if wanted is None else f"fold {', '.join(map(str, chosen))}"
-        raise InputError(f"{root} holds no trained model of {which}: name the folder with --dir.")
-    return folders, [fold for fold in chosen if fold not in there]
+    if not there.keys() & set(chosen):
+        raise InputError(
+            f"{found.root} holds no trained model of fold {', '.join(map(str, chosen))}: name the folder with --dir."
+        )
+    data = location(arguments.data or f"data/{spec.db}")
+    _ensure_synthetic(arguments, spec, data)
+    evaluated, without_nights = [], []
+    for fold in (fold for fold in chosen if fold in there):
+        for predictor in module.load_fold(there[fold], db or found.db):
+            trained = predictor.metadata.get("db", spec.db)
+            if trained != spec.db:
+                raise InputError(f"{there[fold]} was trained on {trained}, not {spec.db}: choose with --db.")
+            # Our own models say whom they never saw; the published ones follow the published folds.
+            own = predictor.metadata.get("split", {}).get("test")
+            try:
+                result = evaluate(predictor, fold, own or subjects_tested(spec, fold), spec, data)
+            except InputError as error:
+                raise _NoNights(str(error)) if not data.exists() else error from None
+            if result.missing_subjects:
+                subjects = ", ".join(map(str, result.missing_subjects))
+                print(f"fold {fold}: no night file of subject {subjects} in {data}.")
+            if result.nights:
+                evaluated.append(result)
+        if not any(result.fold == fold for result in evaluated):
+            without_nights.append(fold)
+    if not evaluated:
+        raise _NoNights(
+            f"{data} holds no night file of the subjects that the folds of {spec.db} test: name its folder with --data."
+        )
+    figures = print_and_save(evaluated, arguments.save and arguments.save / spec.db)
+    for model, accuracy, macro_f1, kappa in spec.published if arguments.model == "recsleepnet" else ():
+        print(
+            f"published on {spec.title}, {model}: accuracy {accuracy:.3f}   macro-F1 {macro_f1:.3f}   kappa {kappa:.2f}"
+        )
+    without_model = sorted(set(chosen) - set(there))
+    missing = sorted([*without_nights, *without_model])
+    if missing:
+        print(f"Not evaluated, for want of a model or of night files: fold {', '.join(map(str, missing))}.")
+    others = sorted(set(range(spec.folds)) - set(there)) if not arguments.fold else []
+    if others:
+        print(f"{found.root} holds {len(there)} of {spec.folds} folds; these figures are of the folds that it holds.")
+    return {"db": spec.db, "dir": str(arguments.dir), **figures, "missing_folds": sorted({*missing, *others})}
 
 
-def _evaluate(spec: Database, fold: int, folder: Path, data: Path) -> "tuple[list[StagedNight], list[int]]":
-    """Stage the fold's test nights; returns them and the test subjects without files."""
-    from tqdm import tqdm
+def _database(metadata: dict[str, Any], db: str | None) -> Database:
+    """The database called ``db``, or else the one that the model names, with the model's own folds and night files.
 
-    from data.nights.folds import find_nights, missing_subjects, subjects_tested
-    from recsleep.staging import stage_nights
-    from recsleep.tensorflow1 import load_model
-
-    model = load_model(folder)
-    if model.metadata and model.metadata["db"] != spec.db:
-        raise InputError(f"{folder} was trained on {model.metadata['db']}, not {spec.db}: choose with --db.")
-    # Our own models say whom they never saw; the reference's follow the published folds.
-    subjects = tuple(model.metadata["split"]["test"]) if model.metadata else subjects_tested(spec, fold)
-    tested = replace(spec, subjects=subjects)
-    nights = find_nights(tested, data)
-    paths = [path for files in nights.values() for path in files]
-    progress = tqdm(paths, desc=f"fold {fold}", unit="night", leave=False)
-    channel = spec.channel or model.metadata["channel"]
-    return list(stage_nights(model.network, progress, channel)), missing_subjects(tested, nights)
+    Raises:
+        InputError: neither says which database it is.
+    """
+    name = db or metadata.get("db")
+    if name is None:
+        raise InputError("the folder of models does not say which database it is of: name it with --db.")
+    spec, config = database(name), metadata.get("config", {})
+    # Version 1 called a run's database its dataset.
+    own = config.get("database", config.get("dataset", {}))
+    patterns, folds = own.get("night_patterns"), own.get("folds")
+    if isinstance(patterns, list) and all(isinstance(p, str) and NIGHT_PATTERN.fullmatch(p) for p in patterns):
+        spec = replace(spec, night_patterns=tuple(patterns))
+    return replace(spec, folds=folds) if isinstance(folds, int) and folds > 1 else spec
 
 
-def _write(
-    arguments: argparse.Namespace,
-    spec: Database,
-    results: list[dict[str, Any]],
-    pooled: dict[str, Any],
-    missing_folds: list[int],
-    staged: "dict[int, list[StagedNight]]",
-) -> None:
-    from data.store import write_json
-    from runs.saved import versions
+def _ensure_synthetic(arguments: argparse.Namespace, spec: Database, data: Path) -> None:
+    """Make the synthetic nights in their default folder, where they are not there yet."""
+    if spec.db == "synthetic" and not arguments.data:
+        from config import configure
+        from data.prepare.synthetic import ensure_nights
 
-    if arguments.save:
-        for fold, nights in staged.items():
-            for night in nights:
-                night.save(arguments.save / spec.db / str(fold) / f"{night.name}.csv")
-        print(f"\nProbabilities of each night: {arguments.save / spec.db}/<fold>/<night>.csv")
-    if arguments.json:
-        report = {"db": spec.db, "dir": str(arguments.dir), "folds": results, "pooled": pooled}
-        write_json(arguments.json, {**report, "missing_folds": missing_folds, "versions": versions()})
-        print(f"Figures: {arguments.json}")
+        ensure_nights(data, spec, configure("synthetic").synthetic)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -8,6 +8,9 @@ from typing import Any
 
 from data.terms import InputError
 
+NIGHT_PATTERN = re.compile(r"[^/\\\0{}]*\{subject(:0\dd)?\}[^/\\\0{}]*")
+"""What a night pattern may be: nothing that ``format`` could trip over or ``glob`` follow out of a folder."""
+
 
 def plain(name: str) -> str:
     """A channel's name without what differs between spellings: case, spaces and underscores."""

@@ -1,13 +1,211 @@
-"""The recipe: what lies between a recording and the numbers that a network sees."""
+"""The recipe of a network: everything between a recording and the numbers that the network sees.
 
+Preparation, training, evaluation and staging apply the same recipe, and every trained model keeps it in its
+``metadata.json``. The order is fixed: the channel of each modality is read in µV or as stored, resampled to 100 Hz and
+band-passed; then it is either scaled by its quartiles or calibrated to a level, or left as it is.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
-from data.terms import SAMPLING_RATE
+from data.databases import DATABASES, ChannelSpec, Database, database
+from data.terms import MODALITIES, SAMPLING_RATE, InputError
 
 SCALED_UNIT = "interquartile ranges"
-"""Unit of the channels of a multimodal night."""
+"""Unit of channels that were scaled by their quartiles when the night was prepared."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """How large a signal is: the median absolute deviation of its epochs, and its mean, both in the signal's unit."""
+
+    amplitude: float
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a network takes.
+
+    Attributes:
+        channels: the channel of each modality, by the modality's name in ``data.terms.MODALITIES``; its name is that in
+            the night files that the network was trained on.
+        as_stored: whether voltages stay in the recording's own unit, else they are in µV.
+        scaled: whether each channel is scaled by its quartiles, see :func:`scale`.
+        nights_scaled: whether night files that do not say their channels' unit hold scaled channels.
+        level: the level of the training nights, to which a recording is calibrated; None where it is not known, or
+            where channels are scaled.
+    """
+
+    channels: dict[str, ChannelSpec]
+    as_stored: bool = False
+    scaled: bool = False
+    nights_scaled: bool = False
+    level: Level | None = None
+
+    @classmethod
+    def of_nights(
+        cls, db: Database, channels: Mapping[str, str], about: Mapping[str, Any], scaled: bool = False
+    ) -> "Recipe":
+        """The recipe of a network that is trained on the night files of ``db``.
+
+        Args:
+            db: the database.
+            channels: the night files' channel of each modality.
+            about: what preparation wrote down about one of the nights. It says how the channels were made, which no
+                table knows of a custom database; without it the database's own specification counts.
+            scaled: whether the network wants scaled channels.
+        """
+        return cls(
+            {modality: _spec(db, name, about) for modality, name in channels.items()},
+            as_stored=bool(_settings(about).get("as_stored", db.as_stored)),
+            scaled=scaled,
+            nights_scaled=db.scaled,
+        )
+
+    @classmethod
+    def of_metadata(cls, metadata: Mapping[str, Any]) -> "Recipe":
+        """The recipe of a saved model.
+
+        Models saved before version 2 hold none. For these the rule is: the channels are those of ``channel`` or
+        ``channels`` in the metadata, specified as the database of that name specifies them; channels are scaled if the
+        metadata name several modalities; the level is ``amplitude`` and ``offset``.
+
+        Raises:
+            InputError: the metadata describe no recipe.
+        """
+        if "recipe" in metadata:
+            return cls.from_json(metadata["recipe"])
+        db = database(str(metadata.get("db")))
+        if "channels" in metadata:
+            channels = metadata["channels"]
+            if not isinstance(channels, dict) or not channels or not channels.keys() <= set(MODALITIES):
+                raise InputError("its metadata name no channel for each of its modalities: train it again.")
+            return cls.of_nights(db, channels, {}, scaled=True)
+        found = cls.of_nights(db, {"eeg": str(metadata.get("channel") or db.channel)}, {})
+        return found.calibrated_to(_level(metadata.get("amplitude"), metadata.get("offset", 0.0)))
+
+    def calibrated_to(self, level: Level | None) -> "Recipe":
+        """The same recipe with that level."""
+        return Recipe(self.channels, self.as_stored, self.scaled, self.nights_scaled, level)
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe as JSON values; :meth:`from_json` reads them."""
+        return {
+            "channels": {
+                modality: {"name": c.name, "spellings": list(c.spellings), "band_hz": list(c.band) if c.band else None}
+                for modality, c in self.channels.items()
+            },
+            "unit": "as stored" if self.as_stored else "µV",
+            "sampling_rate_hz": SAMPLING_RATE,
+            "scaling": "quartiles" if self.scaled else None,
+            "nights_scaled": self.nights_scaled,
+            "level": self.level and {"amplitude": self.level.amplitude, "offset": self.level.offset},
+        }
+
+    @classmethod
+    def from_json(cls, values: Any) -> "Recipe":
+        """The recipe that :meth:`to_json` wrote.
+
+        Raises:
+            InputError: the values are no recipe, or one of another sampling rate.
+        """
+        try:
+            channels = {
+                modality: ChannelSpec(str(channel["name"]), tuple(map(str, channel["spellings"])), _band(channel))
+                for modality, channel in values["channels"].items()
+            }
+            level = values["level"] and _level(values["level"]["amplitude"], values["level"]["offset"])
+            known = (
+                bool(channels) and channels.keys() <= set(MODALITIES) and values["sampling_rate_hz"] == SAMPLING_RATE
+            )
+            recipe = cls(
+                channels,
+                values["unit"] == "as stored",
+                values["scaling"] == "quartiles",
+                values["nights_scaled"],
+                level,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+            known = None
+        if not known:
+            raise InputError("its recipe cannot be read: the model is of a newer version, or its metadata are damaged.")
+        return recipe
+
+    def applied(self, modality: str, signals: np.ndarray, about: Mapping[str, Any]) -> np.ndarray:
+        """A channel as the network takes it, but for calibration to a level.
+
+        Args:
+            modality: whose channel it is.
+            signals: float32 (epochs, 3000) at 100 Hz, all epochs of a recording or of a night file.
+            about: what is known of them: ``prepared``, whether they come from a night file, whose channels are filtered
+                and perhaps scaled; ``unit``; and ``quartiles``, of the whole recording that a trimmed night was cut of.
+
+        Returns:
+            float32 (epochs, 3000).
+        """
+        prepared, band = about.get("prepared", False), self.channels[modality].band
+        if band and not prepared:
+            filtered = band_pass(signals.reshape(-1).astype(np.float64), band)
+            signals = filtered.reshape(signals.shape)
+        if self.scaled and not (prepared and self._is_scaled(about)):
+            signals = scale(signals, about.get("quartiles"))
+        return signals.astype(np.float32, copy=False)
+
+    def _is_scaled(self, about: Mapping[str, Any]) -> bool:
+        """Whether a night file's channel was scaled when it was prepared."""
+        return about["unit"] == SCALED_UNIT if about.get("unit") else self.nights_scaled
+
+
+def _spec(db: Database, name: str, about: Mapping[str, Any]) -> ChannelSpec:
+    """How the night files' channel ``name`` is made: as its night says, else as the database specifies it."""
+    listed = [channel for channel in about.get("channels", ()) if isinstance(channel, dict)]
+    found = next((channel for channel in listed if channel.get("name") == name and "band_hz" in channel), None)
+    if found:
+        return ChannelSpec(name, tuple(map(str, found.get("spellings", ()))), _band(found))
+    # Nights that version 1 prepared say it in their settings, spellings in the custom specification.
+    settings = _settings(about)
+    listed = [channel for channel in settings.get("channels", ()) if isinstance(channel, dict)]
+    old = next((channel for channel in listed if channel.get("name") == name), None)
+    known = next((channel for channel in db.channels if channel.name == name), None)
+    if known or old is None:
+        return known or ChannelSpec(name)
+    written = (settings.get("spec") or {}).get("channels", {}).get(name, [])
+    spellings = written.get("spellings", []) if isinstance(written, dict) else written
+    return ChannelSpec(name, (spellings,) if isinstance(spellings, str) else tuple(map(str, spellings)), _band(old))
+
+
+def _settings(about: Mapping[str, Any]) -> dict[str, Any]:
+    settings = about.get("settings")
+    return settings if isinstance(settings, dict) else {}
+
+
+def _band(channel: Mapping[str, Any]) -> tuple[float, float] | None:
+    low, high = channel["band_hz"] or (None, None)
+    return None if low is None or high is None else (float(low), float(high))
+
+
+def _level(amplitude: Any, offset: Any) -> Level | None:
+    numbers = all(isinstance(value, (int, float)) and np.isfinite(value) for value in (amplitude, offset))
+    return Level(float(amplitude), float(offset)) if numbers and amplitude > 0 else None
+
+
+PUBLISHED = {
+    db: Recipe.of_nights(DATABASES[db], {"eeg": DATABASES[db].channel}, {}).calibrated_to(level)
+    for db, level in {
+        "sleepedf": Level(12.5),
+        "sleepedfx": Level(12.5),
+        # Its nights are not at hand; on ucddb018 its checkpoint hardly minds a level from 4 to 20 µV.
+        "isruc": Level(12.5),
+        # In the recordings' own unit, with their offset, as the nine nights at hand have them.
+        "ucddb": Level(0.12, 0.55),
+    }.items()
+}
+"""The recipes of the published RecSleepNet checkpoints, which hold none, by database."""
 
 
 def resample(signal: np.ndarray, rate: float) -> np.ndarray:
@@ -21,15 +219,24 @@ def resample(signal: np.ndarray, rate: float) -> np.ndarray:
 
 
 def band_pass(signal: np.ndarray, band: tuple[float, float]) -> np.ndarray:
-    """Zero-phase FIR band-pass of ``signal`` (samples,) at 100 Hz between the two frequencies in Hz."""
+    """``signal`` (samples,) at 100 Hz, float64, through a zero-phase FIR band-pass between two frequencies in Hz."""
     from mne.filter import filter_data
 
     return filter_data(signal, SAMPLING_RATE, *band, copy=False, verbose="error")
 
 
-def robust_scale(signal: np.ndarray) -> np.ndarray:
-    """``signal`` (samples,), changed in place: less its median, over its interquartile range; a range of 0 is 1."""
+def quartiles(signal: np.ndarray) -> tuple[float, float, float]:
+    """The lower quartile, the median and the upper quartile of all samples, in the signal's unit."""
     low, median, high = np.percentile(signal, (25, 50, 75))
-    signal -= median
-    signal /= (high - low) or 1.0
-    return signal
+    return float(low), float(median), float(high)
+
+
+def scale(signal: np.ndarray, known: Sequence[float] | None = None) -> np.ndarray:
+    """``signal`` less its median, over its interquartile range; a range of 0 counts as 1.
+
+    Args:
+        signal: of any shape.
+        known: the quartiles of the whole recording that ``signal`` is a part of; without them they are its own.
+    """
+    low, median, high = known or quartiles(signal)
+    return (signal - median) / ((high - low) or 1.0)

@@ -1,5 +1,7 @@
 """The words that every part of the toolkit shares: stages, breathing events, tasks, the epoch, and a user's mistake."""
 
+import re
+
 VERSION = "2.0.0"
 """Of this toolkit."""
 
@@ -25,4 +27,10 @@ EPOCH_SAMPLES = EPOCH_SECONDS * SAMPLING_RATE
 
 
 class InputError(ValueError):
-    """A mistake in what the user gave, in one sentence: what is wrong, where, and what to do."""
+    """A mistake in what the user gave, in one sentence: what is wrong, where, and what to do.
+
+    Names that files bring may hold control characters, which would break the sentence into lines: they become spaces.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", sentence))

@@ -1,18 +1,19 @@
-"""What a model found of a task (sleep stage, apnea, hypopnea) in one night: its scores, and the table of them."""
+"""What a network predicts for a night file, beside what the scorer found: scores, and the table of every epoch."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from data.store import written_aside
-from data.terms import STAGES
+from data.terms import STAGES, UNSCORED
 from evaluation.events import EventScores
 from evaluation.stages import Scores
 
 
 def classes(task: str) -> tuple[str, ...]:
-    """The names of what a model tells apart, in the order of its probabilities."""
+    """The names of what a network tells apart, in the order of its probabilities."""
     return STAGES if task == "sleep_stage" else (f"no {task}", task)
 
 
@@ -23,11 +24,43 @@ def scores_of(task: str, expected: np.ndarray, probabilities: np.ndarray) -> Sco
     return EventScores(expected.astype(bool), probabilities[:, 1])
 
 
-def save_predictions(path: Path, task: str, expected: np.ndarray, probabilities: np.ndarray) -> None:
-    """Write a CSV row per scored epoch: what was scored, what was found, and the probabilities."""
-    names = classes(task)
-    table = pd.DataFrame({"scored": np.array(names)[expected]})
-    table["predicted"] = np.array(names)[probabilities.argmax(axis=1)]
-    table[list(names)] = probabilities
-    with written_aside(path) as aside:
-        table.to_csv(aside, index=False, float_format="%.6f")
+@dataclass(frozen=True)
+class NightPredictions:
+    """The predictions for one night file.
+
+    Attributes:
+        name: of the night.
+        task: one of ``data.terms.TASKS``.
+        labels: int (epochs,), the scorer's: positions in :func:`classes`, or -1 for epochs that are not scored.
+        probabilities: float32 (epochs, classes).
+        stages: int (epochs,), the scorer's stages.
+        counts: how many events of each kind the scorer found in sleep; empty where the night file does not say.
+    """
+
+    name: str
+    task: str
+    labels: np.ndarray
+    probabilities: np.ndarray
+    stages: np.ndarray
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def scores(self) -> Scores | EventScores:
+        """Agreement over the scored epochs."""
+        scored = self.labels != UNSCORED
+        return scores_of(self.task, self.labels[scored], self.probabilities[scored])
+
+    def save(self, path: Path) -> None:
+        """Write a CSV row for every epoch: its number, the scored and the predicted class, and the probabilities."""
+        names = np.array([*classes(self.task), "unscored"])
+        table = pd.DataFrame({"epoch": np.arange(len(self.labels)), "scored": names[self.labels]})
+        table["predicted"] = names[self.probabilities.argmax(axis=1)]
+        table[list(classes(self.task))] = self.probabilities
+        with written_aside(path) as aside:
+            table.to_csv(aside, index=False, float_format="%.6f")
+
+
+def pooled(nights: list[NightPredictions]) -> Scores | EventScores:
+    """The scores over all scored epochs of one or more nights."""
+    found = [night.scores for night in nights]
+    return sum(found[1:], found[0])

@@ -10,7 +10,7 @@ and an LSTM, for five AASM stages. Its published TensorFlow-1 checkpoints are re
 
 from typing import Any
 
-_PLACES = {"stage": "recsleep.stager", "load_stager": "recsleep.stager", "LiveStager": "recsleep.live"}
+_PLACES = {"stage": "recsleep.predictor", "load_stager": "recsleep.predictor", "LiveStager": "recsleep.live"}
 
 
 def __getattr__(name: str) -> Any:

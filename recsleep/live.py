@@ -9,7 +9,8 @@ from keras import ops
 from data.recordings.quality import Quality, calibrated, flat
 from data.terms import EPOCH_SAMPLES, STAGES, InputError
 from recsleep.model import RecSleepNet
-from recsleep.stager import Stager, stager
+from recsleep.predictor import RecSleepNetPredictor, as_stager
+from staging.stager import Stager
 
 
 class StagedEpoch(NamedTuple):
@@ -43,8 +44,11 @@ class LiveStager:
     """
 
     def __init__(self, model: Stager | RecSleepNet | str | Path, amplitude: float | None = None) -> None:
-        self.stager = stager(model)
-        if amplitude is not None and self.stager.level is None:
+        (predictor,) = as_stager(model).predictors
+        if not isinstance(predictor, RecSleepNetPredictor):
+            raise InputError("live staging takes a RecSleepNet, for no other model stages epoch by epoch.")
+        self.network, self.level = predictor.network, predictor.recipe.level
+        if amplitude is not None and self.level is None:
             raise InputError("the model does not say its training level: calibrate the signal yourself.")
         if amplitude is not None and not 0 < amplitude < np.inf:
             raise InputError(f"an amplitude of {amplitude} is none: a number above 0 is wanted.")
@@ -56,7 +60,7 @@ class LiveStager:
 
     def reset(self) -> None:
         """Forget what was pushed: another night begins."""
-        self._state = self.stager.network.initial_state(1)
+        self._state = self.network.initial_state(1)
         self._rest = np.empty(0, np.float32)
 
     def push(self, samples: np.ndarray) -> list[StagedEpoch]:
@@ -81,7 +85,7 @@ class LiveStager:
         if self.amplitude is not None:
             silent = flat(signals, self.amplitude)
             quality = Quality(self.amplitude, silent, np.zeros(1, bool), 0.0, 0.0)
-            signals = calibrated(signals, quality, self.stager.level)
-        logits, self._state = self.stager.network.predict_on_batch({"signals": signals[None], "state": self._state})
+            signals = calibrated(signals, quality, self.level)
+        logits, self._state = self.network.predict_on_batch({"signals": signals[None], "state": self._state})
         probabilities = ops.convert_to_numpy(ops.softmax(logits[0, 0]))
         return StagedEpoch(STAGES[probabilities.argmax()], probabilities)

@@ -1,79 +1,24 @@
-"""Trained folds: our own model folders, and the TensorFlow-1 checkpoints of the published RecSleepNet."""
+"""The TensorFlow-1 checkpoints of the published RecSleepNet; TensorFlow is imported when one is read."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from data.terms import InputError
 from recsleep.model import RecSleepNet
-from runs import saved
-from runs.resumable import PROGRESS
-from runs.saved import METADATA
 
 _LSTM = "rnn/rnn/multi_rnn_cell/cell_0/lstm_cell"
 _HEAD = "softmax_linear/dense"
 
 
-@dataclass(frozen=True)
-class SavedModel:
-    """A network and what is known of its making.
-
-    Attributes:
-        network: with its weights.
-        metadata: of our own models; empty for a reference checkpoint.
-    """
-
-    network: RecSleepNet
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-
-def is_model(folder: Path) -> bool:
-    """Whether ``folder`` holds a complete model of ours or a TensorFlow-1 checkpoint."""
-    return (folder / METADATA).is_file() or any(folder.glob("*.index"))
-
-
-def load_model(folder: Path, dtype: str = "float32") -> SavedModel:
-    """Load the model in ``folder``, whichever of the two kinds it is.
-
-    Args:
-        folder: holds one fold's model.
-        dtype: dtype policy of the network: ``float32`` or ``mixed_bfloat16``.
+def read_checkpoint(folder: Path) -> RecSleepNet:
+    """The published network whose checkpoint lies in ``folder``.
 
     Raises:
         InputError: there is none, or it is damaged: a file, variable or shape that is missing or wrong is named.
     """
-    if (folder / METADATA).is_file():
-        metadata = read_metadata(folder)
-        return SavedModel(saved.load_model(folder, [RecSleepNet], dtype), metadata)
-    if any(folder.glob("*.index")):
-        return SavedModel(_load_tensorflow1(folder, dtype))
-    if (folder / PROGRESS).is_dir():
-        raise InputError(f"{folder} is a fold whose training has not finished: run the trainer again, it continues.")
-    raise InputError(
-        f"{folder} holds neither a model of this toolkit ({METADATA}) nor a TensorFlow-1 checkpoint (*.index)."
-    )
-
-
-def read_metadata(folder: Path) -> dict[str, Any]:
-    """The metadata of a fold of ours, after a check that its files are the ones it describes.
-
-    Raises:
-        InputError: a file is missing, damaged or was exchanged, or it tells of no trained fold.
-    """
-    metadata = saved.read_metadata(folder)
-    try:
-        named = isinstance(metadata["db"], str) and isinstance(metadata["channel"], str)
-        well_formed = named and all(type(s) is int for s in metadata["split"]["test"])
-    except (KeyError, TypeError, IndexError):
-        well_formed = False
-    if not well_formed:
-        raise InputError(f"{folder / METADATA} does not describe a trained fold: train it again in another folder.")
-    return metadata
-
-
-def _load_tensorflow1(folder: Path, dtype: str) -> RecSleepNet:
+    if not any(folder.glob("*.index")):
+        raise InputError(f"{folder} holds no TensorFlow-1 checkpoint (*.index).")
     try:
         import tensorflow as tf
     except ImportError:
@@ -86,7 +31,7 @@ def _load_tensorflow1(folder: Path, dtype: str) -> RecSleepNet:
         raise InputError(
             f"{prefix} is not a readable TensorFlow-1 checkpoint ({str(error).splitlines()[0]})."
         ) from None
-    network = RecSleepNet(dtype=dtype)
+    network = RecSleepNet()
 
     def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
         if name not in variables:

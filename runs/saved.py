@@ -7,6 +7,7 @@ The model is built from its arguments and only numbers are loaded: nothing in th
 import hashlib
 import platform
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -115,8 +116,41 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def find_folds(folder: Path, db: str | None, is_fold: Callable[[Path], bool]) -> tuple[list[Path], str | None]:
-    """The folds in ``folder``, and the database that the folders' names tell, if any.
+@dataclass(frozen=True)
+class Folds:
+    """The folds found in a folder.
+
+    Attributes:
+        root: the folder that holds them.
+        folders: the folder of each, in the order of their numbers.
+        db: the database that the folders' names say, if any.
+        unfinished: the numbers of folds in ``root`` that hold no finished model.
+    """
+
+    root: Path
+    folders: tuple[Path, ...]
+    db: str | None
+    unfinished: tuple[int, ...] = ()
+
+    def say_unfinished(self) -> None:
+        """Print which folds are left out, if any."""
+        if self.unfinished:
+            numbers = ", ".join(map(str, self.unfinished))
+            print(f"{self.root}: fold {numbers} holds no finished model, and is left out.")
+
+    @property
+    def numbered(self) -> dict[int, Path]:
+        """The folders by the folds' numbers."""
+        return {int(path.name): path for path in self.folders if path.name.isdecimal()}
+
+
+def databases_in(folder: Path) -> list[str]:
+    """The databases whose names folders in ``folder`` bear."""
+    return list(dict.fromkeys(database(name).db for name in (*DATABASES, *ALIASES) if (folder / name).is_dir()))
+
+
+def find_folds(folder: Path, db: str | None, is_fold: Callable[[Path], bool]) -> Folds:
+    """The folds in ``folder``: itself, its numbered folders, or those of its folder that bears a database's name.
 
     Args:
         folder: one fold, or a folder of folds by number, or one that holds that folder under a database's name.
@@ -129,22 +163,20 @@ def find_folds(folder: Path, db: str | None, is_fold: Callable[[Path], bool]) ->
     if not folder.is_dir():
         raise InputError(f"the folder of models {folder} does not exist: name it with --dir.")
     named = next((part for part in reversed(folder.absolute().parts[-2:]) if part in (*DATABASES, *ALIASES)), db)
+    known = named and database(named).db
     if is_fold(folder):
-        return [folder], named and database(named).db
+        return Folds(folder.parent, (folder,), known)
     numbered = sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
-    folds = [path for path in numbered if is_fold(path)]
+    folds = tuple(path for path in numbered if is_fold(path))
     if folds:
-        if len(folds) < len(numbered):
-            left = ", ".join(path.name for path in numbered if path not in folds)
-            print(f"{folder}: fold {left} holds no finished model, and is left out.")
-        return folds, named and database(named).db
+        return Folds(folder, folds, known, tuple(int(path.name) for path in numbered if path not in folds))
     held = [name for name in (*DATABASES, *ALIASES) if (folder / name).is_dir()]
     chosen = [name for name in held if db is None or database(name) == database(db)]
     if len(chosen) != 1:
-        told = (
-            f"holds models of {', '.join(held)}: choose one with --db."
-            if held
-            else "holds no trained model: name the folder with --dir, and with --model whose it is."
+        if len(chosen) > 1 or (held and db is None):
+            raise InputError(f"{folder} holds models of {', '.join(held)}: choose one with --db.")
+        of = f" of {db}, but of {', '.join(held)}" if held else ""
+        raise InputError(
+            f"{folder} holds no trained model{of}: name the folder with --dir, and with --model whose it is."
         )
-        raise InputError(f"{folder} {told}")
     return find_folds(folder / chosen[0], chosen[0], is_fold)

@@ -5,27 +5,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from data.recordings.channels import NightRecording, open_signals
+from data.recordings.channels import open_signals
 from data.recordings.edf import NoSignals
-from data.recordings.recording import Recording
 from data.scorings.any_form import read_scoring
 from data.store import is_remote, location, reaching, remove_unfinished, written_aside
 from data.terms import STAGES, InputError
-from evaluation.hypnogram import Hypnogram
 from staging.recordings import Source
 from staging.results import finished, told, write_results
+from staging.stager import Stager
 
 TABLE = "summary.csv"
-
-
-class Stager(Protocol):
-    """What stages an open recording; ``models`` tells which networks do it."""
-
-    models: list[dict[str, str]]
-
-    def stage(self, recording: Recording | NightRecording, channels: Sequence[str], calibrate: bool) -> Hypnogram: ...
 
 
 @dataclass(frozen=True)

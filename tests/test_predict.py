@@ -9,7 +9,7 @@ import pytest
 
 import predict
 from recsleep.model import RecSleepNet
-from recsleep.tensorflow1 import load_model
+from recsleep.predictor import load_fold
 from runs.saved import save_model
 
 TINY = {"filters": 4, "first_kernel": 12, "lstm_units": 4, "block_kernel": 3}
@@ -91,7 +91,7 @@ def test_a_bad_night_is_told_and_nothing_is_written(models, make_night, capsys):
 
 
 def test_output_that_is_no_number_is_told(models, capsys):
-    model = load_model(models / "ucddb" / "1")
+    (model,) = load_fold(models / "ucddb" / "1")
     model.network.head.bias.assign(np.full(5, np.nan))
     save_model(models / "ucddb" / "1", model.network, model.metadata)
     assert evaluate(models, "--fold", "1") == 2
@@ -147,9 +147,9 @@ def test_damaged_models_are_told(models, capsys, spoil, told):
 
 
 def test_saved_model_reloads_without_loss(models):
-    loaded = load_model(models / "ucddb" / "0")
+    (loaded,) = load_fold(models / "ucddb" / "0")
     save_model(models / "again", loaded.network, loaded.metadata)
-    again = load_model(models / "again")
+    (again,) = load_fold(models / "again")
     for before, after in zip(loaded.network.get_weights(), again.network.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
     assert again.metadata["split"] == loaded.metadata["split"]

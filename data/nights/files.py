@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from data.terms import EPOCH_SAMPLES, EVENTS, InputError
 from data.store import is_remote, new_folder, reaching, written_aside
+from data.terms import EPOCH_SAMPLES, EVENTS, InputError
 
 STAGE_COLUMN = "Sleep Stage"
 """Of ``y.parquet``, beside one column per event; ``x.parquet`` has one column per channel, a row per sample."""
@@ -121,9 +121,13 @@ def read_about(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the night is missing or damaged.
     """
-    stored = read_arrays(path, ("about",)).get("about")
+    return about_of(read_arrays(path, ("about",)))
+
+
+def about_of(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The same of arrays that were read already."""
     try:
-        about = json.loads(str(stored)) if stored is not None else {}
-    except ValueError:
+        about = json.loads(str(arrays["about"])) if "about" in arrays else {}
+    except (ValueError, RecursionError):
         about = {}
     return about if isinstance(about, dict) else {}

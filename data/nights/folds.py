@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from data.databases import Database
-from data.terms import InputError
 from data.store import reaching
+from data.terms import InputError
 
 
 @dataclass(frozen=True)

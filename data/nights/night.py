@@ -1,19 +1,18 @@
 """The one record type: a night of 30-s epochs with their stages, read from its file and checked."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, STAGES, InputError
-from data.nights.files import read_arrays
+from data.nights.files import about_of, read_arrays
+from data.recipe import Recipe
 from data.store import location
-
-UNSCORED = -1
-"""Label of an epoch that was not scored; only multi-channel nights may hold it."""
+from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, STAGES, TASKS, UNSCORED, InputError
 
 
 class MissingChannel(InputError):
@@ -29,7 +28,8 @@ class Night:
         signals: float32 of shape (epochs, channels, 3000), in the units of the file (µV unless its database says else).
         channels: the channels' names.
         stages: int32 of shape (epochs,), 0..4 for W, N1, N2, N3, REM, or -1 for unscored.
-        events: bool of shape (epochs,) of each breathing event that was scored, by its name in ``config.EVENTS``.
+        events: bool of shape (epochs,) of each breathing event that was scored, by its name in ``data.terms.EVENTS``.
+        about: what preparation wrote down about the night; empty where it was prepared elsewhere.
     """
 
     name: str
@@ -37,6 +37,33 @@ class Night:
     channels: tuple[str, ...]
     stages: np.ndarray
     events: dict[str, np.ndarray] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def labels(self, task: str) -> np.ndarray | None:
+        """The labels (epochs,) of a task, -1 where an epoch is not scored; None where the night was not scored for it.
+
+        Labels are stages, or 1 where an event of the task covers the epoch and 0 elsewhere.
+        """
+        if task == "sleep_stage":
+            return self.stages
+        if not all(name in self.events for name in TASKS[task]):
+            return None
+        found = np.any([self.events[name] for name in TASKS[task]], axis=0)
+        return np.where(self.stages == UNSCORED, UNSCORED, found).astype(np.int32)
+
+    def inputs(self, recipe: Recipe) -> dict[str, np.ndarray]:
+        """What a network of that recipe takes of the night: float32 (epochs, 3000) of each modality.
+
+        The night was read with the channels of the recipe.
+        """
+        return {
+            modality: recipe.applied(modality, self.signals[:, self.channels.index(spec.name)], self.channel(spec.name))
+            for modality, spec in recipe.channels.items()
+        }
+
+    def channel(self, name: str) -> dict[str, Any]:
+        """What the night says of a channel, in the form that :meth:`data.recipe.Recipe.applied` takes."""
+        return channel_about(self.about, name)
 
     @property
     def checksum(self) -> int:
@@ -50,6 +77,17 @@ class Night:
     def amplitude(self) -> np.ndarray:
         """Each channel's level (channels,), whatever its drift and artefacts: the median of its epochs' deviations."""
         return np.median(deviations(self.signals), axis=0)
+
+
+def channel_about(about: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What preparation's ``about`` says of the channel called ``name``; only values of the right form are taken."""
+    listed = about.get("channels")
+    listed = [channel for channel in listed if isinstance(channel, dict)] if isinstance(listed, list) else []
+    found = next((channel for channel in listed if channel.get("name") == name), {})
+    spread = found.get("quartiles")
+    numbers = isinstance(spread, list) and len(spread) == 3 and all(type(v) in (int, float) for v in spread)
+    known = spread if numbers and np.isfinite(spread).all() and spread == sorted(spread) else None
+    return {"prepared": True, "unit": str(found.get("unit") or ""), "quartiles": known}
 
 
 def deviations(signals: np.ndarray) -> np.ndarray:
@@ -69,7 +107,7 @@ def read_night(path: str | Path, channels: Sequence[str]) -> Night:
     """
     path = location(path)
     return night_from_arrays(
-        path, read_arrays(path, ("x", "y", "fs", "ch_names", "events", "event_names"), channels), channels
+        path, read_arrays(path, ("x", "y", "fs", "ch_names", "events", "event_names", "about"), channels), channels
     )
 
 
@@ -95,7 +133,7 @@ def night_from_arrays(path: Path, arrays: dict[str, np.ndarray], channels: Seque
     if fs is not None and (fs.size != 1 or fs.dtype.kind not in "fiu" or float(fs.item()) != SAMPLING_RATE):
         raise InputError(f"{path} is sampled at {fs} Hz: night files hold {SAMPLING_RATE} Hz; prepare it again.")
     stages = _stages(path, arrays["y"], len(signals), names is not None or not scored, scored)
-    return Night(path.stem, signals, found, stages, _events(path, arrays, len(signals)))
+    return Night(path.stem, signals, found, stages, _events(path, arrays, len(signals)), about_of(arrays))
 
 
 def _signals(

@@ -14,7 +14,7 @@ from config import PreparationConfig
 from data.databases import ChannelSpec, Database
 from data.nights.night import night_from_arrays
 from data.prepare.sources import Source
-from data.recipe import SCALED_UNIT, band_pass, resample, robust_scale
+from data.recipe import SCALED_UNIT, band_pass, quartiles, resample, scale
 from data.recordings.recording import Channel, Recording, open_recording
 from data.scorings import read_scoring
 from data.scorings.scoring import Scoring, W
@@ -71,8 +71,9 @@ def convert(
             signal = resample(recording.read(header, database.as_stored), header.rate)
             if channel.band:
                 signal = band_pass(signal, channel.band)
+            spread = quartiles(signal)
             if database.scaled:
-                signal = robust_scale(signal)
+                signal = scale(signal, spread)
             # Resampling may end a sample short; the night is cut in whole epochs.
             short = first + total * EPOCH_SAMPLES - len(signal)
             signal = np.pad(signal, (0, short), mode="edge") if short > 0 else signal
@@ -80,7 +81,7 @@ def convert(
             # What float32 cannot hold becomes infinite, and is told below.
             with np.errstate(over="ignore"):
                 x[:, position] = epochs[kept]
-            described.append({"name": channel.name, "from": name, **_described(header, database)})
+            described.append(_described(channel, name, header, database, spread))
     arrays = {
         "x": x if database.scaled or len(channels) > 1 else x[:, 0],
         "ch_names": np.array([channel.name for channel in channels]),
@@ -151,11 +152,21 @@ def _kept(stages: np.ndarray, wake_minutes: float) -> tuple[np.ndarray, int]:
     return within[stages[first:last] != UNSCORED], len(stages) - len(within)
 
 
-def _described(header: Channel, database: Database) -> dict[str, Any]:
-    """The channel's own rate and unit, and the unit it has in the night."""
+def _described(
+    channel: ChannelSpec, recorded: str, header: Channel, database: Database, spread: tuple[float, float, float]
+) -> dict[str, Any]:
+    """How a channel of the night was made, as a recipe needs to know it.
+
+    ``quartiles`` are those of the whole recording in the night's unit before scaling, for the night is trimmed.
+    """
     unit = "µV" if header.is_voltage and not database.as_stored else header.unit
     return {
+        "name": channel.name,
+        "from": recorded,
         "rate_hz": header.rate,
         "header_unit": header.unit,
         "unit": SCALED_UNIT if database.scaled else unit or "as stored",
+        "spellings": list(channel.spellings),
+        "band_hz": list(channel.band) if channel.band else None,
+        "quartiles": None if database.scaled else list(spread),
     }

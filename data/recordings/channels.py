@@ -3,20 +3,19 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, InputError
-from data.terms import UNSCORED
+from data.databases import plain
+from data.nights.files import read_arrays
 from data.nights.night import night_from_arrays
-from data.nights.files import read_about, read_arrays
 from data.recipe import resample
 from data.recordings.recording import Channel, Recording, open_recording
-from data.databases import plain
 from data.store import reaching
+from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, UNSCORED, InputError
 
 DERIVATIONS = (
     *("C4-M1", "C3-M2", "Fpz-Cz", "F4-M1", "F3-M2", "Fz-Cz", "C4-M2", "C3-M1", "F4-M2", "F3-M1", "Cz-M1", "Cz-M2"),
@@ -52,12 +51,14 @@ class ChannelSignal:
         signals: float32 (epochs, 3000) at 100 Hz, in µV where the recording gives a voltage, else as stored.
         missing: bool (epochs,), where half an epoch or more was not recorded.
         about: where it comes from, as JSON values: recorded channels, their rate and unit, and the signal's unit.
+        prepared: what a night file says of how it was prepared, for the recipe; empty for a recording.
     """
 
     name: str
     signals: np.ndarray
     missing: np.ndarray
     about: dict[str, Any]
+    prepared: dict[str, Any] = field(default_factory=dict)
 
 
 class NightRecording:
@@ -71,22 +72,23 @@ class NightRecording:
         names = read_arrays(path, ("ch_names",)).get("ch_names")
         unnamed = wanted[0] if wanted else "EEG"
         self.channels = (unnamed,) if names is None else tuple(map(str, np.atleast_1d(names)))
-        arrays = read_arrays(path, ("x", "y", "fs", "ch_names"))
+        arrays = read_arrays(path, ("x", "y", "fs", "ch_names", "about"))
         night = night_from_arrays(path, arrays, self.channels, scored=False)
         self.stages = night.stages if (night.stages != UNSCORED).any() else None
         self.seconds = float(len(night.stages) * EPOCH_SECONDS)
-        self._signals = dict(zip(self.channels, np.moveaxis(night.signals, 1, 0), strict=True))
-        told = read_about(path).get("channels")
-        told = [channel for channel in told if isinstance(channel, dict)] if isinstance(told, list) else []
-        self._units = {str(channel.get("name")): str(channel.get("unit", "")) for channel in told}
+        self._night = night
 
     def channel(self, name: str) -> Channel:
         """What the file says of a channel; most name no unit."""
-        return Channel(name, float(SAMPLING_RATE), self._units.get(name, ""))
+        return Channel(name, float(SAMPLING_RATE), self._night.channel(name)["unit"])
+
+    def about(self, name: str) -> dict[str, Any]:
+        """How the channel was prepared, see :meth:`data.recipe.Recipe.applied`."""
+        return self._night.channel(name)
 
     def read(self, channel: Channel, as_stored: bool, gaps: bool = False) -> np.ndarray:
         """All samples of a channel, float64 (samples,), as stored."""
-        signal = self._signals[channel.name].reshape(-1).astype(np.float64)
+        signal = self._night.signals[:, self.channels.index(channel.name)].reshape(-1).astype(np.float64)
         signal[~np.isfinite(signal)] = np.nan
         if not gaps and np.isnan(signal).any():
             raise InputError(f"{self.path}: channel {channel.name} holds NaN or infinite values.")
@@ -247,4 +249,5 @@ def read_channel(
             "unit": unit or "as stored",
             "missing_seconds": round(len(gaps) / first.rate, 2),
         },
+        recording.about(first.name) if isinstance(recording, NightRecording) else {},
     )

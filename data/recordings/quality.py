@@ -22,8 +22,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from data.terms import EPOCH_SECONDS, SAMPLING_RATE, STAGES, InputError
 from data.nights.night import deviations
+from data.recipe import Level
+from data.terms import EPOCH_SECONDS, SAMPLING_RATE, STAGES, InputError
 
 LIMIT = 16
 """Levels at which calibrated signals end: Sleep-EDF's recorder ends at ±192 µV, so that no network saw more."""
@@ -39,25 +40,6 @@ NOISY = 0.35
 """Share of the power above 20 Hz that is worth a warning."""
 PLAUSIBLE = (2, 60)
 """µV: the levels of sleep EEG lie well within."""
-
-
-@dataclass(frozen=True)
-class Level:
-    """What a network was trained on: the nights' median absolute deviation, and their mean."""
-
-    amplitude: float
-    offset: float = 0.0
-
-
-REFERENCE_LEVELS = {
-    "sleepedf": Level(12.5),
-    "sleepedfx": Level(12.5),
-    # Its nights are not at hand; on ucddb018 its checkpoint hardly minds a level from 4 to 20 µV.
-    "isruc": Level(12.5),
-    # In the recordings' own unit, with their offset, as the nine nights at hand have them.
-    "ucddb": Level(0.12, 0.55),
-}
-"""Of the published checkpoints, which do not tell."""
 
 
 @dataclass(frozen=True)

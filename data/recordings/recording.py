@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.terms import InputError
 from data.recordings.edf import BDF_MAGIC, EDF_MAGIC, LOWEST_RATE, read_header
 from data.store import on_disk, reaching
+from data.terms import InputError
 
 if TYPE_CHECKING:
     import mne

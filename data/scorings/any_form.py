@@ -7,15 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from data.terms import EPOCH_SECONDS, STAGES, InputError
-from data.recordings.channels import NightRecording
-from data.terms import UNSCORED
+from data.databases import plain
 from data.nights.files import read_about, read_arrays
-from data.scorings import nsrr
+from data.recordings.channels import NightRecording
 from data.recordings.recording import Recording
+from data.scorings import nsrr
 from data.scorings.scoring import N1, N2, N3, REM, W, from_intervals, read_text
 from data.scorings.sleepedf import read_annotations
-from data.databases import plain
+from data.terms import EPOCH_SECONDS, STAGES, UNSCORED, InputError
 
 SPELLINGS = {
     W: "w wake awake 0",

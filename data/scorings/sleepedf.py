@@ -4,12 +4,11 @@ import warnings
 from datetime import datetime
 from pathlib import Path
 
-from data.terms import InputError
-from data.terms import UNSCORED
 from data.recordings.edf import start_of
 from data.recordings.recording import Recording
 from data.scorings.scoring import N1, N2, N3, REM, Scoring, W, from_intervals
 from data.store import on_disk
+from data.terms import UNSCORED, InputError
 
 LABELS = {
     "Sleep stage W": W,

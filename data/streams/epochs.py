@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from data.terms import EPOCH_SAMPLES
 from data.nights.night import read_night
+from data.terms import EPOCH_SAMPLES
 
 NIGHTS_MIXED = 6
 """Nights open at a time: what memory holds of them, however many there are."""

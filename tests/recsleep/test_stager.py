@@ -6,17 +6,22 @@ import pytest
 from recordings import write_edf
 
 import recsleep
+from data.databases import ChannelSpec
 from data.nights.files import write_arrays
-from data.recordings.quality import Level
+from data.recipe import Level, Recipe
 from data.terms import InputError
 from recsleep.ensemble import Ensemble
 from recsleep.model import RecSleepNet
-from recsleep.stager import Stager
-from recsleep.staging import stage_epochs
+from recsleep.predictor import RecSleepNetPredictor, stage_epochs
 from runs.saved import save_model
+from staging.stager import Stager
 
 TINY = {"filters": 4, "first_kernel": 12, "lstm_units": 4, "block_kernel": 3}
 RNG = np.random.default_rng(0)
+
+
+def stager_of(network, level: Level) -> Stager:
+    return Stager((RecSleepNetPredictor(network, Recipe({"eeg": ChannelSpec("EEG C4-M1")}, level=level)),))
 
 
 def networks(count: int, **changes) -> list[RecSleepNet]:
@@ -49,15 +54,15 @@ def test_live_stages_are_the_whole_nights(amplitude, chunk):
     signals = RNG.normal(2, 4, (1 if chunk == 1 else 12, 3000)).astype("float32")
     if len(signals) > 1:
         signals[5] = 7
-    stager = Stager(Ensemble(networks(2)), Level(12.5, 0.5))
+    network, level = Ensemble(networks(2)), Level(12.5, 0.5)
     if amplitude:
         from data.recordings.quality import Quality, calibrated, flat
 
         quality = Quality(amplitude, flat(signals, amplitude), np.zeros(len(signals), bool), 0, 0)
-        expected = stage_epochs(stager.network, calibrated(signals, quality, stager.level))
+        expected = stage_epochs(network, calibrated(signals, quality, level))
     else:
-        expected = stage_epochs(stager.network, signals)
-    live = recsleep.LiveStager(stager, amplitude)
+        expected = stage_epochs(network, signals)
+    live = recsleep.LiveStager(stager_of(network, level), amplitude)
     for _ in range(2):
         samples = signals.ravel()
         staged = [
@@ -97,7 +102,7 @@ def edf(tmp_path_factory):
 
 def test_a_raw_object_and_its_file_are_staged_alike(models, edf):
     stager = recsleep.load_stager(models)
-    assert stager.level == Level(13.0)
+    assert stager.predictors[0].recipe.level == Level(13.0)
     raw = mne.io.read_raw_edf(edf, verbose="error")
     ours, theirs = recsleep.stage(raw, stager), recsleep.stage(str(edf), models / "synthetic")
     np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-5)
@@ -160,7 +165,7 @@ def test_the_level_is_that_of_the_nights_around_sleep(tmp_path):
         def predict_on_batch(self, inputs):
             return self.call(inputs)
 
-    night = recsleep.stage(tmp_path / "n.npz", Stager(Slow(**TINY), Level(12.5)))
+    night = recsleep.stage(tmp_path / "n.npz", stager_of(Slow(**TINY), Level(12.5)))
     # Of the epochs within half an hour of sleep, 100 are sleep and 120 wake.
     near = x[240:460].astype("float32")
     expected = np.median(np.median(np.abs(near - np.median(near, axis=1, keepdims=True)), axis=1))

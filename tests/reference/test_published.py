@@ -9,8 +9,8 @@ import pytest
 
 import predict
 from data.terms import InputError
-from recsleep.staging import stage_epochs
-from recsleep.tensorflow1 import load_model
+from recsleep.predictor import stage_epochs
+from recsleep.tensorflow1 import read_checkpoint
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow reads the TensorFlow-1 checkpoints")
 
@@ -19,7 +19,7 @@ tf = pytest.importorskip("tensorflow", reason="TensorFlow reads the TensorFlow-1
 @pytest.mark.parametrize("golden", ["isruc_fold0", "sleepedf_fold0", "sleepedfx_fold0", "ucddb_fold14"])
 def test_logits_and_state_are_the_reference_graphs(reference, golden):
     db, fold = golden.split("_fold")
-    network = load_model(reference / "pretrained_model" / db / fold).network
+    network = read_checkpoint(reference / "pretrained_model" / db / fold)
     expected = np.load(reference / "goldens" / f"recsleepnet_{golden}.npz")
     source = expected if "x" in expected else np.load(reference / "nights" / "ucddb" / "ucddb018.npz")
     state = network.initial_state(1)
@@ -32,7 +32,7 @@ def test_logits_and_state_are_the_reference_graphs(reference, golden):
 
 
 def test_staging_in_chunks_gives_the_softmax_of_the_golden(reference):
-    network = load_model(reference / "pretrained_model" / "ucddb" / "14").network
+    network = read_checkpoint(reference / "pretrained_model" / "ucddb" / "14")
     logits = np.load(reference / "goldens" / "recsleepnet_ucddb_fold14.npz")["logits"].astype("float64")
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     ours = stage_epochs(network, np.load(reference / "nights" / "ucddb" / "ucddb018.npz")["x"])
@@ -54,7 +54,7 @@ def test_published_figures_on_subject_18(reference, tmp_path, capsys):
 def test_every_published_checkpoint_at_hand_is_read(reference):
     folders = [path.parent for path in sorted((reference / "pretrained_model").rglob("*.index"))]
     assert len(folders) >= 13
-    sums = {float(np.abs(load_model(folder).network.get_weights()[0]).sum()) for folder in folders}
+    sums = {float(np.abs(read_checkpoint(folder).get_weights()[0]).sum()) for folder in folders}
     assert len(sums) == len(folders)
 
 
@@ -82,14 +82,14 @@ def checkpoint(reference, tmp_path):
 def test_a_missing_variable_is_named(checkpoint):
     folder = checkpoint({"rnn/rnn/multi_rnn_cell/cell_0/lstm_cell/w_f_diag": None})
     with pytest.raises(InputError, match=r"no variable rnn/rnn/multi_rnn_cell/cell_0/lstm_cell/w_f_diag"):
-        load_model(folder)
+        read_checkpoint(folder)
 
 
 def test_a_misshapen_variable_is_named(checkpoint):
     folder = checkpoint({"cnn/conv1d_2_2/conv2d/kernel": np.zeros((8, 1, 128, 64), "float32")})
     told = r"cnn/conv1d_2_2/conv2d/kernel has shape \(8, 1, 128, 64\), \(8, 1, 128, 128\) is wanted"
     with pytest.raises(InputError, match=told):
-        load_model(folder)
+        read_checkpoint(folder)
 
 
 def test_damaged_checkpoints_are_told(reference, tmp_path):
@@ -101,11 +101,11 @@ def test_damaged_checkpoints_are_told(reference, tmp_path):
         damaged = next(copy.glob(pattern))
         damaged.write_bytes(damaged.read_bytes()[:size])
         with pytest.raises(InputError, match=r"damaged|not a readable"):
-            load_model(copy)
+            read_checkpoint(copy)
 
 
 def test_paths_in_the_checkpoint_file_are_not_followed(reference, tmp_path):
     copy = shutil.copytree(reference / "pretrained_model" / "ucddb" / "14", tmp_path / "14")
     (copy / "checkpoint").chmod(0o644)
     (copy / "checkpoint").write_text('model_checkpoint_path: "/etc/passwd"\n')
-    assert load_model(copy).network.count_params() == 859_909
+    assert read_checkpoint(copy).count_params() == 859_909

@@ -11,15 +11,15 @@ from recordings import write_edf
 
 import predict
 from config import configure
-from data.prepare.conversion import band_pass
+from data.databases import DATABASES
 from data.prepare.synthetic import make_night
+from data.recipe import band_pass, scale
 from data.recordings.channels import open_signals
-from data.streams.epochs import scaled
 from data.terms import TASKS
 from runs.saved import save_model
-from synth.fine_tuned import FineTuned, is_fold
+from staging.stager import _choice
 from synth.models.classifier import FineTuning
-from synth.stager import _find, load_synth_stager
+from synth.predictor import FineTunedPredictor, is_fold, load_stager
 
 # What loads YASA, which takes its time, shares a process.
 pytestmark = pytest.mark.xdist_group("yasa")
@@ -80,7 +80,7 @@ def write(path, arrays, names=None, leave_out=()):
 
 @pytest.fixture(scope="module")
 def stager(folds):
-    return load_synth_stager(folds)
+    return load_stager(folds)
 
 
 def staged(stager, path, channels=()):
@@ -90,9 +90,9 @@ def staged(stager, path, channels=()):
 
 def test_the_mean_of_the_folds_models(stager, folds, recording, arrays):
     night = staged(stager, recording)
-    x = scaled(arrays["x"])[:, [arrays["ch_names"].tolist().index(name) for name in CHANNELS.values()]]
-    models = [FineTuned.of(folds / fold / "fine_tuning/sleep_stage_1/eeg-emg-airflow/lstm") for fold in "01"]
-    expected = np.mean([model.stage(x) for model in models], axis=0)
+    x = {name: scale(arrays["x"][:, arrays["ch_names"].tolist().index(own)]) for name, own in CHANNELS.items()}
+    models = [FineTunedPredictor.of(folds / fold / "fine_tuning/sleep_stage_1/eeg-emg-airflow/lstm") for fold in "01"]
+    expected = np.mean([model.probabilities(x) for model in models], axis=0)
     # The file holds 16 bits.
     np.testing.assert_allclose(night.probabilities, expected, atol=2e-3)
     assert night.events.keys() == {"apnea", "hypopnea"}
@@ -141,8 +141,9 @@ def test_channels_by_another_name(stager, arrays, tmp_path):
 def test_the_channel_that_was_trained_with(channel, recorded, chosen):
     modality = "eeg" if channel.startswith("EEG") else "emg"
     opened = SimpleNamespace(path="night.edf", channels=recorded)
-    found = _find(opened, {modality: channel}, {}, "shhs")
-    assert (found[modality].recorded if found else None) == chosen
+    spec = next(spec for spec in DATABASES["shhs"].channels if spec.name == channel)
+    found = _choice(opened, modality, spec, "")
+    assert (found.recorded if found else None) == chosen
 
 
 def test_a_channel_that_cannot_be_used_counts_as_missing(stager, arrays, tmp_path):
@@ -159,13 +160,13 @@ def test_metadata_are_not_trusted(tmp_path, spoilt):
     told = json.loads((path / "metadata.json").read_text())
     (path / "metadata.json").write_text(json.dumps({**told, **spoilt}))
     with pytest.raises(ValueError, match="does not describe a fine-tuned model"):
-        load_synth_stager(tmp_path / "0")
+        load_stager(tmp_path / "0")
 
 
 def test_the_model_with_most_labels_then_the_best(tmp_path):
     worse = write_model(tmp_path / "0", ("eeg",), "sleep_stage", 0.05, 0.9)
     best = write_model(tmp_path / "0", ("eeg",), "sleep_stage", 1, 0.6)
-    (chosen,) = load_synth_stager(tmp_path / "0")._usable("sleep_stage", {"eeg", "emg"})
+    ((chosen,),) = (predictor.members for predictor in load_stager(tmp_path / "0").predictors)
     assert chosen.folder == best != worse
     assert is_fold(tmp_path / "0") and not is_fold(tmp_path)
 
@@ -179,16 +180,17 @@ def test_signals_are_prepared_as_the_databases_nights(arrays, tmp_path):
     edf = write_edf(
         tmp_path / "n.edf", {n: (x.ravel().astype(float), 100, "uV") for n, x in signals.items()}, span=1500
     )
-    night = staged(load_synth_stager(tmp_path / "models"), edf)
+    night = staged(load_stager(tmp_path / "models"), edf)
     assert [c["from"] for c in night.about["channels"]] == [["EEG"], ["EMG"]]
     bands = ((0.5, 40), (25, 49))
+    model, modalities = FineTunedPredictor.of(path), ("eeg", "emg")
     filtered = [
         band_pass(x.ravel().astype(float), band).reshape(x.shape)
         for x, band in zip(signals.values(), bands, strict=True)
     ]
-    expected = FineTuned.of(path).stage(scaled(np.stack(filtered, axis=1)))
+    expected = model.probabilities({name: scale(x) for name, x in zip(modalities, filtered, strict=True)})
     np.testing.assert_allclose(night.probabilities, expected, atol=1e-3)
-    unfiltered = FineTuned.of(path).stage(scaled(np.stack(list(signals.values()), axis=1)))
+    unfiltered = model.probabilities({name: scale(x) for name, x in zip(modalities, signals.values(), strict=True)})
     assert np.abs(unfiltered - expected).max() > 5e-3
 
 
@@ -209,9 +211,9 @@ def test_results_of_the_command(recording, tmp_path, tasks, capsys):
     runs = int(either[0]) + int((~either[:-1] & either[1:]).sum())
     hours = (table["stage"] != "W").sum() / 120
     expected = runs / hours if len(tasks) == 2 and hours else None
-    assert told["breathing"]["apnea_hypopnea_index"] == (expected and pytest.approx(expected))
+    assert told["breathing"]["apnea_hypopnea_index"] == (None if expected is None else pytest.approx(expected))
     summary = pd.read_csv(out / "summary.csv")["apnea_hypopnea_index"][0]
-    assert summary == pytest.approx(expected) if expected else np.isnan(summary)
+    assert np.isnan(summary) if expected is None else summary == pytest.approx(expected)
     texts = mne.read_annotations(out / "night.hypnogram.edf").description.tolist()
     assert texts.count("Apnea") == told["breathing"]["apnea"]["runs"]
     page = (out / "night.html").read_text()
@@ -222,7 +224,7 @@ def test_results_of_the_command(recording, tmp_path, tasks, capsys):
     ("options", "told"),
     [
         (["--no-calibration"], "leave --no-calibration out"),
-        (["--channel", "EMG"], "takes MODALITY=NAME"),
+        (["--channel", "EMG"], "take MODALITY=NAME"),
         (["--channel", "eog=EOG L"], "these models know eeg, emg, airflow"),
         (["--channel", "emg=Leg"], "has no channel Leg"),
         (["--db", "shhs"], "was trained on synthetic, not shhs"),
@@ -237,7 +239,7 @@ def test_mistakes_are_told(folds, recording, tmp_path, capsys, options, told):
 def test_no_model_can_be_used(arrays, tmp_path):
     write_model(tmp_path / "a", ("eeg", "emg"), "sleep_stage")
     with pytest.raises(ValueError, match=r"no channel for emg \(EMG\), which the models need.*--channel emg=NAME"):
-        staged(load_synth_stager(tmp_path / "a"), write(tmp_path / "n.edf", arrays, leave_out=("EMG",)))
+        staged(load_stager(tmp_path / "a"), write(tmp_path / "n.edf", arrays, leave_out=("EMG",)))
     write_model(tmp_path / "b", ("airflow",), "apnea")
     with pytest.raises(ValueError, match="no model of sleep stages"):
-        staged(load_synth_stager(tmp_path / "b"), write(tmp_path / "n.edf", arrays))
+        staged(load_stager(tmp_path / "b"), write(tmp_path / "n.edf", arrays))

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from synth.evaluation import EvaluatedModel, EvaluatedNight, indices
+from evaluation.predictions import NightPredictions
+from staging.evaluation import Evaluated, indices
 
 # Six hours of sleep, and apnea in two runs of epochs.
 STAGES = np.r_[np.zeros(120, int), np.full(720, 2)]
@@ -12,14 +13,14 @@ APNEA[[200, 201, 300]] = 1
 COUNTS = {"Obstructive Apnea": 4, "Central Apnea": 1, "Mixed Apnea": 0, "Hypopnea": 7, "SpO2 Desaturation": 12}
 
 
-def models(counts: dict[str, int]) -> list[EvaluatedModel]:
+def models(counts: dict[str, int]) -> list[Evaluated]:
     """Models that find a single hypopnea, in an epoch that the scorer has none in, and no apnea."""
     found = np.tile([0.9, 0.1], (840, 1))
     hypopnea = found.copy()
     hypopnea[500] = 0.2, 0.8
     nights = {"apnea": (APNEA, found), "hypopnea": (np.zeros(840, int), hypopnea)}
     return [
-        EvaluatedModel(0, task, "v", (EvaluatedNight("night", labels, probabilities, STAGES, counts),))
+        Evaluated(0, "", task, "v", [NightPredictions("night", task, labels, probabilities, STAGES, counts)], [])
         for task, (labels, probabilities) in nights.items()
     ]
 

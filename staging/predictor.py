@@ -1,0 +1,90 @@
+"""What staging and evaluation need of a network, and how night files are predicted with it."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from data.nights.night import MissingChannel, read_night
+from data.recipe import Recipe
+from data.terms import InputError
+from evaluation.predictions import NightPredictions
+
+
+class Predictor(Protocol):
+    """A network for one task, or several networks whose probabilities are averaged.
+
+    Attributes:
+        task: one of ``data.terms.TASKS``.
+        recipe: how the signals that it takes are made.
+        variant: what distinguishes it from other networks for the task; "" where there are none.
+        models: the folder of each network and the SHA-256 of its weights.
+    """
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def recipe(self) -> Recipe: ...
+    @property
+    def variant(self) -> str: ...
+    @property
+    def models(self) -> list[dict[str, str]]: ...
+
+    def probabilities(self, signals: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Probabilities float32 (epochs, classes) of one night's consecutive epochs.
+
+        Args:
+            signals: float32 (epochs, 3000) of each modality of the recipe, made by it.
+        """
+        ...
+
+
+def predict(predictor: Predictor, signals: Mapping[str, np.ndarray], where: Path) -> np.ndarray:
+    """The predictor's probabilities (epochs, classes) for the signals of ``where``, which messages name.
+
+    Raises:
+        InputError: a probability is not finite.
+    """
+    probabilities = predictor.probabilities(signals)
+    if not np.isfinite(probabilities).all():
+        raise InputError(f"{where}: the network's output is not finite: check the units of the channels.")
+    return probabilities
+
+
+def predict_nights(
+    predictor: Predictor, paths: Iterable[Path], leave_out: Callable[[str], None] | None = None
+) -> Iterator[NightPredictions]:
+    """Read night files one after another and predict each with ``predictor``.
+
+    The nights were prepared as those that the network was trained on, so they are not calibrated.
+
+    Args:
+        predictor: the network.
+        paths: of the night files, local or remote.
+        leave_out: takes the reason where a night lacks a channel or was not scored for the task, and the night is
+            left out; without it such a night is an error.
+
+    Raises:
+        InputError: a file is not such a night, or a probability is not finite.
+    """
+    names = tuple(channel.name for channel in predictor.recipe.channels.values())
+    for path in paths:
+        try:
+            night = read_night(path, names)
+            labels = night.labels(predictor.task)
+            if labels is None:
+                raise MissingChannel(f"{path} holds no breathing events to compare {predictor.task} with.")
+        except MissingChannel as error:
+            if leave_out is None:
+                raise
+            leave_out(f"left out: {error}")
+            continue
+        probabilities = predict(predictor, night.inputs(predictor.recipe), path)
+        yield NightPredictions(night.name, predictor.task, labels, probabilities, night.stages, _counts(night.about))
+
+
+def _counts(about: Mapping[str, Any]) -> dict[str, int]:
+    """The events in sleep that preparation counted; empty where it did not."""
+    counts = about.get("events_in_sleep")
+    return counts if isinstance(counts, dict) and all(isinstance(n, int) for n in counts.values()) else {}
