@@ -5,11 +5,12 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import predict
 from recsleep.model import RecSleepNet
-from recsleep.predictor import load_fold
+from recsleep.predictor import load_fold, stage_epochs
 from runs.saved import save_model
 
 TINY = {"filters": 4, "first_kernel": 12, "lstm_units": 4, "block_kernel": 3}
@@ -60,6 +61,46 @@ def test_missing_folds_and_nights_are_said(models, capsys):
     assert "fold 0: no night file of subject 2" in printed
     assert "Not evaluated, for want of a model or of night files: fold 0, 7." in printed
     assert "ucddb003" in printed
+
+
+def test_the_models_own_channel_and_file_names_count(models, make_night, capsys):
+    """Trained with ``--set channel=O1`` and other names of night files than the database has."""
+    (fold,) = load_fold(models / "ucddb" / "0")
+    x = np.random.default_rng(0).normal(0, 20, (12, 2, 3000)).astype("float32")
+    for channels, name in ((("C3A2", "O1"), "ucddb002"), (("O1", "C3A2"), "night-002")):
+        make_night(models.parent / "nights" / f"{name}.npz", 12, x=x, ch_names=np.array(channels))
+    config = {"database": {"night_patterns": ["night-{subject:03d}.npz"], "folds": 25}}
+    save_model(models / "ucddb" / "0", fold.network, {**fold.metadata, "channel": "O1", "config": config})
+    saved = models / "saved"
+    assert evaluate(models, "--fold", "0", "--save", str(saved)) == 0
+    assert "night-002: accuracy" in capsys.readouterr().out
+    expected = stage_epochs(fold.network, x[:, 0])
+    found = pd.read_csv(saved / "ucddb" / "0" / "night-002.csv")
+    np.testing.assert_allclose(found[["W", "N1", "N2", "N3", "REM"]], expected, atol=1e-5)
+
+
+def test_every_database_whose_nights_are_at_hand_is_evaluated(models, tmp_path, monkeypatch, capsys):
+    """The line that users type: ``python predict.py --dir ./pretrained_model``."""
+    shutil.copytree(models / "ucddb", models / "isruc")
+    for path in (models / "isruc").glob("*/metadata.json"):
+        path.write_text(path.read_text().replace('"ucddb"', '"isruc"').replace("C3A2", "C3-A2"))
+    monkeypatch.chdir(tmp_path)
+    for link in (False, True):
+        assert predict.main(["--dir", str(models)]) == (0 if link else 2)
+        printed = capsys.readouterr()
+        if not link:
+            assert "night files data/isruc does not exist" in printed.err and "data/ucddb" in printed.err
+            (tmp_path / "data").mkdir()
+            (tmp_path / "data" / "ucddb").symlink_to(tmp_path / "nights")
+    assert "2 folds pooled" in printed.out
+    assert "Not evaluated:\n  the folder of night files data/isruc does not exist" in printed.out
+
+
+def test_folds_that_were_not_trained_are_no_failure(models, capsys):
+    assert evaluate(models, "--json", str(models / "r.json")) == 0
+    printed = capsys.readouterr().out
+    assert "Not evaluated" not in printed and "holds 2 of 25 folds" in printed
+    assert json.loads((models / "r.json").read_text())["missing_folds"] == list(range(2, 25))
 
 
 @pytest.mark.parametrize(

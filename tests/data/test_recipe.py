@@ -1,0 +1,133 @@
+"""The recipe: it is read as it was written, it is found for models of before, and it is applied once."""
+
+import json
+
+import numpy as np
+import pytest
+from recordings import write_edf
+
+from config import PreparationConfig
+from data.databases import DATABASES, ChannelSpec
+from data.nights.files import write_arrays
+from data.nights.night import read_night
+from data.prepare.conversion import convert
+from data.prepare.custom import load_spec
+from data.prepare.sources import find_sources
+from data.recipe import PUBLISHED, Level, Recipe, band_pass, quartiles
+from data.recordings.channels import choose, open_signals, read_channel
+from data.terms import InputError
+
+EMG = ChannelSpec("EMG_Chin", ("EMG", "Chin"), (25.0, 49.0))
+FULL = Recipe({"eeg": ChannelSpec("C3-A2"), "emg": EMG}, True, True, False, Level(0.12, 0.55))
+
+
+@pytest.mark.parametrize("recipe", [FULL, *PUBLISHED.values()])
+def test_it_is_read_as_it_was_written(recipe):
+    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [{"channels": {}}, {"channels": {"nose": {}}}, {"channels": [1]}, {"level": 3}, {"sampling_rate_hz": 128}, None],
+)
+def test_a_damaged_recipe_is_an_error(spoilt):
+    values = None if spoilt is None else FULL.to_json() | spoilt
+    with pytest.raises(InputError, match="recipe cannot be read"):
+        Recipe.from_json(values)
+
+
+def test_models_saved_before_follow_the_rule():
+    single = Recipe.of_metadata({"db": "ucddb", "channel": "C3A2", "amplitude": 0.1, "offset": 0.5})
+    assert single == Recipe({"eeg": DATABASES["ucddb"].channels[0]}, as_stored=True, level=Level(0.1, 0.5))
+    several = Recipe.of_metadata({"db": "shhs", "channels": {"emg": "EMG_Chin"}})
+    assert several.scaled and several.nights_scaled and several.channels["emg"].band == (25, 49)
+    with pytest.raises(InputError, match="unknown database"):
+        Recipe.of_metadata({"db": "nope"})
+    with pytest.raises(InputError, match="no channel for each"):
+        Recipe.of_metadata({"db": "shhs", "channels": {"../x": "EMG"}})
+
+
+SPEC = """
+recordings = "*.edf"
+subject = '(\\d+)'
+scoring = "{name}.txt"
+form = "lines"
+as_stored = true
+[channels.EMG]
+spellings = ["Chin"]
+band = [20, 40]
+[labels]
+W = "W"
+S = "N2"
+"""
+
+
+@pytest.fixture
+def custom(tmp_path):
+    """An EDF of a laboratory's own, in mV, 40 minutes of wake before it; its specification and the night it becomes."""
+    rng = np.random.default_rng(0)
+    signal = rng.normal(0, 0.02, 100 * 30 * 120)
+    signal[: 100 * 30 * 80] *= 3
+    edf = write_edf(tmp_path / "raw" / "7.edf", {"Chin": (signal, 100, "mV")}, span=0.4)
+    (tmp_path / "raw" / "7.txt").write_text("W\n" * 80 + "S\n" * 40)
+    (tmp_path / "lab.toml").write_text(SPEC)
+    database = load_spec(tmp_path / "lab.toml")
+    (source,) = find_sources(database, tmp_path / "raw")
+    arrays = convert(source, database, database.channels, PreparationConfig())
+    write_arrays(tmp_path / "nights" / "subject7_7.npz", arrays)
+    return edf, tmp_path / "nights" / "subject7_7.npz"
+
+
+def test_a_custom_channels_unit_and_band_are_known_to_who_trains_on_its_nights(custom):
+    _, path = custom
+    recipe = Recipe.of_nights(DATABASES["custom"], {"emg": "EMG"}, read_night(path, ("EMG",)).about)
+    assert recipe.channels == {"emg": ChannelSpec("EMG", ("Chin",), (20.0, 40.0))}
+    assert recipe.as_stored
+
+
+def test_nights_that_version_1_prepared_say_it_in_their_settings():
+    settings = {"as_stored": True, "channels": [{"name": "EMG", "band_hz": [20, 40]}], "spec": {}}
+    settings["spec"]["channels"] = {"EMG": {"spellings": "Chin", "band": [20, 40]}}
+    recipe = Recipe.of_nights(
+        DATABASES["custom"], {"emg": "EMG"}, {"settings": settings, "channels": [{"name": "EMG"}]}
+    )
+    assert recipe.channels["emg"] == ChannelSpec("EMG", ("Chin",), (20.0, 40.0)) and recipe.as_stored
+
+
+def test_an_unscaled_night_is_scaled_as_its_recording_is_when_it_is_staged(custom):
+    """The night was trimmed to half an hour of wake, which is three times as large as sleep."""
+    edf, path = custom
+    night = read_night(path, ("EMG",))
+    recipe = Recipe.of_nights(DATABASES["custom"], {"emg": "EMG"}, night.about, scaled=True)
+    with open_signals(edf) as recording:
+        signal = read_channel(recording, choose(recording, "Chin"), recipe.as_stored)
+    staged, trained = recipe.applied("emg", signal.signals, signal.prepared), night.inputs(recipe)["emg"]
+    assert len(staged) == 120 and len(trained) == 100
+    np.testing.assert_allclose(trained, staged[20:], atol=1e-3)
+    filtered = band_pass(signal.signals.ravel().astype(float), (20, 40))
+    low, median, high = quartiles(filtered)
+    np.testing.assert_allclose(staged.ravel(), (filtered - median) / (high - low), atol=1e-4)
+
+
+@pytest.mark.parametrize("damaged", [[1, 2], [3, 2, 1], ["a", 1, 2], [0, 1, float("nan")], None])
+def test_quartiles_that_are_none_are_not_trusted(custom, damaged):
+    _, path = custom
+    with np.load(path) as file:
+        arrays = dict(file)
+    about = json.loads(str(arrays["about"]))
+    about["channels"][0]["quartiles"] = damaged
+    write_arrays(path, arrays | {"about": np.array(json.dumps(about))})
+    night = read_night(path, ("EMG",))
+    made = night.inputs(Recipe({"emg": ChannelSpec("EMG")}, scaled=True))["emg"]
+    low, _, high = quartiles(made)
+    assert high - low == pytest.approx(1, rel=1e-4)
+
+
+def test_what_preparation_scaled_is_not_scaled_again(tmp_path):
+    x = np.random.default_rng(1).normal(5, 2, (4, 1, 3000)).astype("float32")
+    names = {"ch_names": np.array(["EEG_C4"]), "y": np.zeros(4, int)}
+    for db in ("shhs", "synthetic"):
+        recipe = Recipe.of_nights(DATABASES[db], {"eeg": "EEG_C4"}, {}, scaled=True)
+        write_arrays(tmp_path / "n.npz", {"x": x, **names})
+        made = read_night(tmp_path / "n.npz", ("EEG_C4",)).inputs(recipe)["eeg"]
+        assert np.array_equal(made, x[:, 0]) == (db == "shhs")
