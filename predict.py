@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import command_line
-from config import configure
 from data.databases import ALIASES, DATABASES, Database, database
 from data.terms import InputError
 
@@ -134,9 +133,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
     data = location(arguments.data or f"data/{spec.db}")
 
     if spec.db == "synthetic" and not arguments.data:
+        from config import SyntheticConfig
         from data.prepare.synthetic import ensure_nights
 
-        ensure_nights(data, spec, configure("synthetic").synthetic)
+        ensure_nights(data, spec, SyntheticConfig())
     for folder in (arguments.save, arguments.json and arguments.json.parent):
         if folder:
             require_writable(folder)

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import command_line
-from config import PRESETS, Config, configure
+from config import PRESETS
 from data.databases import Database
 from data.terms import MODALITIES, TASKS, InputError
+from runs.settings import Config, configure
 from synth.terms import STRATEGIES, TCMS
 
 STEPS = ("unimodal", "multimodal", "linear_probing", "fine_tuning")

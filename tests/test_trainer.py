@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 import predict
 import trainer
-from config import configure
 from data.terms import InputError
+from runs.settings import configure
 
 TINY = [
     *("filters=6", "first_kernel=20", "lstm_units=8", "block_kernel=3"),

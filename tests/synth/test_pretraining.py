@@ -19,11 +19,11 @@ from recordings import as_shhs
 
 import predict
 import trainer
-from config import configure
 from data.prepare.__main__ import main as prepare
 from data.prepare.synthetic import make_night
 from data.terms import STAGES, TASKS
 from runs.saved import load_model
+from runs.settings import configure
 from synth.learner import Learner
 from synth.models.classifier import FineTuning, Head
 from synth.models.fusion import SynthSleepNetEncoder

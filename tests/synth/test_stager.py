@@ -10,13 +10,13 @@ import pytest
 from recordings import write_edf
 
 import predict
-from config import configure
 from data.prepare.conversion import band_pass
 from data.prepare.synthetic import make_night
 from data.recordings.channels import open_signals
 from data.streams.epochs import scaled
 from data.terms import TASKS
 from runs.saved import save_model
+from runs.settings import configure
 from synth.fine_tuned import FineTuned, is_fold
 from synth.models.classifier import FineTuning
 from synth.stager import _find, load_synth_stager
