@@ -68,7 +68,7 @@ def prepare(job: Job) -> Outcome:
             return _kept(job)
         other = job.target.with_suffix("") if job.target.suffix == ".npz" else job.target.with_name(f"{name}.npz")
         if other.exists():
-            raise InputError(f"{other} is this night in another --format: remove it, or name another --output_dir.")
+            raise InputError(f"{other} is this night in another --format: remove it, or name another --out.")
         arrays = convert(job.source, job.database, job.channels, job.config)
         write_arrays(job.target, arrays)
         return _outcome(name, "written", arrays, time.perf_counter() - started)
@@ -92,9 +92,7 @@ def _kept(job: Job) -> Outcome:
     except (InputError, KeyError, TypeError, ValueError, AttributeError):
         raise InputError(f"{where} is no whole night: remove it and give the same command again.") from None
     if about.get("settings") != settings(job.database, job.channels, job.config):
-        raise InputError(
-            f"{where} was prepared with other channels or settings: remove it, or name another --output_dir."
-        )
+        raise InputError(f"{where} was prepared with other channels or settings: remove it, or name another --out.")
     if about.get("bytes") != sizes(job.source):
         raise InputError(f"{where} its recording or scoring has changed since: remove it, to prepare it again.")
     return outcome
@@ -219,5 +217,5 @@ def _same_subjects(sources: Sequence[Source], output: Path) -> None:
         if others and source.night not in there:
             raise InputError(
                 f"{output / others[0]} is {source.recording} under another subject's number, as recordings were added: "
-                "let the spec's subject find the number in their names, or name another --output_dir."
+                "let the spec's subject find the number in their names, or name another --out."
             )

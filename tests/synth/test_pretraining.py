@@ -76,7 +76,7 @@ def trained(synthetic, tmp_path_factory):
     for subject, night in synthetic.items():
         as_shhs(folder / "raw", subject, night)
     channels = ["--select_ch", "EEG_C4", "Airflow"]
-    where = ["--data_dir", str(folder / "raw"), "--output_dir", str(folder / "nights")]
+    where = ["--data", str(folder / "raw"), "--out", str(folder / "nights")]
     assert prepare(["--db", "shhs", *where, *channels]) == 0
     done = run(PROJECT, command(folder, *MODALITIES))
     assert done.returncode == 0, done.stderr
