@@ -16,7 +16,7 @@ _PLACES = {
         "synth.models.neuronet": ("NeuroNet", "NeuroNetEncoder"),
         "synth.models.fusion": ("SynthSleepNet", "SynthSleepNetEncoder"),
         "synth.models.classifier": ("FineTuning", "Head", "SequenceClassifier"),
-        "synth.pytorch": ("load_state_dict", "read_state_dict"),
+        "synth.pytorch.state_dict": ("load_state_dict", "read_state_dict"),
     }.items()
     for name in names
 }

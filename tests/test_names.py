@@ -31,7 +31,7 @@ def test_models_and_layers_need_no_tensorflow(project):
     """Keras has its backend, whichever it is, before TensorFlow is made unimportable for the modules that follow."""
     modules = [
         *(f"synth.layers.{name}" for name in ("contrastive", "frames", "lora", "mamba", "transformer")),
-        *("synth.models.neuronet", "synth.models.fusion", "synth.models.classifier", "synth.pytorch"),
+        *("synth.models.neuronet", "synth.models.fusion", "synth.models.classifier", "synth.pytorch.architecture"),
         *("recsleep.layers", "recsleep.model", "recsleep.ensemble"),
     ]
     code = (
