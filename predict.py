@@ -244,10 +244,10 @@ def _database(metadata: dict[str, Any], db: str | None) -> Database:
 def _ensure_synthetic(arguments: argparse.Namespace, spec: Database, data: Path) -> None:
     """Make the synthetic nights in their default folder, where they are not there yet."""
     if spec.db == "synthetic" and not arguments.data:
-        from config import configure
+        from config import SyntheticConfig
         from data.prepare.synthetic import ensure_nights
 
-        ensure_nights(data, spec, configure("synthetic").synthetic)
+        ensure_nights(data, spec, SyntheticConfig())
 
 
 def main(arguments: list[str] | None = None) -> int:

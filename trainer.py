@@ -2,18 +2,31 @@
 
 import argparse
 import os
+import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import command_line
-from config import PRESETS, Config, configure
-from data.databases import Database
+from config import PRESETS
+from data.databases import DATABASES, Database
 from data.terms import MODALITIES, TASKS, InputError
-from synth.terms import STRATEGIES, TCMS
+from runs.settings import configure
+from synth.terms import STEPS, STRATEGIES, TCMS
 
-STEPS = ("unimodal", "multimodal", "linear_probing", "fine_tuning")
+if TYPE_CHECKING:
+    from evaluation.stages import Scores
+
 DEFAULT_MODALITIES = ("eeg", "eog", "emg")
+DEFAULTS = {"task": "sleep_stage", "label_fraction": 1.0, "preset": "paper", "tcm": TCMS[0]}
+"""Of the options that SynthSleepNet alone has."""
+CONTENTS = {
+    "recsleepnet": "the model (config.json, model.weights.h5, metadata.json, split.json), its logs (log.csv, "
+    "tensorboard/), its predictions on the test nights (predictions/)",
+    "synthsleepnet": "unimodal/, multimodal/, linear_probing/ and fine_tuning/, with models (config.json, "
+    "model.weights.h5, metadata.json), logs (log.csv, tensorboard/) and predictions on the test nights",
+}
+"""Of a fold's folder."""
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -22,41 +35,41 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         description="Train RecSleepNet, or SynthSleepNet, by subject-wise cross-validation. What is finished "
         "is skipped, what was interrupted continues. Results of a fold go to OUT/DB[_SUFFIX]/FOLD/.",
     )
-    parser.add_argument(
-        "--db", required=True, help="database: sleepedf, sleepedfx, isruc, ucddb, shhs, synthetic or custom"
-    )
+    parser.add_argument("--db", required=True, help=f"database: {', '.join(DATABASES)}")
     parser.add_argument(
         "--model", choices=("recsleepnet", "synthsleepnet"), default="recsleepnet", help="default recsleepnet"
     )
-    of_synth = parser.add_argument_group("SynthSleepNet")
-    of_synth.add_argument("--step", choices=STEPS, help="one step alone (default: all)")
-    of_synth.add_argument(
-        "--modality",
-        action="append",
-        choices=MODALITIES,
-        help=f"use this one; repeatable (default {', '.join(DEFAULT_MODALITIES)})",
-    )
-    of_synth.add_argument(
-        "--task", choices=tuple(TASKS), default="sleep_stage", help="what is learnt from labels (default sleep_stage)"
-    )
-    of_synth.add_argument(
-        "--label_fraction",
-        type=float,
-        default=1.0,
-        metavar="F",
-        help="share of the labelled subjects' epochs that is used, such as 0.01 or 0.05 (default 1)",
-    )
-    of_synth.add_argument(
-        "--preset", choices=tuple(PRESETS), default="paper", help="sizes and protocol (default paper)"
-    )
-    of_synth.add_argument(
-        "--tcm", choices=TCMS, default=TCMS[0], help=f"temporal context module of fine-tuning (default {TCMS[0]})"
-    )
-    of_synth.add_argument(
-        "--strategy",
-        choices=STRATEGIES,
-        help="share each batch among all devices of this machine, or of those that TF_CONFIG names",
-    )
+    group = parser.add_argument_group("SynthSleepNet")
+    # Without a default, so that a value that the user gave can be told from one that nobody did.
+    of_synth = [
+        group.add_argument("--step", choices=STEPS, help="one step alone (default: all)"),
+        group.add_argument(
+            "--modality",
+            action="append",
+            choices=MODALITIES,
+            help=f"use this one; repeatable (default {', '.join(DEFAULT_MODALITIES)})",
+        ),
+        group.add_argument(
+            "--task", choices=tuple(TASKS), help=f"what is learnt from labels (default {DEFAULTS['task']})"
+        ),
+        group.add_argument(
+            "--label_fraction",
+            type=float,
+            metavar="F",
+            help="share of the labelled subjects' epochs that is used, such as 0.01 or 0.05 (default 1)",
+        ),
+        group.add_argument(
+            "--preset", choices=tuple(PRESETS), help=f"sizes and protocol (default {DEFAULTS['preset']})"
+        ),
+        group.add_argument(
+            "--tcm", choices=TCMS, help=f"temporal context module of fine-tuning (default {DEFAULTS['tcm']})"
+        ),
+        group.add_argument(
+            "--strategy",
+            choices=STRATEGIES,
+            help="share each batch among all devices of this machine, or of those that TF_CONFIG names",
+        ),
+    ]
     parser.add_argument("--gpu", type=int, metavar="N", help="number of the GPU to use (default: TensorFlow's choice)")
     parser.add_argument("--from_fold", type=int, default=0, metavar="K", help="first fold (default 0)")
     parser.add_argument("--to_fold", type=int, metavar="K", help="last fold (default: the database's last)")
@@ -71,107 +84,81 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="set a value of config.py; repeatable"
     )
     command_line.add_workers(parser, "folds")
-    return parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
+    given = [option.option_strings[0] for option in of_synth if getattr(parsed, option.dest) is not None]
+    if given and parsed.model != "synthsleepnet":
+        raise InputError(f"only SynthSleepNet has {', '.join(given)}: add --model synthsleepnet, or leave that out.")
+    for name, default in DEFAULTS.items():
+        if getattr(parsed, name) is None:
+            setattr(parsed, name, default)
+    if not 0 < parsed.label_fraction <= 1:
+        raise InputError(f"--label_fraction {parsed.label_fraction}: it must be above 0 and at most 1.")
+    return parsed
 
 
 def train(arguments: argparse.Namespace) -> None:
     of_synth = arguments.model == "synthsleepnet"
-    if not of_synth and (arguments.step or arguments.modality or arguments.strategy):
-        raise InputError("--step, --modality and --strategy are SynthSleepNet's: add --model synthsleepnet.")
     if arguments.strategy and (arguments.jobs > 1 or arguments.cluster):
         raise InputError("--strategy shares one fold, --jobs and --cluster share the folds: give one of them.")
-    if not 0 < arguments.label_fraction <= 1:
-        raise InputError(f"--label_fraction {arguments.label_fraction}: it must be above 0 and at most 1.")
     config = configure(arguments.db, arguments.set, arguments.preset if of_synth else None)
-    folds = _folds(config, arguments.from_fold, arguments.to_fold)
+    folds = _folds(config.database, arguments.from_fold, arguments.to_fold)
     if any(character in arguments.suffix for character in "/\\\0"):
         raise InputError(f"--suffix {arguments.suffix!r} must not hold a path separator.")
     if arguments.gpu is not None:
         if arguments.gpu < 0:
             raise InputError(f"--gpu {arguments.gpu}: a GPU's number is 0 or above.")
         os.environ["CUDA_VISIBLE_DEVICES"] = str(arguments.gpu)
-
     command_line.check_workers(arguments)
 
-    from data.nights.folds import find_nights, missing_subjects, split, with_subjects_found
-    from data.nights.night import check_nights
     from data.store import anywhere, location, require_writable
+    from runs.cross_validation import nights_and_splits, train_folds
 
-    data = location(arguments.data or f"data/{config.database.db}")
-    results = arguments.out / (f"{config.database.db}_{arguments.suffix}" if arguments.suffix else config.database.db)
+    db = config.database.db
+    data = location(arguments.data or f"data/{db}")
+    results = arguments.out / (f"{db}_{arguments.suffix}" if arguments.suffix else db)
     if arguments.cluster:
         data, results = anywhere(data), anywhere(results)
     require_writable(results)
-    if config.database.db == "synthetic":
+    if db == "synthetic":
         from data.prepare.synthetic import ensure_nights
 
         ensure_nights(data, config.database, config.synthetic)
     modalities = _modalities(config.database, arguments.modality) if of_synth else ()
-    if not config.database.channel:
-        raise InputError(f"--db {config.database.db}: say which channel to stage, with --set channel=NAME.")
-    nights = find_nights(config.database, data)
-    if not nights:
-        example = config.database.subjects[0] if config.database.subjects else 1
-        names = " or ".join(pattern.format(subject=example) for pattern in config.database.night_patterns)
-        raise InputError(f"{data} holds no night file of {config.database.db}: names such as {names} are looked for.")
-    config = replace(config, database=with_subjects_found(config.database, nights))
-    spec, training = config.database, config.training
-    missing = missing_subjects(spec, nights)
-    if missing:
-        print(
-            f"{len(missing)} of {len(spec.subjects)} subjects have no night file in {data} and are left out: "
-            f"{', '.join(map(str, missing))}."
-        )
-    if of_synth:
-        checked = check_nights(nights, [dict(spec.modalities)[name] for name in modalities], leave_out=True)
-    else:
-        checked = check_nights(nights, [spec.channel])
-    splits = [split(spec, fold, checked, training.seed, training.validation_fraction) for fold in folds]
+    if not of_synth and not config.database.channel:
+        raise InputError(f"--db {db}: name the channel that is to be staged, with --set channel=NAME.")
+    channels = [dict(config.database.modalities)[name] for name in modalities] or [config.database.channel]
+    config, nights, splits = nights_and_splits(config, data, folds, channels, leave_out=of_synth)
 
-    from tqdm import tqdm
-
-    from runs import workers
-
+    steps = (arguments.step,) if arguments.step else STEPS
     alone = arguments.jobs == 1 and arguments.cluster is None
     if of_synth:
-        from synth.steps.plan import FoldTask, train_fold
+        from synth.steps import plan
 
-        steps = (arguments.step,) if arguments.step else STEPS
-        wanted = (steps, modalities, arguments.task, arguments.label_fraction, arguments.tcm, arguments.strategy)
-        tasks = [FoldTask(config, part, checked, results / str(part.fold), *wanted, bar=alone) for part in splits]
+        options = (steps, modalities, arguments.task, arguments.label_fraction, arguments.tcm, arguments.strategy)
+        plans = [plan.FoldTask(config, part, nights, results / str(part.fold), *options, bar=alone) for part in splits]
+        train_folds(plan.train_fold, plans, arguments.jobs, arguments.cluster)
     else:
-        from recsleep.fold import FoldTask, train_fold
+        from recsleep import fold
 
-        tasks = [FoldTask(config, part, checked, results / str(part.fold), bar=alone) for part in splits]
-    train_one = train_fold if alone else workers.Alone(train_fold)
-    done = list(
-        tqdm(
-            workers.each(train_one, tasks, arguments.jobs, arguments.cluster),
-            total=len(tasks),
-            desc="folds",
-            unit="fold",
-            disable=alone,
-        )
-    )
-    if of_synth:
-        print(
-            f"\nIn {results}/<fold>/: unimodal/, multimodal/, linear_probing/ and fine_tuning/, with models "
-            "(config.json, model.weights.h5, metadata.json), logs (log.csv, tensorboard/) and predictions on the test "
-            "nights."
-        )
-        return
-    finished = dict(done)
-    pooled = sum((finished[fold] for fold in folds[1:]), finished[folds[0]])
-    print(f"\nTest subjects of {_name(folds)}, pooled: {pooled.line()}\n{pooled.table()}")
+        tasks = [fold.FoldTask(config, part, nights, results / str(part.fold), bar=alone) for part in splits]
+        scores = dict(train_folds(fold.train_fold, tasks, arguments.jobs, arguments.cluster))
+        _print_pooled(config.database, folds, scores)
+    print(f"\nIn {results}/<fold>/: {CONTENTS[arguments.model]}.")
+    if not of_synth or "fine_tuning" in steps:
+        again = ["python", "predict.py", *(("--model", arguments.model) if of_synth else ())]
+        again += ["--db", db, "--dir", str(results), "--data", str(data), "--fold", *map(str, folds)]
+        print(f"Evaluate again: {shlex.join(again)}")
+
+
+def _print_pooled(spec: Database, folds: range, scores: "dict[int, Scores]") -> None:
+    """Print the figures of all test subjects together, and published ones to compare them with."""
+    pooled = sum((scores[fold] for fold in folds[1:]), scores[folds[0]])
+    name = f"fold {folds[0]}" if len(folds) == 1 else f"folds {folds[0]} to {folds[-1]}"
+    print(f"\nTest subjects of {name}, pooled: {pooled.line()}\n{pooled.table()}")
     for model, accuracy, macro_f1, kappa in spec.published:
         print(
             f"published on {spec.title}, {model}: accuracy {accuracy:.3f}   macro-F1 {macro_f1:.3f}   kappa {kappa:.2f}"
         )
-    print(
-        f"\nIn {results}/<fold>/: the model (config.json, model.weights.h5, metadata.json, split.json), its logs "
-        "(log.csv, tensorboard/), its predictions on the test nights (predictions/).\n"
-        f"Evaluate again: python predict.py --db {spec.db} --dir {results} --data {data}"
-    )
 
 
 def _modalities(spec: Database, wanted: list[str] | None) -> tuple[str, ...]:
@@ -180,30 +167,26 @@ def _modalities(spec: Database, wanted: list[str] | None) -> tuple[str, ...]:
     absent = [name for name in chosen if name not in dict(spec.modalities)]
     if absent:
         raise InputError(
-            f"--db {spec.db}: config.py names no channel for {', '.join(absent)}: choose others with --modality, or "
+            f"--db {spec.db} names no channel for {', '.join(absent)}: choose others with --modality, or "
             "name them with --set \"modalities=(('eeg', 'CHANNEL'), ...)\"."
         )
     return chosen
 
 
-def _folds(config: Config, first: int, last: int | None) -> range:
-    count = config.database.folds
+def _folds(spec: Database, first: int, last: int | None) -> range:
+    """The numbers of the folds to train."""
+    count = spec.folds
     last = count - 1 if last is None else last
     for option, fold in (("--from_fold", first), ("--to_fold", last)):
         if not 0 <= fold < count:
-            raise InputError(f"{option} {fold} is outside: {config.database.db} has folds 0 to {count - 1}.")
+            raise InputError(f"{option} {fold} is outside: {spec.db} has folds 0 to {count - 1}.")
     if first > last:
         raise InputError(f"--from_fold {first} is above --to_fold {last}: swap them.")
     return range(first, last + 1)
 
 
-def _name(folds: range) -> str:
-    return f"fold {folds[0]}" if len(folds) == 1 else f"folds {folds[0]} to {folds[-1]}"
-
-
 def main(arguments: list[str] | None = None) -> int:
-    parsed = parse(arguments)
-    return command_line.run(lambda: train(parsed), "trainer.py")
+    return command_line.run(lambda: train(parse(arguments)), "trainer.py")
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def peak_mib() -> float:
 
 def prepare(folder: Path, output: Path, jobs: int) -> tuple[float, float]:
     """The command as users give it; seconds, and the largest peak memory of its processes in MiB."""
-    arguments = ["--db", "shhs", "--data_dir", str(folder), "--output_dir", str(output), "--jobs", str(jobs)]
+    arguments = ["--db", "shhs", "--data", str(folder), "--out", str(output), "--jobs", str(jobs)]
     code = (
         "import sys; from data.prepare.__main__ import main; from benchmarks.prepare import peak_mib; "
         "code = main(sys.argv[1:]); print(peak_mib()); sys.exit(code)"

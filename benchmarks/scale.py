@@ -18,9 +18,9 @@ import pandas as pd
 import tensorflow as tf
 
 from benchmarks.measure import machine
-from config import configure
 from data.prepare.synthetic import ensure_nights
 from data.streams.epochs import epochs
+from runs.settings import configure
 from synth.learner import Learner
 from synth.replicas import replicas
 from synth.steps.pretraining import neuronet

@@ -3,7 +3,7 @@
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -11,7 +11,6 @@ import tensorflow as tf
 from keras import ops
 from tqdm import tqdm
 
-from config import Config
 from data.nights.folds import Split
 from data.nights.night import NightFile
 from data.store import read_json, write_json
@@ -25,12 +24,15 @@ from recsleep.tensorflow1 import read_metadata
 from runs import resumable
 from runs.saved import METADATA, save_model, versions
 
+if TYPE_CHECKING:
+    from runs.settings import Config
+
 
 @dataclass(frozen=True)
 class FoldTask:
     """One fold to train: what :class:`FoldTrainer` needs, and whether it shows a progress bar."""
 
-    config: Config
+    config: "Config"
     split: Split
     nights: dict[int, list[NightFile]]
     folder: Path
@@ -268,7 +270,7 @@ class FoldTrainer:
         return scores
 
 
-def finished_scores(folder: Path, config: Config) -> Scores | None:
+def finished_scores(folder: Path, config: "Config") -> Scores | None:
     """The test scores of the finished fold in ``folder``, or None where there is none.
 
     Raises:

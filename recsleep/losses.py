@@ -5,13 +5,15 @@ nights side by side, the LSTM's state carried from window to window.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
 
-from config import TrainingConfig
 from recsleep.model import EpochEncoder, RecSleepNet
+
+if TYPE_CHECKING:
+    from config import TrainingConfig
 
 
 def stage_loss(logits: Any, stages: Any, weights: Any, class_weights: Sequence[float]) -> Any:
@@ -64,7 +66,7 @@ class JointTraining(keras.Model):
         config: the weights of the loss's parts.
     """
 
-    def __init__(self, network: RecSleepNet, nights: int, config: TrainingConfig, **kwargs: Any) -> None:
+    def __init__(self, network: RecSleepNet, nights: int, config: "TrainingConfig", **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.network = network
         self.config = config
@@ -107,7 +109,7 @@ class JointTraining(keras.Model):
         return self.get_metrics_result()
 
 
-def adam(config: TrainingConfig, clip_norm: float | None = None) -> keras.optimizers.Adam:
+def adam(config: "TrainingConfig", clip_norm: float | None = None) -> keras.optimizers.Adam:
     """The optimizer of both phases; the joint one clips the gradient's global norm."""
     return keras.optimizers.Adam(
         config.learning_rate,

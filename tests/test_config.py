@@ -1,8 +1,14 @@
-import pytest
+import dataclasses
+from pathlib import Path
 
-from config import PRESETS, RANGES, configure
+import pytest
+from pydantic import ValidationError
+
+import config as values
+from config import PRESETS, TrainingConfig
 from data.databases import DATABASES, database
 from data.terms import InputError
+from runs.settings import configure
 
 
 def test_published_sizes():
@@ -84,23 +90,48 @@ def test_unknown_database_suggests_the_nearest():
         database("mass")
 
 
-def test_every_number_has_a_range():
-    """So that a new value is not left unchecked."""
-    numbers = {
-        name
-        for config in (configure("isruc"), configure("shhs", preset="paper"))
-        for section in (config.model, config.training, config.synthetic)
-        for name, value in vars(section).items()
-        if type(value) in (int, float)
-    }
-    assert numbers == set(RANGES)
+SECTIONS = [kind for name, kind in vars(values).items() if dataclasses.is_dataclass(kind)]
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_number_has_a_range(section):
+    """So that a new value is not left unchecked: neither infinity nor a number below all others is taken."""
+    assert len(SECTIONS) == 6
+    for field in dataclasses.fields(section):
+        if type(field.default) in (int, float, tuple):
+            for wrong in (10**30, -(10**30)):
+                value = (wrong,) * len(field.default) if isinstance(field.default, tuple) else wrong
+                with pytest.raises(ValidationError):
+                    section(**{field.name: value})
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_presets_hold_values_that_exist_and_suit(preset):
+def test_presets_suit(preset):
     config = configure("shhs", preset=preset)
-    given = vars(config.model) | vars(config.training)
-    assert all(given[name] == value for name, value in PRESETS[preset].items())
+    assert (config.model, config.training) == PRESETS[preset]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("frame_step_seconds=2.0,", "frame_step_second=2.0,"),
+        ("unimodal_batch=64,", "unimodal_batch=-64,"),
+        ("unimodal_blocks: Blocks = 4", "unimodal_blocks: Blocks = 0"),
+        ("unimodal_batch: Batch = 256", 'unimodal_batch: Batch = "256"'),
+    ],
+)
+def test_a_mistake_in_the_file_is_refused_when_it_is_loaded(old, new):
+    text = Path(values.__file__).read_text()
+    assert old in text
+    with pytest.raises(ValidationError):
+        exec(compile(text.replace(old, new), "config.py", "exec"), {"__name__": "edited"})
+
+
+def test_a_section_made_by_hand_is_checked_as_well():
+    with pytest.raises(ValidationError):
+        TrainingConfig(passes=0)
+    with pytest.raises(ValidationError):
+        dataclasses.replace(TrainingConfig(), l2="much")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +139,7 @@ def test_presets_hold_values_that_exist_and_suit(preset):
     [
         ("unimodal_features=30", "multiple of 4"),
         ("fusion_heads=7", "multiple of 4 and of fusion_heads"),
-        ("fusion_projection=(3,)", "two numbers"),
+        ("fusion_projection=(3,)", "2 numbers"),
         ("passes=3", "no such value"),
         ("unimodal_mask_ratio=1", "between"),
     ],

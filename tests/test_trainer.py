@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,8 +18,8 @@ from tqdm import tqdm
 
 import predict
 import trainer
-from config import configure
 from data.terms import InputError
+from runs.settings import configure
 
 TINY = [
     *("filters=6", "first_kernel=20", "lstm_units=8", "block_kernel=3"),
@@ -127,12 +128,13 @@ def test_a_fold_leaves_model_logs_predictions_and_split(trained):
 
 
 def test_evaluating_again_gives_the_trainers_scores(trained, tmp_path, capsys):
-    folder, _ = trained
+    """With the command that the trainer printed, which names the fold that was trained and no other."""
+    folder, told = trained
     report = tmp_path / "report.json"
-    arguments = ["--db", "synthetic", "--dir", str(folder / "out"), "--data", str(folder / "nights")]
+    python, script, *arguments = shlex.split(told.partition("Evaluate again: ")[2])
+    assert (python, script) == ("python", "predict.py") and arguments[-2:] == ["--fold", "1"]
     assert predict.main([*arguments, "--json", str(report), "--save", str(tmp_path / "saved")]) == 0
-    printed = capsys.readouterr().out
-    assert "Not evaluated" in printed
+    assert "Not evaluated" not in capsys.readouterr().out
     figures = json.loads(report.read_text())
     tested = json.loads((folder / "out" / "synthetic" / "1" / "metadata.json").read_text())["test"]
     assert [fold["fold"] for fold in figures["folds"]] == [1]
@@ -346,6 +348,15 @@ def test_wrong_nights_stop_before_anything_is_written(tmp_path, ucddb, make_nigh
         (["--db", "ucddb", "--set", "pases=2"], "did you mean passes"),
         (["--db", "ucddb", "--suffix", "../x"], "path separator"),
         (["--db", "ucddb", "--gpu", "-2"], "--gpu -2"),
+        (["--db", "custom"], "name the channel that is to be staged, with --set channel=NAME"),
+        *(
+            (["--db", "ucddb", option, value], f"only SynthSleepNet has {option}: add --model synthsleepnet")
+            for option, value in (
+                *(("--tcm", "mamba2"), ("--task", "sleep_stage"), ("--label_fraction", "1"), ("--preset", "paper")),
+                *(("--step", "unimodal"), ("--modality", "eeg"), ("--strategy", "mirrored")),
+            )
+        ),
+        (["--db", "shhs", "--model", "synthsleepnet", "--label_fraction", "0"], "above 0 and at most 1"),
     ],
 )
 def test_wrong_arguments(arguments, told, capsys, tmp_path, monkeypatch):
@@ -357,6 +368,14 @@ def test_wrong_arguments(arguments, told, capsys, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_synthsleepnet_needs_no_channel_to_stage(tmp_path, capsys):
+    """It takes its channels by modality: what a custom database lacks here is nights alone."""
+    modalities = ["--modality", "eeg", "--set", "modalities=(('eeg', 'C3-A2'),)"]
+    folders = ["--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert trainer.main(["--db", "custom", "--model", "synthsleepnet", *modalities, *folders]) == 2
+    assert "holds no night file of custom" in capsys.readouterr().err
+
+
 def test_an_output_folder_that_cannot_be_written(tmp_path, ucddb, capsys):
     (tmp_path / "file").touch()
     out = tmp_path / "file" / "out"
@@ -364,7 +383,7 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, ucddb, capsys):
     assert "cannot be written" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("script", ["trainer.py", "predict.py"])
+@pytest.mark.parametrize("script", ["trainer.py", "predict.py", "data/prepare/__main__.py"])
 def test_help_starts_no_framework(project, script):
     code = (
         "import runpy, sys; sys.argv = [sys.argv[1], '--help']\n"

@@ -1,11 +1,10 @@
-"""Raw recordings to night files: ``python -m data.prepare --db sleepedf --data_dir raw/sleepedf``."""
+"""Raw recordings to night files: ``python -m data.prepare --db sleepedf --data raw/sleepedf``."""
 
 import argparse
 import sys
 from pathlib import Path
 
 import command_line
-from config import PreparationConfig, configure
 from data.databases import ALIASES, DATABASES
 from data.terms import InputError
 
@@ -20,16 +19,26 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--db", required=True, help=f"database: {', '.join(DATABASES)}")
     parser.add_argument(
-        "--data_dir", metavar="DIR", help="folder of recordings and scorings, local or remote (default raw/DB)"
+        "--data",
+        "--data_dir",
+        dest="data",
+        metavar="DIR",
+        help="folder of recordings and scorings, local or remote (default raw/DB)",
     )
-    parser.add_argument("--output_dir", metavar="DIR", help="folder of night files, local or remote (default data/DB)")
+    parser.add_argument(
+        "--out",
+        "--output_dir",
+        dest="out",
+        metavar="DIR",
+        help="folder of night files, local or remote (default data/DB)",
+    )
     parser.add_argument(
         "--select_ch", nargs="+", default=[], metavar="NAME", help="channels to take instead of the database's own"
     )
     parser.add_argument("--format", choices=FORMATS, default="npz", help="form of the night files (default npz)")
     parser.add_argument("--spec", metavar="FILE", help="of --db custom: a .toml or .yaml file that describes it")
     parser.add_argument("--list", action="store_true", help="show what the recordings hold, and write nothing")
-    parser.add_argument("--download", action="store_true", help="fetch Sleep-EDF into --data_dir first")
+    parser.add_argument("--download", action="store_true", help="fetch Sleep-EDF into the folder of recordings first")
     command_line.add_workers(parser, "nights")
     return parser.parse_args(arguments)
 
@@ -43,13 +52,14 @@ def prepare(arguments: argparse.Namespace) -> int:
     command_line.check_workers(arguments)
     from data.store import anywhere, location, require_writable
 
-    output = location(arguments.output_dir or f"data/{db}")
-    folder = location(arguments.data_dir or f"raw/{db}")
+    output = location(arguments.out or f"data/{db}")
+    folder = location(arguments.data or f"raw/{db}")
     if arguments.cluster:
         output, folder = anywhere(output), anywhere(folder)
     if db == "synthetic":
         return _synthetic(arguments, output)
 
+    from config import PreparationConfig
     from data.prepare.batch import make_jobs, prepare_all, summary
     from data.prepare.custom import load_spec
     from data.prepare.sources import find_sources
@@ -77,17 +87,18 @@ def prepare(arguments: argparse.Namespace) -> int:
 
 
 def _synthetic(arguments: argparse.Namespace, output: Path) -> int:
-    given = {"--data_dir": arguments.data_dir, "--list": arguments.list, "--download": arguments.download}
+    given = {"--data": arguments.data, "--list": arguments.list, "--download": arguments.download}
     for option, value in given.items():
         if value:
             raise InputError(f"{option} has no meaning for synthetic nights, which are made, not recorded.")
     if arguments.select_ch or arguments.format != "npz":
         raise InputError("synthetic nights are written as .npz with all their channels: leave the option out.")
+    from config import SyntheticConfig
     from data.prepare.synthetic import ensure_nights
 
-    config = configure("synthetic")
-    ensure_nights(output, config.database, config.synthetic)
-    print(f"{len(config.database.subjects)} synthetic nights are in {output}.")
+    database = DATABASES["synthetic"]
+    ensure_nights(output, database, SyntheticConfig())
+    print(f"{len(database.subjects)} synthetic nights are in {output}.")
     return 0
 
 

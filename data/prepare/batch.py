@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from config import PreparationConfig
 from data.databases import ChannelSpec, Database
 from data.nights.files import night_path, read_about, read_arrays, write_arrays
 from data.prepare.conversion import convert, settings, sizes
@@ -19,6 +18,9 @@ from data.prepare.sources import TABLE, Source
 from data.store import is_remote, remove_unfinished, written_aside
 from data.terms import STAGES, UNSCORED, InputError
 from runs import workers
+
+if TYPE_CHECKING:
+    from config import PreparationConfig
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Job:
     target: Path
     database: Database
     channels: tuple[ChannelSpec, ...]
-    config: PreparationConfig
+    config: "PreparationConfig"
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def prepare(job: Job) -> Outcome:
             return _kept(job)
         other = job.target.with_suffix("") if job.target.suffix == ".npz" else job.target.with_name(f"{name}.npz")
         if other.exists():
-            raise InputError(f"{other} is this night in another --format: remove it, or name another --output_dir.")
+            raise InputError(f"{other} is this night in another --format: remove it, or name another --out.")
         arrays = convert(job.source, job.database, job.channels, job.config)
         write_arrays(job.target, arrays)
         return _outcome(name, "written", arrays, time.perf_counter() - started)
@@ -90,9 +92,7 @@ def _kept(job: Job) -> Outcome:
     except (InputError, KeyError, TypeError, ValueError, AttributeError):
         raise InputError(f"{where} is no whole night: remove it and give the same command again.") from None
     if about.get("settings") != settings(job.database, job.channels, job.config):
-        raise InputError(
-            f"{where} was prepared with other channels or settings: remove it, or name another --output_dir."
-        )
+        raise InputError(f"{where} was prepared with other channels or settings: remove it, or name another --out.")
     if about.get("bytes") != sizes(job.source):
         raise InputError(f"{where} its recording or scoring has changed since: remove it, to prepare it again.")
     return outcome
@@ -190,7 +190,7 @@ def make_jobs(
     form: str,
     database: Database,
     channels: tuple[ChannelSpec, ...],
-    config: PreparationConfig,
+    config: "PreparationConfig",
 ) -> list[Job]:
     """One job for each source.
 
@@ -217,5 +217,5 @@ def _same_subjects(sources: Sequence[Source], output: Path) -> None:
         if others and source.night not in there:
             raise InputError(
                 f"{output / others[0]} is {source.recording} under another subject's number, as recordings were added: "
-                "let the spec's subject find the number in their names, or name another --output_dir."
+                "let the spec's subject find the number in their names, or name another --out."
             )

@@ -21,7 +21,7 @@ KEYS = {
     "labels": "a table of the scoring's labels and the stages they stand for",
     "columns": "of form csv, the columns of start (s), duration (s) and label",
     "events": "a table of the scoring's labels and the breathing events they stand for",
-    "subject": "regular expression; its first group is the subject's number in the recording's path below --data_dir",
+    "subject": "regular expression; its first group is the subject's number in the recording's path below --data",
     "as_stored": "true: voltages stay in the recording's own unit",
     "multimodal": "true: each channel is scaled by its median and interquartile range",
 }

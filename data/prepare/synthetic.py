@@ -9,16 +9,19 @@ import json
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage, signal
 from tqdm import tqdm
 
-from config import SyntheticConfig
 from data.databases import Database
 from data.nights.files import write_arrays
 from data.store import read_json, write_json
 from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, EVENTS, SAMPLING_RATE, InputError
+
+if TYPE_CHECKING:
+    from config import SyntheticConfig
 
 CHANNELS = ("EEG C4-M1", "EOG L", "EOG R", "EMG", "ECG", "Airflow", "SpO2")
 """In µV, but airflow (arbitrary units) and SpO2 (%)."""
@@ -40,7 +43,7 @@ EVENTS_PER_EPOCH = (0.0, 0.8, 1.0, 0.4, 1.2)
 """Relative to the subject's own rate."""
 
 
-def ensure_nights(folder: Path, spec: Database, config: SyntheticConfig) -> None:
+def ensure_nights(folder: Path, spec: Database, config: "SyntheticConfig") -> None:
     """Write the nights of ``spec.subjects`` that ``folder`` lacks.
 
     Raises:
@@ -61,7 +64,7 @@ def ensure_nights(folder: Path, spec: Database, config: SyntheticConfig) -> None
         write_arrays(path, make_night(subject, config))
 
 
-def make_night(subject: int, config: SyntheticConfig) -> dict[str, np.ndarray]:
+def make_night(subject: int, config: "SyntheticConfig") -> dict[str, np.ndarray]:
     """One subject's night, the same for the same subject and configuration.
 
     Returns:

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-from config import Config
 from data.nights.folds import Split, labelled_subjects
 from data.nights.night import NightFile
 from synth.replicas import replicas
@@ -13,13 +13,16 @@ from synth.steps.fine_tuning import FineTuningRun
 from synth.steps.pretraining import Fold, multimodal, unimodal
 from synth.steps.probing import probe
 
+if TYPE_CHECKING:
+    from runs.settings import Config
+
 
 @dataclass(frozen=True)
 class FoldTask:
     """One fold to train: on what, where to, which steps, with which modalities, for what task, from what share of the
     labels, with which temporal context module, on which devices, and whether progress bars are shown."""
 
-    config: Config
+    config: "Config"
     split: Split
     nights: dict[int, list[NightFile]]
     folder: Path

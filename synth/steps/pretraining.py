@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -20,7 +20,6 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from tqdm import tqdm
 
-from config import Config
 from data.nights.folds import Split
 from data.nights.night import NightFile, read_night
 from data.store import read_json, write_json
@@ -35,6 +34,9 @@ from synth.models.fusion import SynthSleepNet
 from synth.models.neuronet import NeuroNet, NeuroNetEncoder, adopt
 from synth.replicas import Replicas
 
+if TYPE_CHECKING:
+    from runs.settings import Config
+
 FINE_TUNING = ("fine_tuning", "stretch", "adaptation", "validation_nights", "frozen_gib")
 """How the names of those values begin that fine-tuning alone depends on."""
 LABELS = ("probing", "head", *FINE_TUNING)
@@ -45,7 +47,7 @@ LABELS = ("probing", "head", *FINE_TUNING)
 class Fold:
     """What all steps of a fold share: its subjects, their checked night files, and the folder of its results."""
 
-    config: Config
+    config: "Config"
     split: Split
     labelled: tuple[int, ...]
     """The training subjects whose scoring may be used."""
@@ -285,7 +287,7 @@ class Pretraining:
         self.fold.replicas.wait()
 
 
-def settings_of(config: Config, later: tuple[str, ...]) -> dict[str, Any]:
+def settings_of(config: "Config", later: tuple[str, ...]) -> dict[str, Any]:
     """The values that a step's result depends on: all but those whose names begin as ``later`` says."""
     return {
         section: {name: value for name, value in values.items() if not name.startswith(later)}
@@ -293,7 +295,7 @@ def settings_of(config: Config, later: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def neuronet(config: Config) -> NeuroNet:
+def neuronet(config: "Config") -> NeuroNet:
     """A NeuroNet as the configuration has it."""
     model = config.model
     return NeuroNet(

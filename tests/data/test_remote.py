@@ -58,9 +58,9 @@ def test_prepared_in_a_bucket_as_on_disk(tmp_path, bucket, form, capsys):
     for number in (1, 2):
         recordings.isruc(tmp_path / "raw", CODES, number)
     upload(tmp_path / "raw", f"{bucket}/raw")
-    remote = ["--db", "isruc", "--data_dir", f"{bucket}/raw", "--output_dir", f"{bucket}/out", "--format", form]
+    remote = ["--db", "isruc", "--data", f"{bucket}/raw", "--out", f"{bucket}/out", "--format", form]
     assert main(remote) == 0
-    assert main(["--db", "isruc", "--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path / "out")]) == 0
+    assert main(["--db", "isruc", "--data", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]) == 0
     ending = ".npz" if form == "npz" else ""
     for n in range(2):
         there = read_night(f"{bucket}/out/subject{n}{ending}", ["C3-A2"])
@@ -91,7 +91,7 @@ def test_trained_from_a_bucket_as_from_disk(tmp_path, bucket, make_night, projec
 
 def test_recordings_from_a_web_server(tmp_path, web):
     recordings.sleepedf(tmp_path / "raw", "W12344RRW")
-    assert main(["--db", "sleepedf", "--data_dir", f"{web}/raw", "--output_dir", str(tmp_path / "out")]) == 0
+    assert main(["--db", "sleepedf", "--data", f"{web}/raw", "--out", str(tmp_path / "out")]) == 0
     nights = find_nights(DATABASES["sleepedf"], location(f"{web}/out"))
     assert [path.name for path in nights[0]] == ["SC4001E0.npz"]
     assert read_night(nights[0][0], ["EEG Fpz-Cz"]).stages.tolist() == [0, 1, 2, 3, 3, 3, 4, 4, 0]
@@ -122,7 +122,7 @@ def test_a_store_that_does_not_answer(project):
         "import os, sys; os.environ.update(AWS_ENDPOINT_URL='http://127.0.0.1:1', AWS_ACCESS_KEY_ID='a', "
         "AWS_SECRET_ACCESS_KEY='b', AWS_MAX_ATTEMPTS='1')\n"
         "from data.prepare.__main__ import main\n"
-        "sys.exit(main(['--db', 'isruc', '--data_dir', 's3://bucket/raw']))"
+        "sys.exit(main(['--db', 'isruc', '--data', 's3://bucket/raw']))"
     )
     ended = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True)
     assert ended.returncode == 2

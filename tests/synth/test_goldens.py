@@ -15,7 +15,7 @@ from synth.layers.transformer import random_masking, sine_positions
 from synth.models.classifier import FineTuning, SequenceClassifier
 from synth.models.fusion import SynthSleepNet
 from synth.models.neuronet import NeuroNet, NeuroNetEncoder
-from synth.pytorch import entries_of, load_state_dict
+from synth.pytorch.state_dict import entries_of, load_state_dict
 
 pytestmark = pytest.mark.model
 

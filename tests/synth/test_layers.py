@@ -13,7 +13,7 @@ from synth.layers.mamba import Mamba, Mamba2
 from synth.models.classifier import TCMS, FineTuning, Head, SequenceClassifier
 from synth.models.fusion import SynthSleepNet, SynthSleepNetEncoder
 from synth.models.neuronet import NeuroNet, NeuroNetEncoder
-from synth.pytorch import entries_of, load_state_dict, read_state_dict
+from synth.pytorch.state_dict import entries_of, load_state_dict, read_state_dict
 
 pytestmark = pytest.mark.model
 

@@ -19,11 +19,11 @@ from recordings import as_shhs
 
 import predict
 import trainer
-from config import configure
 from data.prepare.__main__ import main as prepare
 from data.prepare.synthetic import make_night
 from data.terms import STAGES, TASKS
 from runs.saved import load_model
+from runs.settings import configure
 from synth.learner import Learner
 from synth.models.classifier import FineTuning, Head
 from synth.models.fusion import SynthSleepNetEncoder
@@ -76,7 +76,7 @@ def trained(synthetic, tmp_path_factory):
     for subject, night in synthetic.items():
         as_shhs(folder / "raw", subject, night)
     channels = ["--select_ch", "EEG_C4", "Airflow"]
-    where = ["--data_dir", str(folder / "raw"), "--output_dir", str(folder / "nights")]
+    where = ["--data", str(folder / "raw"), "--out", str(folder / "nights")]
     assert prepare(["--db", "shhs", *where, *channels]) == 0
     done = run(PROJECT, command(folder, *MODALITIES))
     assert done.returncode == 0, done.stderr

@@ -10,13 +10,13 @@ import pytest
 from recordings import write_edf
 
 import predict
-from config import configure
 from data.databases import DATABASES
 from data.prepare.synthetic import make_night
 from data.recipe import band_pass, scale
 from data.recordings.channels import open_signals
 from data.terms import TASKS
 from runs.saved import save_model
+from runs.settings import configure
 from staging.stager import _choice
 from synth.models.classifier import FineTuning
 from synth.predictor import FineTunedPredictor, is_fold, load_stager

@@ -21,7 +21,7 @@ def shhs(tmp_path):
     """One SHHS night prepared in both forms."""
     recordings.shhs(tmp_path / "raw", CODES, events=[("Hypopnea", 100, 30)])
     for form in ("npz", "parquet"):
-        folders = ["--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path / form)]
+        folders = ["--data", str(tmp_path / "raw"), "--out", str(tmp_path / form)]
         assert main(["--db", "shhs", "--format", form, *folders]) == 0
     return tmp_path
 
@@ -48,10 +48,7 @@ def test_read_wherever_npz_is(tmp_path, capsys):
     for number in range(1, 5):
         recordings.isruc(tmp_path / "raw", "01235" * 4, number)
     out = tmp_path / "out"
-    assert (
-        main(["--db", "isruc", "--format", "parquet", "--data_dir", str(tmp_path / "raw"), "--output_dir", str(out)])
-        == 0
-    )
+    assert main(["--db", "isruc", "--format", "parquet", "--data", str(tmp_path / "raw"), "--out", str(out)]) == 0
     nights = find_nights(DATABASES["isruc"], out)
     assert {s: [p.name for p in paths] for s, paths in nights.items()} == {n: [f"subject{n}"] for n in range(4)}
     small = ["reconstruction_passes=1", "passes=1", "filters=4", "lstm_units=4", "window_epochs=5"]

@@ -73,7 +73,7 @@ def test_one_sentence_and_no_night(tmp_path, capsys, spoil, told):
     psg = recordings.sleepedf(tmp_path / "raw", CODES, record_seconds=1)
     recordings.sleepedf(tmp_path / "raw", CODES, "SC4011E0")
     spoil(psg, psg.with_name("SC4001EC-Hypnogram.edf"))
-    code = main(["--db", "sleepedf", "--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path / "out")])
+    code = main(["--db", "sleepedf", "--data", str(tmp_path / "raw"), "--out", str(tmp_path / "out")])
     printed = capsys.readouterr().out
     assert "Traceback" not in printed
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"SC4011E0.npz", "nights.csv"}
@@ -99,7 +99,7 @@ def test_values_that_are_not_finite(tmp_path, capsys):
         'recordings = "*.fif"\nscoring = "{name}.txt"\nform = "lines"\n[channels]\nC4 = []\n'
         '[labels]\n0 = "W"\n1 = "N1"\n2 = "N2"\n4 = "REM"\n'
     )
-    folders = ["--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path / "out")]
+    folders = ["--data", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
     assert main(["--db", "custom", "--spec", str(spec), *folders]) == 1
     assert "channel C4 holds NaN or infinite values in 5 samples" in capsys.readouterr().out
 
@@ -116,7 +116,7 @@ def test_a_recording_that_vanishes_while_listed(tmp_path, capsys, monkeypatch):
         return prepare_all(*arguments)
 
     monkeypatch.setattr(batch, "prepare_all", vanishing)
-    folders = ["--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path / "out")]
+    folders = ["--data", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
     assert main(["--db", "sleepedf", *folders]) == 1
     assert "SC4001E0-PSG.edf does not exist (any more)" in capsys.readouterr().out
 
@@ -124,7 +124,7 @@ def test_a_recording_that_vanishes_while_listed(tmp_path, capsys, monkeypatch):
 def test_nights_shorter_than_a_window_and_without_sleep_are_written(tmp_path):
     recordings.isruc(tmp_path / "raw", "025", 1)
     recordings.isruc(tmp_path / "raw", "000", 2)
-    assert main(["--db", "isruc", "--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path)]) == 0
+    assert main(["--db", "isruc", "--data", str(tmp_path / "raw"), "--out", str(tmp_path)]) == 0
     assert read_night(tmp_path / "subject0.npz", ["C3-A2"]).stages.tolist() == [0, 2, 4]
     assert read_night(tmp_path / "subject1.npz", ["C3-A2"]).stages.tolist() == [0, 0, 0]
 
@@ -132,7 +132,7 @@ def test_nights_shorter_than_a_window_and_without_sleep_are_written(tmp_path):
 def test_one_epoch_of_difference_is_cut_and_said(tmp_path, capsys):
     path = recordings.isruc(tmp_path / "raw", "0123", 1)
     (path.parent / "1_1.txt").write_text("0 1 2 3 5")
-    assert main(["--db", "isruc", "--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path)]) == 0
+    assert main(["--db", "isruc", "--data", str(tmp_path / "raw"), "--out", str(tmp_path)]) == 0
     assert read_night(tmp_path / "subject0.npz", ["C3-A2"]).stages.tolist() == [0, 1, 2, 3]
     assert "note: subject0: signal of 4 epochs and scoring of 5 cut to the shorter" in capsys.readouterr().out
 
@@ -141,16 +141,18 @@ def test_one_epoch_of_difference_is_cut_and_said(tmp_path, capsys):
     ("arguments", "told"),
     [
         (["--db", "nsrr"], "unknown database 'nsrr': choose one of sleepedf"),
-        (["--db", "isruc", "--data_dir", "nowhere"], "the folder nowhere does not exist"),
-        (["--db", "isruc", "--data_dir", "."], "holds no recording of isruc: a name like 1.rec is looked for"),
+        (["--db", "isruc", "--data", "nowhere"], "the folder nowhere does not exist"),
+        (["--db", "isruc", "--data_dir", "nowhere", "--output_dir", "out"], "the folder nowhere does not exist"),
+        (["--db", "isruc", "--data", "."], "holds no recording of isruc: a name like 1.rec is looked for"),
         (["--db", "isruc", "--jobs", "0"], "--jobs 0: a number of processes"),
         (["--db", "isruc", "--jobs", "2", "--cluster", "tcp://a:1"], "give one of them"),
         (["--db", "custom"], "--db custom and --spec FILE go together"),
         (["--db", "isruc", "--spec", "a.toml"], "--db custom and --spec FILE go together"),
         (["--db", "isruc", "--download"], "--download serves sleepedf and sleepedfx"),
+        (["--db", "synthetic", "--data_dir", "raw"], "--data has no meaning for synthetic nights"),
         (["--db", "synthetic", "--list"], "--list has no meaning for synthetic nights"),
-        (["--db", "isruc", "--data_dir", "ftp://a/b"], "ftp:// is not among the remote stores"),
-        (["--db", "isruc", "--data_dir", "s3://"], "names no bucket"),
+        (["--db", "isruc", "--data", "ftp://a/b"], "ftp:// is not among the remote stores"),
+        (["--db", "isruc", "--data", "s3://"], "names no bucket"),
     ],
 )
 def test_wrong_arguments_are_told(tmp_path, capsys, monkeypatch, arguments, told):
@@ -163,14 +165,14 @@ def test_wrong_arguments_are_told(tmp_path, capsys, monkeypatch, arguments, told
 def test_two_recordings_of_one_night(tmp_path, capsys):
     recordings.isruc(tmp_path / "raw" / "a", "0123", 1)
     recordings.isruc(tmp_path / "raw" / "b", "0123", 1)
-    assert main(["--db", "isruc", "--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path)]) == 1
+    assert main(["--db", "isruc", "--data", str(tmp_path / "raw"), "--out", str(tmp_path)]) == 1
     assert "are both night subject0: keep one of them" in capsys.readouterr().out
 
 
 def test_recordings_of_other_subjects_are_said(tmp_path, capsys):
     recordings.sleepedf(tmp_path / "raw", CODES)
     recordings.sleepedf(tmp_path / "raw", CODES, "SC4201E0")
-    assert main(["--db", "sleepedf", "--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path)]) == 0
+    assert main(["--db", "sleepedf", "--data", str(tmp_path / "raw"), "--out", str(tmp_path)]) == 0
     assert "SC4201E0-PSG.edf, are of subjects outside sleepedf's 0 to 19" in capsys.readouterr().out
 
 
@@ -182,7 +184,7 @@ def prepared(tmp_path, unit="uV", change=lambda content: content, channel="C3-A2
     )
     (tmp_path / "raw" / "1_1.txt").write_text("0 1 2 5")
     path.write_bytes(change(path.read_bytes()))
-    folders = ["--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path / "out"), "--select_ch", channel]
+    folders = ["--data", str(tmp_path / "raw"), "--out", str(tmp_path / "out"), "--select_ch", channel]
     code = main(["--db", "isruc", *folders])
     return code, None if code else read_night(tmp_path / "out" / "subject0.npz", [channel])
 
@@ -226,7 +228,7 @@ def test_a_link_to_a_folder_above_and_one_elsewhere(tmp_path):
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "loop").symlink_to(tmp_path / "raw")
     (tmp_path / "raw" / "linked").symlink_to(tmp_path / "elsewhere")
-    assert main(["--db", "isruc", "--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path / "out")]) == 0
+    assert main(["--db", "isruc", "--data", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]) == 0
     assert [path.name for path in (tmp_path / "out").glob("*.npz")] == ["subject0.npz"]
 
 
@@ -235,7 +237,7 @@ def test_only_its_own_unfinished_files_are_removed(tmp_path):
     other = tmp_path / "raw" / ".unfinished-thing" / "x"
     other.parent.mkdir()
     other.write_text("")
-    assert main(["--db", "isruc", "--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path)]) == 0
+    assert main(["--db", "isruc", "--data", str(tmp_path / "raw"), "--out", str(tmp_path)]) == 0
     assert other.exists()
 
 
@@ -246,13 +248,13 @@ def test_names_that_are_no_text(tmp_path):
     path = recordings.write_edf(tmp_path / "raw" / "a.edf", {"C4": (wave(60, 100), 100, "uV")})
     named = path.rename(path.with_name(os.fsdecode(b"\xff.edf")))
     named.with_suffix(".txt").write_text("0 1")
-    folders = ["--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path / "out")]
+    folders = ["--data", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
     assert main(["--db", "custom", "--spec", str(spec), *folders]) == 0
     assert "\\udcff" in (tmp_path / "out" / "nights.csv").read_text()
 
 
 def test_a_channel_named_twice(tmp_path, capsys):
     recordings.isruc(tmp_path / "raw", "0123", 1)
-    folders = ["--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path)]
+    folders = ["--data", str(tmp_path / "raw"), "--out", str(tmp_path)]
     assert main(["--db", "isruc", *folders, "--select_ch", "C3-A2", "c3-m2"]) == 2
     assert "names a channel twice" in capsys.readouterr().err

@@ -18,7 +18,7 @@ CODES = "0012233355001122"
 
 
 def command(folder, *options, db="isruc"):
-    return ["--db", db, "--data_dir", str(folder / "raw"), "--output_dir", str(folder / "out"), *options]
+    return ["--db", db, "--data", str(folder / "raw"), "--out", str(folder / "out"), *options]
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_list_writes_nothing(ten, capsys):
 
 def test_a_folder_that_cannot_be_written(ten, capsys):
     (ten / "file").write_text("")
-    assert main(["--db", "isruc", "--data_dir", str(ten / "raw"), "--output_dir", str(ten / "file" / "out")]) == 2
+    assert main(["--db", "isruc", "--data", str(ten / "raw"), "--out", str(ten / "file" / "out")]) == 2
     assert "cannot be written" in capsys.readouterr().err
 
 

@@ -46,7 +46,7 @@ labels: {{0: W, 1: N1, 2: N2, 3: N3, 5: REM, 9: unscored}}
 
 
 def prepare(tmp_path, spec, *options) -> int:
-    folders = ["--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path / "out")]
+    folders = ["--data", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
     return main(["--db", "custom", "--spec", str(spec), *folders, *options])
 
 

@@ -44,7 +44,7 @@ def physionet(tmp_path, monkeypatch):
 
 
 def fetch(tmp_path) -> int:
-    folders = ["--data_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path / "out")]
+    folders = ["--data", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
     return main(["--db", "sleepedf", "--download", *folders])
 
 

@@ -13,7 +13,7 @@ from data.prepare.__main__ import main
 
 
 def prepare(db, folder, *options):
-    assert main(["--db", db, "--data_dir", str(folder / "raw"), "--output_dir", str(folder / "out"), *options]) == 0
+    assert main(["--db", db, "--data", str(folder / "raw"), "--out", str(folder / "out"), *options]) == 0
 
 
 def expected(epochs: list[int], channel: int = 0) -> np.ndarray:

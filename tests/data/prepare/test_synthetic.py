@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from config import SyntheticConfig, configure
+from config import SyntheticConfig
 from data.databases import DATABASES
 from data.nights.folds import find_nights
 from data.nights.night import read_night
 from data.prepare.synthetic import CHANNELS, ensure_nights, make_night
 from data.terms import EVENTS, InputError
+from runs.settings import configure
 
 W, N1, N2, N3, REM = range(5)
 

@@ -1,0 +1,66 @@
+"""A cross-validation of either model: which nights there are, which subjects each fold has, and the folds' training."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tqdm import tqdm
+
+from data.nights.folds import Split, find_nights, missing_subjects, split, with_subjects_found
+from data.nights.night import NightFile, check_nights
+from data.terms import InputError
+from runs import workers
+
+if TYPE_CHECKING:
+    from runs.settings import Config
+
+Result = TypeVar("Result")
+
+
+def nights_and_splits(
+    config: "Config", data: Path, folds: Sequence[int], channels: Sequence[str], leave_out: bool = False
+) -> "tuple[Config, dict[int, list[NightFile]], list[Split]]":
+    """What ``folds`` are trained on: the settings with the subjects found, the checked nights, and each fold's split.
+
+    Args:
+        config: the run's settings.
+        data: folder of night files, local or remote.
+        folds: their numbers.
+        channels: of the night files, that the model takes.
+        leave_out: whether a night without one of the channels is left out; else it is an error.
+
+    Raises:
+        InputError: there are no nights, one is damaged or lacks a channel, or a fold has too few subjects.
+    """
+    spec, training = config.database, config.training
+    nights = find_nights(spec, data)
+    if not nights:
+        example = spec.subjects[0] if spec.subjects else 1
+        names = " or ".join(pattern.format(subject=example) for pattern in spec.night_patterns)
+        raise InputError(
+            f"{data} holds no night file of {spec.db}: name another folder with --data, or give its files names such "
+            f"as {names}."
+        )
+    spec = with_subjects_found(spec, nights)
+    if missing := missing_subjects(spec, nights):
+        print(
+            f"{len(missing)} of {len(spec.subjects)} subjects have no night file in {data} and are left out: "
+            f"{', '.join(map(str, missing))}."
+        )
+    checked = check_nights(nights, channels, leave_out=leave_out)
+    splits = [split(spec, fold, checked, training.seed, training.validation_fraction) for fold in folds]
+    return replace(config, database=spec), checked, splits
+
+
+def train_folds(
+    train_fold: Callable[[Any], Result], tasks: Sequence[Any], jobs: int, cluster: str | None
+) -> list[Result]:
+    """The result of ``train_fold`` for each of ``tasks``, in the order in which they finish.
+
+    One after another they run in this process, else each in a process of its own, here or on a cluster.
+    """
+    alone = jobs == 1 and cluster is None
+    train_one = train_fold if alone else workers.Alone(train_fold)
+    results = workers.each(train_one, tasks, jobs, cluster)
+    return list(tqdm(results, total=len(tasks), desc="folds", unit="fold", disable=alone))

@@ -1,0 +1,142 @@
+"""The settings of one run: the values of ``config.py`` or of a preset, and what ``--set name=value`` changes."""
+
+import ast
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from config import (
+    PRESETS,
+    RecSleepNetConfig,
+    SyntheticConfig,
+    SynthSleepNetConfig,
+    SynthSleepNetTraining,
+    TrainingConfig,
+)
+from data.databases import NIGHT_PATTERN, Database, database
+from data.terms import EPOCH_SECONDS, MODALITIES, InputError
+
+SETTABLE = {
+    "subjects": "numbers of 0 or above, none of them twice, such as (0, 1, 2)",
+    "folds": "a whole number, 2 or above",
+    "night_patterns": "at least one file name with {subject} in it, such as ('subject{subject}.npz',)",
+    "channel": "a channel's name",
+    "modalities": f"pairs such as (('eeg', 'C3-A2'),), with different names out of {', '.join(MODALITIES)}",
+    "scaled": "True or False",
+}
+"""The values of a database that can be set for one run, and what each must be."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that one run depends on."""
+
+    database: Database
+    model: RecSleepNetConfig | SynthSleepNetConfig
+    training: TrainingConfig | SynthSleepNetTraining
+    synthetic: SyntheticConfig
+
+
+def configure(db: str, assignments: Iterable[str] = (), preset: str | None = None) -> Config:
+    """The settings of a run on ``db``, with ``name=value`` assignments applied.
+
+    With one of :data:`config.PRESETS` it is a run of SynthSleepNet, else of RecSleepNet.
+
+    Raises:
+        InputError: unknown database, preset or name, or a value that does not suit the name.
+    """
+    if preset is not None and preset not in PRESETS:
+        raise InputError(f"there is no preset {preset!r}: choose one of {', '.join(PRESETS)}.")
+    model, training = PRESETS[preset] if preset is not None else (RecSleepNetConfig(), TrainingConfig())
+    config = Config(database(db), model, training, SyntheticConfig())
+    owners = {
+        value.name: section.name
+        for section in dataclasses.fields(config)
+        for value in dataclasses.fields(getattr(config, section.name))
+        if section.name != "database" or value.name in SETTABLE
+    }
+    for assignment in assignments:
+        name, equals, text = (part.strip() for part in assignment.partition("="))
+        if not equals:
+            raise InputError(f"--set {assignment!r} is not of the form name=value.")
+        if name not in owners:
+            near = difflib.get_close_matches(name, owners, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"names are {', '.join(owners)}."
+            raise InputError(f"--set {name}: config.py has no such value; {hint}")
+        section = getattr(config, owners[name])
+        changed = dataclasses.replace(section, **{name: _value(section, name, text)})
+        config = dataclasses.replace(config, **{owners[name]: changed})
+    _check_database(config.database)
+    if isinstance(config.model, SynthSleepNetConfig) and isinstance(config.training, SynthSleepNetTraining):
+        _check_synthsleepnet(config.model, config.training)
+    return config
+
+
+def _value(section: Any, name: str, text: str) -> Any:
+    """``text`` as a value of the type and range that the field ``name`` of ``section`` has."""
+    default, hint = getattr(section, name), get_type_hints(type(section), include_extras=True)[name]
+    value: Any = text
+    if not isinstance(default, str):
+        # What cannot be read stays a text, which the field refuses.
+        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            value = ast.literal_eval(text.title() if isinstance(default, bool) else text)
+    if isinstance(default, tuple) and isinstance(value, (int, float, list)):
+        value = tuple(value) if isinstance(value, list) else (value,)
+    try:
+        return TypeAdapter(hint).validate_python(value, strict=True)
+    except ValidationError:
+        wanted = SETTABLE.get(name) or f"{_described(hint)}, such as {default!r}"
+        raise InputError(f"--set {name}={text}: it must be {wanted}.") from None
+
+
+def _described(hint: Any) -> str:
+    """What a value of the type ``hint`` must be, in words."""
+    if hint is bool:
+        return "True or False"
+    if get_origin(hint) is Literal:
+        return " or ".join(get_args(hint))
+    items = get_args(hint) if get_origin(hint) is tuple else ()
+    kind, field = get_args(items[0] if items else hint)
+    low, high = field.metadata
+    limits = f"between {low.ge} and {high.le}" if hasattr(low, "ge") else f"above {low.gt} and below {high.lt}"
+    if items:
+        return f"{len(items)} numbers, each {limits}"
+    return f"{'a whole number' if kind is int else 'a number'} {limits}"
+
+
+def _check_synthsleepnet(model: SynthSleepNetConfig, training: SynthSleepNetTraining) -> None:
+    """Refuse values that do not suit each other."""
+    for part in ("unimodal", "unimodal_decoder", "fusion", "fusion_decoder"):
+        features, heads = (getattr(model, f"{part}_{name}") for name in ("features", "heads"))
+        if features % heads or features % 4:
+            raise InputError(f"--set {part}_features={features}: it must be a multiple of 4 and of {part}_heads.")
+    frames = int((EPOCH_SECONDS - model.frame_seconds) / model.frame_step_seconds + 1e-9) + 1
+    for name in ("unimodal_mask_ratio", "multimodal_mask_ratio"):
+        if int(frames * (1 - getattr(training, name))) < 1:
+            raise InputError(
+                f"--set {name}={getattr(training, name)}: none of the {frames} frames of an epoch would stay visible: "
+                "lower it or frame_step_seconds."
+            )
+
+
+def _check_database(spec: Database) -> None:
+    """Refuse values that no cross-validation could use."""
+    names = [modality for modality, _ in spec.modalities]
+    suits = {
+        "subjects": len(set(spec.subjects)) == len(spec.subjects) and all(subject >= 0 for subject in spec.subjects),
+        "folds": spec.folds >= 2,
+        "modalities": len(set(names)) == len(names) and set(names) <= set(MODALITIES),
+        "night_patterns": bool(spec.night_patterns) and all(map(NIGHT_PATTERN.fullmatch, spec.night_patterns)),
+    }
+    for name, suitable in suits.items():
+        if not suitable:
+            raise InputError(f"--set {name}={getattr(spec, name)}: it must be {SETTABLE[name]}.")
+    if spec.subjects and spec.folds > len(spec.subjects):
+        raise InputError(
+            f"--set folds={spec.folds}: with {len(spec.subjects)} subjects it must lie between 2 and that number."
+        )

@@ -1,0 +1,61 @@
+"""A published PyTorch checkpoint to a model folder of this toolkit: ``python -m synth.pytorch FILE FOLDER``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import command_line
+from data.terms import InputError
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = command_line.Parser(
+        prog="python -m synth.pytorch",
+        description="Read a NeuroNet, SynthSleepNet or fine-tuned model that the published PyTorch code saved, and "
+        "write it as a model folder: config.json, model.weights.h5, metadata.json. Needs PyTorch.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="the checkpoint, such as best_model.pth")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder to write; it must not hold a model")
+    parser.add_argument(
+        "--heads", type=int, default=8, metavar="N", help="heads of all attention, as published (default 8)"
+    )
+    parser.add_argument(
+        "--step",
+        type=float,
+        metavar="SECONDS",
+        help="from one frame to the next (default: the roundest number that gives as many frames)",
+    )
+    return parser.parse_args(arguments)
+
+
+def convert(arguments: argparse.Namespace) -> None:
+    for option, value in (("--heads", arguments.heads), ("--step", arguments.step)):
+        if value is not None and not 0 < value <= 64:
+            raise InputError(f"{option} {value}: it must be above 0 and at most 64.")
+    from data.store import require_writable
+    from runs.saved import METADATA, save_model, sha256, versions
+    from synth.pytorch.architecture import model_like
+    from synth.pytorch.state_dict import load_state_dict, read_state_dict
+
+    if (arguments.folder / METADATA).exists():
+        raise InputError(f"{arguments.folder} holds a model already: name another folder.")
+    state = read_state_dict(arguments.file)
+    require_writable(arguments.folder)
+    model = model_like(state, arguments.heads, arguments.step)
+    load_state_dict(model, state, str(arguments.file))
+    source = {"file": arguments.file.name, "sha256": sha256(arguments.file)}
+    save_model(arguments.folder, model, {"source": source, "versions": versions()})
+    print(f"{arguments.file}: {type(model).__name__} of {model.count_params():,} parameters, built with")
+    for name, value in model.get_config().items():
+        if name not in ("name", "trainable", "dtype"):
+            print(f"  {name}: {value}")
+    print(f"It is in {arguments.folder}.")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parsed = parse(arguments)
+    return command_line.run(lambda: convert(parsed), "python -m synth.pytorch")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

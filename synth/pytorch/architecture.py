@@ -1,0 +1,123 @@
+"""How a published PyTorch model is built, as far as the names and shapes in its state dict tell."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from data.terms import EPOCH_SECONDS, InputError
+from synth.layers.frames import frame_starts
+from synth.layers.lora import Lora
+from synth.models.classifier import FineTuning
+from synth.models.fusion import SynthSleepNet
+from synth.models.neuronet import NeuroNet
+
+WINDOWS = {1024: 3, 3328: 4, 5888: 5}
+"""Seconds of a frame, by the number of features that the frame backbone gives it."""
+
+State = Mapping[str, np.ndarray]
+
+
+def model_like(state: State, heads: int = 8, step: float | None = None) -> keras.Model:
+    """An untrained model of ours that the tensors of ``state`` fit.
+
+    Args:
+        state: arrays by their names in PyTorch, of a whole NeuroNet, SynthSleepNet or fine-tuned model.
+        heads: of all attention, which no shape tells.
+        step: seconds from one frame to the next. Without it, the roundest number that gives as many frames.
+
+    Raises:
+        InputError: ``state`` belongs to none of the three, or ``heads`` or ``step`` do not suit it.
+    """
+    if "autoencoder.mask_token" in state:
+        encoder = _backbone(state, "", "autoencoder.", heads, step)
+        return NeuroNet(**encoder, **_decoder(state, "autoencoder.decoder_block.", "autoencoder.", "projectors", heads))
+    if "multimodal_decoder_pos_embed" in state:
+        fusion = _fusion(state, "", heads, step)
+        blocks = f"multimodal_decoder_block_dict.{fusion['modalities'][0]}."
+        return SynthSleepNet(**fusion, **_decoder(state, blocks, "", "fusion_projector", heads))
+    if "fc.8.weight" in state:
+        prefix = "backbone.base_model.model."
+        fusion = _fusion(state, prefix, heads, step)
+        linear = f"{prefix}backbone_networks.{fusion['modalities'][0]}.base_model.model.frame_backbone.feature_layer.0"
+        return FineTuning(
+            fusion,
+            classes=len(state["fc.8.weight"]),
+            tcm="mamba2" if "mamba.dt_bias" in state else "mamba",
+            rank=_rank(state, linear),
+        )
+    raise InputError("the file holds no whole NeuroNet, SynthSleepNet or fine-tuned model of the published code.")
+
+
+def _backbone(state: State, prefix: str, own: str, heads: int, step: float | None) -> dict[str, Any]:
+    """The arguments of a NeuroNet encoder; ``own`` stands before the names of all but its frame backbone."""
+    features = _rows(state, f"{prefix}frame_backbone.feature_layer.0")
+    if features not in WINDOWS:
+        raise InputError(f"frames of {features} features are unknown: they have {', '.join(map(str, WINDOWS))}.")
+    window, frames = WINDOWS[features], _shape(state, f"{prefix}{own}pos_embed")[1] - 1
+    chosen = step_of(window, frames) if step is None else step
+    if len(frame_starts(window, chosen)) != frames:
+        raise InputError(f"--step {chosen}: an epoch has {frames} frames of {window} s, which this step does not give.")
+    dim = _rows(state, f"{prefix}{own}patch_embed")
+    _check_heads(dim, heads)
+    blocks = _depth(state, f"{prefix}{own}encoder_block.")
+    return {"window": window, "step": chosen, "dim": dim, "heads": heads, "depth": blocks}
+
+
+def step_of(window: int, frames: int) -> float:
+    """The roundest number of seconds from frame to frame that gives so many frames."""
+    longest = (EPOCH_SECONDS - window) / max(frames - 1, 1)
+    steps = (int(longest / grid + 1e-9) * grid for grid in (1, 0.5, 0.25, 0.1, 0.05, 0.01))
+    return next((step for step in steps if step and len(frame_starts(window, step)) == frames), longest)
+
+
+def _fusion(state: State, prefix: str, heads: int, step: float | None) -> dict[str, Any]:
+    """The arguments of a fusion encoder."""
+    start = f"{prefix}backbone_networks."
+    modalities = list(dict.fromkeys(name[len(start) :].split(".")[0] for name in state if name.startswith(start)))
+    if not modalities:
+        raise InputError("the file holds a fusion of no modality.")
+    first = f"{start}{modalities[0]}.base_model.model."
+    backbone = _backbone(state, first, "", heads, step)
+    if rank := _rank(state, f"{first}encoder_block.0.attn.proj"):
+        backbone["lora"] = {"proj": Lora(rank=rank, alpha=16, dropout=0.05)}
+    dim = _rows(state, f"{prefix}backbone_embedded.{modalities[0]}.0")
+    _check_heads(dim, heads)
+    depth = _depth(state, f"{prefix}multimodal_encoder_block.")
+    return {"modalities": modalities, "backbone": backbone, "dim": dim, "heads": heads, "depth": depth}
+
+
+def _decoder(state: State, blocks: str, own: str, projector: str, heads: int) -> dict[str, Any]:
+    dim = _rows(state, f"{own}decoder_embed")
+    _check_heads(dim, heads)
+    projection = (_rows(state, f"{projector}.0"), _rows(state, f"{projector}.3"))
+    depth = _depth(state, blocks)
+    return {"decoder_dim": dim, "decoder_heads": heads, "decoder_depth": depth, "projection": projection}
+
+
+def _shape(state: State, name: str) -> tuple[int, ...]:
+    if name not in state:
+        raise InputError(f"the file lacks {name}, which tells how the model is built.")
+    return state[name].shape
+
+
+def _rows(state: State, layer: str) -> int:
+    """The features that a linear layer gives, whether LoRA adapts it or not."""
+    adapted = f"{layer}.base_layer.weight"
+    return _shape(state, adapted if adapted in state else f"{layer}.weight")[0]
+
+
+def _rank(state: State, layer: str) -> int:
+    """The rank of the LoRA that adapts a linear layer; 0 without one."""
+    name = f"{layer}.lora_A.default.weight"
+    return state[name].shape[0] if name in state else 0
+
+
+def _depth(state: State, prefix: str) -> int:
+    return len({name[len(prefix) :].split(".")[0] for name in state if name.startswith(prefix)})
+
+
+def _check_heads(features: int, heads: int) -> None:
+    if features % heads:
+        raise InputError(f"--heads {heads}: {features} features cannot be shared among so many heads.")
