@@ -94,7 +94,7 @@ def train(arguments: argparse.Namespace) -> None:
     command_line.check_workers(arguments)
 
     from data.nights.folds import find_nights, missing_subjects, split, with_subjects_found
-    from data.nights.night import check_nights
+    from data.nights.index import check_nights
     from data.store import anywhere, location, require_writable
 
     data = location(arguments.data or f"data/{config.database.db}")

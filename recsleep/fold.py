@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from config import Config
 from data.nights.folds import Split
-from data.nights.night import NightFile
+from data.nights.index import NightFile
 from data.store import read_json, write_json
 from data.streams.windows import count_windows, reading, windows
 from data.terms import STAGES, InputError

@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from config import Config
 from data.nights.folds import Split
-from data.nights.night import NightFile, read_night
+from data.nights.index import NightFile
+from data.nights.night import read_night
 from data.store import read_json, write_json
 from data.streams.epochs import epochs
 from data.streams.windows import reading
