@@ -8,8 +8,8 @@ Shapes, with the papers' letters: B sequences, L length, D features of the input
 (E = H · P), J chunks of Q steps.
 
 Values, with the papers' letters too: u is the input of the state space, h its state, delta the length of a step, A the
-rates of decay, B and C the input and output matrices, D the weight with which u is added to the output. As in the papers,
-B and D are such values in an equation, and numbers in a shape.
+rates of decay, B and C the input and output matrices, D the weight with which u is added to the output. As in the
+papers, B and D are such values in an equation, and numbers in a shape.
 """
 
 import math
