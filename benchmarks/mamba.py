@@ -20,31 +20,31 @@ LENGTHS = (20, 200, 1_200, 10_000)
 class PlainMamba(Mamba):
     """Mamba with its recurrence as ``tf.scan``."""
 
-    def _state_space(self, step: Any, taken: Any, inputs: Any, outputs: Any, hidden: Any) -> tuple[Any, Any]:
-        parts = tuple(tf.transpose(part, (1, 0, 2)) for part in (step, taken, inputs))
-        rates = -tf.exp(self.a_log.value)
+    def _state_space(self, delta: Any, delta_u: Any, B: Any, C: Any, h: Any) -> tuple[Any, Any]:
+        parts = tuple(tf.transpose(part, (1, 0, 2)) for part in (delta, delta_u, B))
+        A = -tf.exp(self.a_log.value)
 
-        def advance(hidden: tf.Tensor, now: tuple[tf.Tensor, ...]) -> tf.Tensor:
-            step, taken, entry = now
-            return tf.exp(step[:, :, None] * rates) * hidden + taken[:, :, None] * entry[:, None, :]
+        def advance(h: tf.Tensor, now: tuple[tf.Tensor, ...]) -> tf.Tensor:
+            delta, delta_u, B = now
+            return tf.exp(delta[:, :, None] * A) * h + delta_u[:, :, None] * B[:, None, :]
 
-        states = tf.scan(advance, parts, hidden)
-        return tf.einsum("lben,bln->ble", states, outputs), states[-1]
+        states = tf.scan(advance, parts, h)
+        return tf.einsum("lben,bln->ble", states, C), states[-1]
 
 
 class PlainMamba2(Mamba2):
     """Mamba-2 with its recurrence as ``tf.scan``."""
 
-    def _state_space(self, u: Any, step: Any, inputs: Any, outputs: Any, hidden: Any) -> tuple[Any, Any]:
-        kept = tf.exp(step * -tf.exp(self.a_log.value))
-        parts = (tf.einsum("blh->lbh", kept), tf.einsum("blh,blhp->lbhp", step, u), tf.einsum("bln->lbn", inputs))
+    def _state_space(self, u: Any, delta: Any, B: Any, C: Any, h: Any) -> tuple[Any, Any]:
+        kept = tf.exp(delta * -tf.exp(self.a_log.value))
+        parts = (tf.einsum("blh->lbh", kept), tf.einsum("blh,blhp->lbhp", delta, u), tf.einsum("bln->lbn", B))
 
-        def advance(hidden: Any, now: Any) -> Any:
-            kept, taken, entry = now
-            return kept[:, :, None, None] * hidden + taken[..., None] * entry[:, None, None, :]
+        def advance(h: Any, now: Any) -> Any:
+            kept, delta_u, B = now
+            return kept[:, :, None, None] * h + delta_u[..., None] * B[:, None, None, :]
 
-        states = tf.scan(advance, parts, hidden)
-        return tf.einsum("lbhpn,bln->blhp", states, outputs), states[-1]
+        states = tf.scan(advance, parts, h)
+        return tf.einsum("lbhpn,bln->blhp", states, C), states[-1]
 
 
 def forward(layer: keras.layers.Layer, x: tf.Tensor) -> Callable[[], object]:

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from benchmarks.measure import interleaved, machine
 from data.nights.folds import find_nights, labelled_subjects, split
-from data.nights.night import check_nights
+from data.nights.index import check_nights
 from data.terms import TASKS
 from runs.saved import load_model, read_metadata, save_model
 from runs.settings import configure

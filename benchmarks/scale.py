@@ -2,7 +2,8 @@
 
 Peak memory of a pretraining process over 10, 100 and 1,000 nights of 2.6 MB, links to ten synthetic ones. Where the
 time of a pretraining update goes: forward, backward, the update, waiting for input. Updates a second with one and with
-two workers of ``--strategy multiworker`` on this machine, which share its processor.
+two workers of ``--strategy multiworker`` on this machine, which share its processor. Seconds to find 6,000 nights and
+to check them, for the first time and again.
 """
 
 import itertools
@@ -12,12 +13,16 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import tensorflow as tf
 
 from benchmarks.measure import machine
+from data.databases import DATABASES
+from data.nights.folds import find_nights
+from data.nights.index import INDEX, check_nights
 from data.prepare.synthetic import ensure_nights
 from data.streams.epochs import epochs
 from runs.settings import configure
@@ -53,6 +58,31 @@ def memory(folder: Path, count: int) -> None:
     assert status == 0
     seconds = time.perf_counter() - started
     print(f"{count:5d} nights: {usage.ru_maxrss / 1024:6.0f} MiB at most, {seconds:.0f} s", flush=True)
+
+
+def found(folder: Path, count: int) -> None:
+    """Print how long ``count`` nights take to be found and checked, with subjects found from names and listed."""
+    nights = folder / f"{count}_found"
+    nights.mkdir(exist_ok=True)
+    source = min((folder / "short").glob("*.npz"))
+    spec = DATABASES["shhs"]
+    for subject in range(200_001, 200_001 + count):
+        link = nights / spec.night_patterns[0].format(subject=subject)
+        if not link.exists():
+            link.hardlink_to(source)
+    (nights / INDEX).unlink(missing_ok=True)
+    listed = replace(spec, subjects=tuple(range(200_001, 200_001 + count)))
+    tasks = {
+        "found, subjects from names": lambda: find_nights(spec, nights),
+        "found, subjects listed": lambda: find_nights(listed, nights),
+        "checked for the first time": lambda: check_nights(find_nights(spec, nights), ("EEG C4-M1",)),
+        "checked again": lambda: check_nights(find_nights(spec, nights), ("EEG C4-M1",)),
+    }
+    print(f"{count} nights of 0.25 h:")
+    for name, task in tasks.items():
+        started = time.perf_counter()
+        task()
+        print(f"  {name:28}{time.perf_counter() - started:7.2f} s", flush=True)
 
 
 def parts(nights: Path) -> None:
@@ -132,6 +162,7 @@ def main() -> None:
     # First, while this process is small: a child's peak counts what its parent held.
     for count in (10, 100, 1000):
         memory(folder, count)
+    found(folder, 6000)
     parts(folder / "nights")
     for count in (1, 2):
         workers(folder, count)

@@ -12,7 +12,7 @@ from keras import ops
 from tqdm import tqdm
 
 from data.nights.folds import Split
-from data.nights.night import NightFile
+from data.nights.index import NightFile
 from data.store import read_json, write_json
 from data.streams.windows import count_windows, reading, windows
 from data.terms import STAGES, InputError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tqdm import tqdm
 
 from data.nights.folds import Split, find_nights, missing_subjects, split, with_subjects_found
-from data.nights.night import NightFile, check_nights
+from data.nights.index import NightFile, check_nights
 from data.terms import InputError
 from runs import workers
 

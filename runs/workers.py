@@ -3,6 +3,8 @@
 import asyncio
 import os
 import pickle
+import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +20,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+SHARED_GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+"""The environment in which TensorFlow leaves memory of the GPU to the processes beside it."""
+
+
 class Alone:
     """``function``, called in a fresh process each time.
 
@@ -25,7 +31,7 @@ class Alone:
     draw a network's first weights: a Dask worker has other threads, which draw from them too.
 
     Raises:
-        InputError: as ``function`` does, or its process was killed.
+        InputError: as ``function`` does, or the process ended without a result.
     """
 
     def __init__(self, function: Callable[[Item], Result]) -> None:
@@ -36,16 +42,13 @@ class Alone:
         with tempfile.TemporaryDirectory(prefix="call-") as folder:
             call, answer = Path(folder) / "call", Path(folder) / "answer"
             call.write_bytes(pickle.dumps((self.function, item)))
-            paths = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
             command = [sys.executable, "-m", "runs.workers", call, answer]
             # The fresh process ends when this one does, for then nobody holds the other end of its input.
-            with subprocess.Popen(command, env=paths, stdin=subprocess.PIPE) as process:
+            with subprocess.Popen(command, env=SHARED_GPU | os.environ | paths, stdin=subprocess.PIPE) as process:
                 code = process.wait()
             if not answer.exists():
-                raise InputError(
-                    f"a worker's process ended with code {code}, perhaps for want of memory: "
-                    "give the same command with fewer side by side."
-                )
+                raise InputError(_how_it_ended(code))
             result = pickle.loads(answer.read_bytes())
         if isinstance(result, InputError):
             raise result
@@ -65,7 +68,7 @@ def each(
             must be able to import this project and to reach its files under the same paths.
 
     Raises:
-        InputError: the cluster does not answer or its workers cannot do the work, or a process was killed.
+        InputError: the cluster does not answer or its workers cannot do the work, or a process ended without a result.
     """
     if jobs == 1 and cluster is None:
         yield from map(function, items)
@@ -84,10 +87,30 @@ def each(
             yield from Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, **threads)(
                 delayed(function)(item) for item in items
             )
-        except TerminatedWorkerError:
-            raise InputError(
-                "a worker process was killed, perhaps for want of memory: give the same command with fewer --jobs."
-            ) from None
+        except TerminatedWorkerError as error:
+            # Joblib tells the codes in its message alone, such as "{SIGKILL(-9)}".
+            codes = map(int, re.findall(r"\((-?\d+)\)", str(error)))
+            raise InputError(_how_it_ended(next(filter(None, codes), None))) from None
+
+
+def _how_it_ended(code: int | None) -> str:
+    """What a user can make of a process that ended with ``code``, if that is known, before it gave a result."""
+    if code == -signal.SIGKILL:
+        return (
+            "a worker process was killed, perhaps because the memory was full: give the same command again, with fewer "
+            "processes side by side (--jobs)."
+        )
+    if code is not None and code < 0:
+        names = {known.value: known.name for known in signal.Signals}
+        return (
+            f"a worker process was ended by the signal {names.get(-code, -code)}: read what it printed above, or on "
+            "its machine, and give the same command again to continue."
+        )
+    ended = "ended" if code is None else f"ended with code {code}"
+    return (
+        f"a worker process {ended} before its work was done: its error stands above, or in the output of its machine; "
+        "mend the cause and give the same command again."
+    )
 
 
 @contextmanager
@@ -115,7 +138,7 @@ def _connected(address: str, function: Callable[..., Any]) -> Iterator[None]:
         python = {tuple(told[:2]) for told in client.run(_python_version).values()}
         if python != {sys.version_info[:2]}:
             raise InputError(f"the workers of {address} run another version of Python than this: make them the same.")
-        able = client.run(_can_import, function.__module__)
+        able = client.run(_prepare_worker, function.__module__)
         if not all(able.values()):
             lacking = next(worker for worker, can in able.items() if not can)
             raise InputError(
@@ -129,9 +152,12 @@ def _python_version() -> tuple[int, ...]:
     return tuple(sys.version_info[:2])
 
 
-def _can_import(module: str) -> bool:
+def _prepare_worker(module: str) -> bool:
+    """Set a cluster worker's environment, before TensorFlow is imported there, and tell if it can import ``module``."""
     import importlib
 
+    for name, value in SHARED_GPU.items():
+        os.environ.setdefault(name, value)
     try:
         importlib.import_module(module)
     except ImportError:

@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from data.nights.night import Night, NightFile, read_night
+from data.nights.index import NightFile
+from data.nights.night import Night, read_night
 from data.store import written_aside
 from data.streams.epochs import scaled
 from data.terms import TASKS, UNSCORED, InputError

@@ -223,7 +223,7 @@ def test_killed_at_any_moment_ends_with_the_same_weights(trained, project, tmp_p
 def test_validation_and_test_signals_train_only_when_asked(tmp_path, transductive):
     """And then in the first phase alone, which uses no labels."""
     from data.nights.folds import Split
-    from data.nights.night import NightFile
+    from data.nights.index import NightFile
     from recsleep.fold import FoldTask, FoldTrainer
 
     config = configure(
@@ -273,7 +273,7 @@ def exchange(key, value):
 )
 def test_damaged_progress_is_told(tmp_path, ucddb, spoil):
     from data.nights.folds import Split
-    from data.nights.night import check_nights
+    from data.nights.index import check_nights
     from recsleep.fold import FoldTask, FoldTrainer
 
     config = configure("ucddb", ["reconstruction_passes=1", "passes=2", "filters=4", "lstm_units=4", "window_epochs=5"])

@@ -1,6 +1,5 @@
 """Which subjects train, validate and test in each fold, and which night files they have."""
 
-import fnmatch
 import re
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
@@ -80,29 +79,62 @@ def find_nights(spec: Database, folder: Path) -> dict[int, list[Path]]:
         InputError: there is no such folder, a file could be two subjects', or a night is there in two forms.
     """
     there = _entries(folder)
+    subjects = spec.subjects or _subjects_named(spec, there)
+    by_subject = _names_by_subject(spec.night_patterns, there, frozenset(subjects))
     owners: dict[str, int] = {}
     nights: dict[int, list[Path]] = {}
-    for subject in spec.subjects or _subjects_named(spec, there):
-        patterns = [pattern.format(subject=subject) for pattern in spec.night_patterns]
-        names = {name for pattern in patterns for name in fnmatch.filter(there, pattern) if name.endswith(".npz")}
-        tables = {
-            name
-            for pattern in patterns
-            for name in fnmatch.filter(there, pattern.removesuffix(".npz"))
-            if not name.endswith(".npz") and (there[name] / "y.parquet").exists()
-        }
-        twice = sorted(name for name in tables if f"{name}.npz" in names)
+    for subject in subjects:
+        names = {name for name in by_subject.get(subject, ()) if _is_night(there[name])}
+        twice = sorted(name for name in names if f"{name}.npz" in names)
         if twice:
             raise InputError(f"{folder} holds night {twice[0]} as .npz and as Parquet: remove one of them.")
-        for name in names | tables:
+        for name in sorted(names):
             if owners.setdefault(name, subject) != subject:
                 raise InputError(
                     f"{there[name]} fits the names of subjects {owners[name]} and {subject}: "
                     "make night_patterns tell them apart."
                 )
-        if names or tables:
-            nights[subject] = [there[name] for name in sorted(names | tables)]
+            nights.setdefault(subject, []).append(there[name])
     return nights
+
+
+def _is_night(path: Path) -> bool:
+    return path.name.endswith(".npz") or (path / "y.parquet").exists()
+
+
+def _names_by_subject(
+    patterns: Collection[str], names: Collection[str], subjects: frozenset[int]
+) -> dict[int, list[str]]:
+    """The ``names`` that fit a pattern with the number of one of ``subjects``, by subject.
+
+    A pattern without its ``.npz`` stands for the names of Parquet nights, which are folders. Each name is taken once,
+    for a loop over subjects and names would take hours for thousands of each.
+    """
+    parts = []
+    for pattern in patterns:
+        before, form, after = re.split(r"(\{subject[^}]*\})", pattern)
+        around = (before, after, after.removesuffix(".npz"))
+        parts.append((form, *(re.compile(_as_regex(text), re.DOTALL) for text in around)))
+    by_subject: dict[int, list[str]] = {}
+    for name in names:
+        # Digits may stand beside the number, so every part of a run of digits may be it.
+        runs = [run.span() for run in re.finditer("[0-9]+", name)]
+        spans = [
+            (first, end) for start, stop in runs for first in range(start, stop) for end in range(first + 1, stop + 1)
+        ]
+        found = set()
+        for form, before, after_npz, after_tables in parts:
+            after = after_npz if name.endswith(".npz") else after_tables
+            found |= {
+                int(name[first:end])
+                for first, end in spans
+                if before.fullmatch(name, 0, first)
+                and after.fullmatch(name, end)
+                and form.format(subject=int(name[first:end])) == name[first:end]
+            }
+        for subject in found & subjects:
+            by_subject.setdefault(subject, []).append(name)
+    return by_subject
 
 
 def _entries(folder: Path) -> dict[str, Path]:

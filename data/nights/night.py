@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from data.nights.files import about_of, read_arrays
 from data.recipe import Recipe
@@ -207,44 +206,3 @@ def _events(path: Path, arrays: dict[str, np.ndarray], epochs: int) -> dict[str,
     if events.dtype.kind not in "biuf" or not np.isin(events, (0, 1)).all():
         raise InputError(f"{path}: events holds other values than 0 and 1.")
     return {name: events[:, number].astype(bool) for number, name in enumerate(names)}
-
-
-@dataclass(frozen=True)
-class NightFile:
-    """A night file found good: its path, its number of epochs, the amplitude and the mean of the first channel that
-    was read, and the checksum of all that was read."""
-
-    path: Path
-    epochs: int
-    amplitude: float
-    offset: float
-    checksum: int
-
-
-def check_nights(
-    nights: dict[int, list[Path]], channels: Sequence[str], leave_out: bool = False
-) -> dict[int, list[NightFile]]:
-    """Read ``channels`` of every night once, so that a bad one is told before training starts.
-
-    With ``leave_out``, nights that lack one of the channels are said and left out, and so are subjects without others.
-
-    Raises:
-        InputError: a file is not such a night.
-    """
-    checked: dict[int, list[NightFile]] = {}
-    total = sum(len(paths) for paths in nights.values())
-    with tqdm(total=total, desc="checking nights", unit="night", leave=False) as bar:
-        for subject, paths in nights.items():
-            for path in paths:
-                bar.update()
-                try:
-                    night = read_night(path, channels)
-                except MissingChannel as error:
-                    if not leave_out:
-                        raise
-                    bar.write(f"left out: {error}")
-                    continue
-                offset = float(night.signals[:, 0].mean(dtype=np.float64))
-                entry = NightFile(path, len(night.stages), float(night.amplitude[0]), offset, night.checksum)
-                checked.setdefault(subject, []).append(entry)
-    return checked

@@ -5,7 +5,11 @@ Mamba-2: Dao & Gu, "Transformers are SSMs", arXiv:2405.21060 (2024), sections 6 
 
 Shapes, with the papers' letters: B sequences, L length, D features of the input (``d_model``), E inner features
 (``expand`` · D), N state size (``d_state``), K steps of the convolution (``d_conv``), H heads of P features each
-(E = H · P), Q steps of a chunk.
+(E = H · P), J chunks of Q steps.
+
+Values, with the papers' letters too: u is the input of the state space, h its state, delta the length of a step, A the
+rates of decay, B and C the input and output matrices, D the weight with which u is added to the output. As in the
+papers, B and D are such values in an equation, and numbers in a shape.
 """
 
 import math
@@ -121,7 +125,7 @@ class Recurrence(keras.layers.RNN):
 
 @keras.saving.register_keras_serializable(package="synth")
 class SelectiveCell(keras.layers.Layer):
-    """One step of Mamba's recurrence: h' = exp(step · A) h + step · u · input, y = output · h'.
+    """One step of Mamba's recurrence: h' = exp(delta · A) h + delta · u · B, y = C · h'.
 
     Args:
         inner: E.
@@ -146,13 +150,14 @@ class SelectiveCell(keras.layers.Layer):
         return ops.tile(ops.log(ops.arange(1, shape[1] + 1, dtype=dtype))[None], (shape[0], 1))
 
     def call(self, inputs: Any, states: list[Any]) -> tuple[Any, list[Any]]:
-        """``inputs`` (B, 2 E + 2 N): step, step · u, input, output; the state is (B, E · N)."""
+        """``inputs`` (B, 2 E + 2 N): delta, delta · u, B, C; the state is (B, E · N)."""
         inner = self.inner
-        step, taken, entry, exit_ = ops.split(inputs, [inner, 2 * inner, 2 * inner + self.states], axis=-1)
-        hidden = ops.reshape(states[0], (-1, inner, self.states))
-        hidden = ops.exp(step[:, :, None] * -ops.exp(self.a_log)) * hidden + taken[:, :, None] * entry[:, None, :]
-        y = ops.sum(hidden * exit_[:, None, :], axis=-1)
-        return y, [ops.reshape(hidden, (-1, self.state_size))]
+        delta, delta_u, B, C = ops.split(inputs, [inner, 2 * inner, 2 * inner + self.states], axis=-1)
+        A = -ops.exp(self.a_log)
+        h = ops.reshape(states[0], (-1, inner, self.states))
+        h = ops.exp(delta[:, :, None] * A) * h + delta_u[:, :, None] * B[:, None, :]
+        y = ops.sum(C[:, None, :] * h, axis=-1)
+        return y, [ops.reshape(h, (-1, self.state_size))]
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "inner": self.inner, "states": self.states}
@@ -160,7 +165,7 @@ class SelectiveCell(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="synth")
 class ChunkCell(keras.layers.Layer):
-    """From one chunk to the next: h' = kept · h + added; the output is h, what the chunk begins with.
+    """From one chunk to the next: h' = kept · h + added; the output is h, with which the chunk begins.
 
     Args:
         heads: how many parts of the state decay each in its own way: H of Mamba-2, E · N of Mamba.
@@ -242,7 +247,7 @@ class Mamba(StateSpaceLayer):
         return self._zero_window(batch, self.d_inner), state
 
     def run(self, x: Any, state: Any = None, mask: Any = None) -> tuple[Any, Any]:
-        window, hidden = self.initial_state(ops.shape(x)[0]) if state is None else state
+        window, h = self.initial_state(ops.shape(x)[0]) if state is None else state
         x = self._cast(x)
         u, z = ops.split(ops.matmul(x, self._cast(self.in_kernel)), 2, axis=-1)
         counts = None if mask is None else ops.expand_dims(mask, -1)
@@ -251,54 +256,54 @@ class Mamba(StateSpaceLayer):
         u, window = self._convolve(u, window)  # (B, L, E)
         parts = ops.matmul(u, self._cast(self.x_kernel))
         rank, states = self.rank, self.d_state
-        step = ops.cast(ops.matmul(parts[..., :rank], self._cast(self.step_kernel)), self.state_dtype)
-        step = ops.softplus(step + self.step_bias)  # (B, L, E)
+        delta = ops.cast(ops.matmul(parts[..., :rank], self._cast(self.step_kernel)), self.state_dtype)
+        delta = ops.softplus(delta + self.step_bias)  # (B, L, E)
         if counts is not None:
             # A step of no length: the state neither decays nor takes anything in.
-            step = step * ops.cast(counts, step.dtype)
-        inputs = ops.cast(parts[..., rank : rank + states], self.state_dtype)  # (B, L, N)
-        outputs = ops.cast(parts[..., rank + states :], self.state_dtype)  # (B, L, N)
-        u32 = ops.cast(u, self.state_dtype)
-        y, hidden = self._state_space(step, step * u32, inputs, outputs, hidden)
-        y = y + self.skip * u32
+            delta = delta * ops.cast(counts, delta.dtype)
+        B = ops.cast(parts[..., rank : rank + states], self.state_dtype)  # (B, L, N)
+        C = ops.cast(parts[..., rank + states :], self.state_dtype)  # (B, L, N)
+        u32, D = ops.cast(u, self.state_dtype), self.skip
+        y, h = self._state_space(delta, delta * u32, B, C, h)
+        y = y + D * u32
         y = ops.cast(y, self.compute_dtype) * ops.silu(z)
         y = ops.matmul(y, self._cast(self.out_kernel))
-        return y if counts is None else y * ops.cast(counts, y.dtype), (window, hidden)
+        return y if counts is None else y * ops.cast(counts, y.dtype), (window, h)
 
-    def _state_space(self, step: Any, taken: Any, inputs: Any, outputs: Any, hidden: Any) -> tuple[Any, Any]:
+    def _state_space(self, delta: Any, delta_u: Any, B: Any, C: Any, h: Any) -> tuple[Any, Any]:
         """The recurrence of :class:`SelectiveCell` for all steps.
 
         A long sequence is cut into chunks that are run side by side: once from zeros, for what each adds to the state,
         and, once the state is carried from chunk to chunk, again from what each begins with.
 
         Args:
-            step: (B, L, E).
-            taken: step · u (B, L, E).
-            inputs: (B, L, N), the papers' B.
-            outputs: (B, L, N), the papers' C.
-            hidden: (B, E, N) before the first step.
+            delta: (B, L, E).
+            delta_u: delta · u (B, L, E).
+            B: (B, L, N).
+            C: (B, L, N).
+            h: (B, E, N) before the first step.
 
         Returns:
             y (B, L, E), and the state after the last step.
         """
-        batch, length = ops.shape(step)[0], ops.shape(step)[1]
+        batch, length = ops.shape(delta)[0], ops.shape(delta)[1]
         inner, size = self.d_inner, self.chunk_size
-        hidden = ops.reshape(hidden, (batch, inner * self.d_state))
-        parts = (step, taken, inputs, outputs)
+        h = ops.reshape(h, (batch, inner * self.d_state))
+        parts = (delta, delta_u, B, C)
         if isinstance(length, int) and length <= size:
-            y, hidden = self.recurrence.run(parts, hidden)
+            y, h = self.recurrence.run(parts, h)
         else:
             count = -(-length // size)
             parts = tuple(ops.pad(part, [[0, 0], [0, count * size - length], [0, 0]]) for part in parts)
             parts = tuple(ops.reshape(part, (batch * count, size, part.shape[-1])) for part in parts)
             _, added = self.recurrence.run(parts, ops.zeros((batch * count, inner * self.d_state), self.state_dtype))
-            whole = ops.sum(parts[0], axis=1)[..., None]
-            kept = ops.exp(whole * -ops.exp(self.a_log))
+            A, whole_delta = -ops.exp(self.a_log), ops.sum(parts[0], axis=1)[..., None]
+            kept = ops.exp(whole_delta * A)
             over_chunks = tuple(ops.reshape(part, (batch, count, inner * self.d_state)) for part in (kept, added))
-            before, hidden = self.carry.run(over_chunks, hidden)
+            before, h = self.carry.run(over_chunks, h)
             y, _ = self.recurrence.run(parts, ops.reshape(before, (batch * count, inner * self.d_state)))
             y = ops.reshape(y, (batch, count * size, inner))[:, :length]
-        return y, ops.reshape(hidden, (batch, inner, self.d_state))
+        return y, ops.reshape(h, (batch, inner, self.d_state))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "chunk_size": self.chunk_size}
@@ -369,37 +374,38 @@ class Mamba2(StateSpaceLayer):
 
     def run(self, x: Any, state: Any = None, mask: Any = None) -> tuple[Any, Any]:
         batch, length = ops.shape(x)[0], ops.shape(x)[1]
-        window, hidden = self.initial_state(batch) if state is None else state
+        window, h = self.initial_state(batch) if state is None else state
         inner, states = self.d_inner, self.d_state
         zxbcdt = ops.matmul(self._cast(x), self._cast(self.in_kernel))
-        z, xbc, step = ops.split(zxbcdt, [inner, 2 * inner + 2 * states], axis=-1)
+        z, xbc, delta = ops.split(zxbcdt, [inner, 2 * inner + 2 * states], axis=-1)
         counts = None if mask is None else ops.expand_dims(mask, -1)
         if counts is not None:
             xbc = xbc * ops.cast(counts, xbc.dtype)
         xbc, window = self._convolve(xbc, window)
-        u, inputs, outputs = ops.split(xbc, [inner, inner + states], axis=-1)
+        u, B, C = ops.split(xbc, [inner, inner + states], axis=-1)
         u = ops.reshape(u, (batch, length, self.heads, self.headdim))
-        step = ops.softplus(ops.cast(step, self.state_dtype) + self.step_bias)  # (B, L, H)
+        delta = ops.softplus(ops.cast(delta, self.state_dtype) + self.step_bias)  # (B, L, H)
         if counts is not None:
             # A step of no length: the state neither decays nor takes anything in.
-            step = step * ops.cast(counts, step.dtype)
-        y, hidden = self._state_space(u, step, inputs, outputs, hidden)
-        y = y + ops.cast(self.skip, y.dtype)[:, None] * u
+            delta = delta * ops.cast(counts, delta.dtype)
+        y, h = self._state_space(u, delta, B, C, h)
+        D = ops.cast(self.skip, y.dtype)[:, None]
+        y = y + D * u
         y = ops.reshape(y, (batch, length, inner)) * ops.silu(z)
         y32 = ops.cast(y, self.state_dtype)
         y32 = y32 * ops.rsqrt(ops.mean(ops.square(y32), axis=-1, keepdims=True) + 1e-5)
         y = ops.matmul(self._cast(y32) * self._cast(self.norm_scale), self._cast(self.out_kernel))
-        return y if counts is None else y * ops.cast(counts, y.dtype), (window, hidden)
+        return y if counts is None else y * ops.cast(counts, y.dtype), (window, h)
 
-    def _state_space(self, u: Any, step: Any, inputs: Any, outputs: Any, hidden: Any) -> tuple[Any, Any]:
-        """The recurrence h' = exp(step · A) h + step · u ⊗ input, y = output · h, for all steps.
+    def _state_space(self, u: Any, delta: Any, B: Any, C: Any, h: Any) -> tuple[Any, Any]:
+        """The recurrence h' = exp(delta · A) h + delta · u ⊗ B, y = C · h', for all steps.
 
         Args:
             u: (B, L, H, P).
-            step: (B, L, H), in the state's dtype.
-            inputs: (B, L, N), the papers' B.
-            outputs: (B, L, N), the papers' C.
-            hidden: (B, H, P, N) before the first step.
+            delta: (B, L, H), in the state's dtype.
+            B: (B, L, N).
+            C: (B, L, N).
+            h: (B, H, P, N) before the first step.
 
         Returns:
             y (B, L, H, P), and the state after the last step.
@@ -410,39 +416,40 @@ class Mamba2(StateSpaceLayer):
         padding = count * size - length
 
         def chunks(v: Any) -> Any:
-            """(B, L, ...) as (B, C, Q, ...), the last chunk filled with steps of no length."""
+            """(B, L, ...) as (B, J, Q, ...), the last chunk filled with steps of no length."""
             v = ops.pad(v, [[0, 0], [0, padding]] + [[0, 0]] * (len(v.shape) - 2))
             return ops.reshape(v, (batch, count, size, *v.shape[2:]))
 
-        u, step, inputs, outputs = (chunks(v) for v in (u, step, inputs, outputs))
-        decay = ops.cumsum(step * -ops.exp(self.a_log), axis=2)  # (B, C, Q, H): log of the decay since the chunk began
-        decay = ops.transpose(decay, (0, 1, 3, 2))  # (B, C, H, Q)
-        taken = ops.cast(step, u.dtype)[..., None] * u  # (B, C, Q, H, P)
-        taken = ops.transpose(taken, (0, 1, 3, 2, 4))  # (B, C, H, Q, P)
+        A = -ops.exp(self.a_log)
+        u, delta, B, C = (chunks(v) for v in (u, delta, B, C))
+        decay = ops.cumsum(delta * A, axis=2)  # (B, J, Q, H): log of the decay since the chunk began
+        decay = ops.transpose(decay, (0, 1, 3, 2))  # (B, J, H, Q)
+        delta_u = ops.cast(delta, u.dtype)[..., None] * u  # (B, J, Q, H, P)
+        delta_u = ops.transpose(delta_u, (0, 1, 3, 2, 4))  # (B, J, H, Q, P)
 
         # Within the chunks: what step j took in reaches step i >= j, decayed by all between.
         causal = ops.arange(size)[:, None] >= ops.arange(size)[None, :]
-        between = ops.exp(ops.where(causal, decay[..., :, None] - decay[..., None, :], MASKED))  # (B, C, H, Q, Q)
-        scores = ops.matmul(outputs, ops.swapaxes(inputs, -1, -2))  # (B, C, Q, Q)
-        y = ops.matmul(ops.cast(between, u.dtype) * scores[:, :, None], taken)  # (B, C, H, Q, P)
+        between = ops.exp(ops.where(causal, decay[..., :, None] - decay[..., None, :], MASKED))  # (B, J, H, Q, Q)
+        CB = ops.matmul(C, ops.swapaxes(B, -1, -2))  # (B, J, Q, Q)
+        y = ops.matmul(ops.cast(between, u.dtype) * CB[:, :, None], delta_u)  # (B, J, H, Q, P)
 
         # From chunk to chunk: what each adds to the state, and the state that each begins with.
-        to_end = ops.exp(decay[..., -1:] - decay)[..., None]  # (B, C, H, Q, 1)
-        inputs, outputs = (ops.cast(v, self.state_dtype)[:, :, None] for v in (inputs, outputs))  # (B, C, 1, Q, N)
-        added = ops.matmul(ops.swapaxes(ops.cast(taken, self.state_dtype) * to_end, -1, -2), inputs)  # (B, C, H, P, N)
-        kept = ops.exp(decay[..., -1])[..., None, None]  # (B, C, H, 1, 1)
+        to_end = ops.exp(decay[..., -1:] - decay)[..., None]  # (B, J, H, Q, 1)
+        B, C = (ops.cast(v, self.state_dtype)[:, :, None] for v in (B, C))  # (B, J, 1, Q, N)
+        added = ops.matmul(ops.swapaxes(ops.cast(delta_u, self.state_dtype) * to_end, -1, -2), B)  # (B, J, H, P, N)
+        kept = ops.exp(decay[..., -1])[..., None, None]  # (B, J, H, 1, 1)
         if isinstance(count, int) and count == 1:
-            before = hidden[:, None]
-            hidden = kept[:, 0] * hidden + added[:, 0]
+            before = h[:, None]
+            h = kept[:, 0] * h + added[:, 0]
         else:
             shape = (self.heads, self.headdim, self.d_state)
             width = self.heads * self.headdim * self.d_state
             parts = ops.reshape(kept, (batch, count, self.heads)), ops.reshape(added, (batch, count, width))
-            before, hidden = self.recurrence.run(parts, ops.reshape(hidden, (batch, width)))
-            before, hidden = ops.reshape(before, (batch, count, *shape)), ops.reshape(hidden, (batch, *shape))
-        carried = ops.matmul(outputs * ops.exp(decay)[..., None], ops.swapaxes(before, -1, -2))  # (B, C, H, Q, P)
+            before, h = self.recurrence.run(parts, ops.reshape(h, (batch, width)))
+            before, h = ops.reshape(before, (batch, count, *shape)), ops.reshape(h, (batch, *shape))
+        carried = ops.matmul(C * ops.exp(decay)[..., None], ops.swapaxes(before, -1, -2))  # (B, J, H, Q, P)
         y = ops.transpose(y + ops.cast(carried, y.dtype), (0, 1, 3, 2, 4))
-        return ops.reshape(y, (batch, count * size, self.heads, self.headdim))[:, :length], hidden
+        return ops.reshape(y, (batch, count * size, self.heads, self.headdim))[:, :length], h
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "headdim": self.headdim, "chunk_size": self.chunk_size}

@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from data.nights.night import NightFile, read_night
+from data.nights.index import NightFile
+from data.nights.night import read_night
 from data.store import read_json, write_json
 from data.streams.epochs import scaled
 from data.terms import UNSCORED, InputError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 
 from data.nights.folds import Split, labelled_subjects
-from data.nights.night import NightFile
+from data.nights.index import NightFile
 from synth.replicas import replicas
 from synth.steps.fine_tuning import FineTuningRun
 from synth.steps.pretraining import Fold, multimodal, unimodal

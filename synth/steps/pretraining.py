@@ -21,7 +21,8 @@ from sklearn.pipeline import make_pipeline
 from tqdm import tqdm
 
 from data.nights.folds import Split
-from data.nights.night import NightFile, read_night
+from data.nights.index import NightFile
+from data.nights.night import read_night
 from data.store import read_json, write_json
 from data.streams.epochs import epochs
 from data.streams.windows import reading

@@ -1,9 +1,14 @@
 """The folds against the published protocol, spelled out again with the generator that the reference uses."""
 
+import fnmatch
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from data.databases import DATABASES
 from data.nights.folds import find_nights, split, subjects_tested
@@ -87,3 +92,75 @@ def test_nights_are_found_by_subject(tmp_path):
     }
     with pytest.raises(InputError, match="does not exist"):
         find_nights(isruc, tmp_path / "absent")
+
+
+def by_definition(spec, folder) -> dict[int, set[str]]:
+    """What each subject's names are, subject by subject: slow, but plain."""
+    names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    found = {}
+    for subject in spec.subjects:
+        for pattern in (pattern.format(subject=subject) for pattern in spec.night_patterns):
+            files = {name for name in fnmatch.filter(names, pattern) if name.endswith(".npz")}
+            tables = set(fnmatch.filter(names, pattern.removesuffix(".npz"))) - set(fnmatch.filter(names, "*.npz"))
+            found.setdefault(subject, set()).update(files | {n for n in tables if (folder / n / "y.parquet").exists()})
+    return {subject: mine for subject, mine in found.items() if mine}
+
+
+PATTERNS = st.lists(
+    st.builds(
+        "{}{}{}{}".format,
+        st.text("n01*?", max_size=3),
+        st.sampled_from(["{subject}", "{subject:02d}", "{subject:03d}"]),
+        st.text("n01_*?", max_size=3),
+        st.sampled_from(["", ".npz"]),
+    ),
+    min_size=1,
+    max_size=2,
+)
+NAMES = st.lists(
+    st.tuples(st.text("n0123_", min_size=1, max_size=6), st.sampled_from(["file", "folder", "night"])),
+    max_size=12,
+    unique_by=lambda named: named[0],
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(PATTERNS, NAMES, st.sets(st.integers(0, 130), min_size=1))
+def test_each_name_belongs_to_the_subjects_whose_patterns_it_fits(patterns, names, subjects):
+    spec = replace(DATABASES["isruc"], subjects=tuple(subjects), night_patterns=tuple(patterns))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for name, form in names:
+            if form == "file":
+                (folder / f"{name}.npz").touch()
+            else:
+                (folder / name).mkdir()
+                if form == "night":
+                    (folder / name / "y.parquet").touch()
+        expected = by_definition(spec, folder)
+        owned = [name for mine in expected.values() for name in mine]
+        if len(owned) > len(set(owned)):
+            with pytest.raises(InputError, match="fits the names of subjects"):
+                find_nights(spec, folder)
+            return
+        found = find_nights(spec, folder)
+    assert {subject: [path.name for path in paths] for subject, paths in found.items()} == {
+        subject: sorted(mine) for subject, mine in expected.items()
+    }
+    assert list(found) == [subject for subject in spec.subjects if subject in found]
+
+
+def test_a_night_in_two_forms_is_refused(tmp_path):
+    (tmp_path / "subject1.npz").touch()
+    (tmp_path / "subject1").mkdir()
+    assert len(find_nights(DATABASES["isruc"], tmp_path)[1]) == 1
+    (tmp_path / "subject1" / "y.parquet").touch()
+    with pytest.raises(InputError, match=r"subject1 as \.npz and as Parquet"):
+        find_nights(DATABASES["isruc"], tmp_path)
+
+
+def test_subjects_are_found_from_names(tmp_path):
+    for number in (1, 20, 300):
+        (tmp_path / f"subject{number}_a.npz").touch()
+    (tmp_path / "subject7.npz").touch()
+    assert list(find_nights(DATABASES["custom"], tmp_path)) == [1, 20, 300]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data.nights.night import check_nights, read_night
+from data.nights.night import read_night
 from data.terms import UNSCORED, InputError
 
 X = np.random.default_rng(0).normal(0, 20, (6, 3000)).astype("float32")
@@ -129,14 +129,6 @@ def test_other_files_are_not_nights(tmp_path):
     (tmp_path / "folder.npz").mkdir()
     with pytest.raises(InputError, match="directory"):
         read_night(tmp_path / "folder.npz", ("EEG",))
-
-
-def test_checking_reads_every_night(tmp_path, make_night):
-    nights = {1: [make_night(tmp_path / "a.npz", 6), make_night(tmp_path / "b.npz", 9)]}
-    assert [night.epochs for night in check_nights(nights, ("EEG",))[1]] == [6, 9]
-    make_night(tmp_path / "b.npz", 9, y=np.full(9, 7))
-    with pytest.raises(InputError, match=r"b\.npz"):
-        check_nights(nights, ("EEG",))
 
 
 def test_events_are_read_by_name(tmp_path, make_night):

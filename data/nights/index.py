@@ -1,0 +1,193 @@
+"""The check of every night file before training, and the index that remembers what was checked.
+
+The index is a hidden file beside the nights. A night whose files have kept their sizes and times of change is not read
+again; where the folder cannot be written, every check reads every night.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from data.nights.night import MissingChannel, read_night
+from data.store import reaching, read_json, write_json
+from data.terms import InputError
+
+INDEX = ".checked.json"
+"""The index of a folder of nights."""
+
+FORMAT = 1
+"""Of the index. A new number makes every night be checked again, which a new rule of the check needs."""
+
+LACKS_A_CHANNEL = "lacks a channel"
+"""What the index holds in place of the numbers of a night without one of the channels."""
+
+SAVE_EVERY = 100
+"""Nights that are read before the index is saved again, so that a killed check loses no more than these."""
+
+
+@dataclass(frozen=True)
+class NightFile:
+    """A night file that passed the check.
+
+    Attributes:
+        path: of the night file.
+        epochs: their number.
+        amplitude: of the first channel that was read; see :attr:`data.nights.night.Night.amplitude`.
+        offset: the mean of the first channel that was read.
+        checksum: of all that was read.
+    """
+
+    path: Path
+    epochs: int
+    amplitude: float
+    offset: float
+    checksum: int
+
+
+class NightIndex:
+    """What is remembered about the nights of one folder.
+
+    A damaged or foreign index file counts as empty. What it holds is used only where it has the right types.
+
+    Args:
+        folder: local or remote.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / INDEX
+        self.unsaved = 0
+        self.nights: dict[str, Any] = {}
+        try:
+            with reaching(folder):
+                held = read_json(self.path) if self.path.is_file() else None
+        except (InputError, OSError):
+            return
+        if isinstance(held, dict) and held.get("format") == FORMAT and isinstance(held.get("nights"), dict):
+            self.nights = held["nights"]
+
+    def entry(self, path: Path) -> dict[str, Any]:
+        """What is remembered about the night at ``path``, to be read and added to; it is empty for a changed night.
+
+        ``files`` holds size and time of change of the night's files, and ``checked`` the findings of
+        :func:`check_nights` by the channels that were read. Other JSON values may stand beside them, under other names.
+
+        Raises:
+            InputError: the remote store did not answer, or refused.
+        """
+        files = _sizes_and_times(path)
+        entry = self.nights.get(path.name)
+        if files is None:
+            # Nothing would show a change, so nothing is remembered: the entry belongs to no index.
+            return {"checked": {}}
+        if not isinstance(entry, dict) or entry.get("files") != files or not isinstance(entry.get("checked"), dict):
+            entry = self.nights[path.name] = {"files": files, "checked": {}}
+        return entry
+
+    def added(self) -> None:
+        """Count one change of an entry, and save the index when there are many."""
+        self.unsaved += 1
+        if self.unsaved >= SAVE_EVERY:
+            self.save()
+
+    def save(self) -> None:
+        """Write the changes, if there are any and the folder can be written."""
+        if self.unsaved:
+            self.unsaved = 0
+            try:
+                write_json(self.path, {"format": FORMAT, "nights": self.nights})
+            except (InputError, OSError):
+                # The nights may lie in a folder of someone else. Their check does not depend on the index.
+                return
+
+
+def _sizes_and_times(path: Path) -> list[list[int]] | None:
+    """Size in bytes and time of change in ns of a night's files; None where they cannot be known."""
+    files = [path] if path.suffix == ".npz" else [path / "x.parquet", path / "y.parquet"]
+    try:
+        with reaching(path):
+            found = [file.stat() for file in files]
+    except OSError:
+        return None
+    known = [[stat.st_size, stat.st_mtime_ns] for stat in found]
+    return known if all(time for _, time in known) else None
+
+
+def check_nights(
+    nights: dict[int, list[Path]], channels: Sequence[str], leave_out: bool = False
+) -> dict[int, list[NightFile]]:
+    """Check ``channels`` of every night, so that a bad one is found before training starts.
+
+    A night that the index of its folder remembers is not read.
+
+    Args:
+        nights: night files by subject.
+        channels: the channels that training will read.
+        leave_out: whether nights that lack one of the channels are named and left out, and so are subjects without
+            other nights.
+
+    Returns:
+        The nights that passed, by subject.
+
+    Raises:
+        InputError: a file is not such a night.
+    """
+    indices = {folder: NightIndex(folder) for folder in {path.parent for paths in nights.values() for path in paths}}
+    checked: dict[int, list[NightFile]] = {}
+    total = sum(len(paths) for paths in nights.values())
+    try:
+        with tqdm(total=total, desc="checking nights", unit="night", leave=False) as bar:
+            for subject, paths in nights.items():
+                for path in paths:
+                    bar.update()
+                    try:
+                        night = _check(path, channels, indices[path.parent], leave_out)
+                    except MissingChannel as error:
+                        if not leave_out:
+                            raise
+                        bar.write(f"left out: {error}")
+                    else:
+                        checked.setdefault(subject, []).append(night)
+    finally:
+        for index in indices.values():
+            index.save()
+    return checked
+
+
+def _check(path: Path, channels: Sequence[str], index: NightIndex, leave_out: bool) -> NightFile:
+    """The night at ``path`` as the index remembers it, or else as it is read now."""
+    # The entry comes before the reading: a night that is replaced meanwhile will be read again.
+    findings, key = index.entry(path)["checked"], json.dumps(list(channels))
+    remembered = _as_found(path, findings.get(key))
+    if remembered is not None:
+        return remembered
+    # Who does not leave such nights out needs the message that names the night's channels.
+    if leave_out and findings.get(key) == LACKS_A_CHANNEL:
+        raise MissingChannel(f"{path} lacks one of the channels {', '.join(channels)}.")
+    try:
+        night = read_night(path, channels)
+    except MissingChannel:
+        findings[key] = LACKS_A_CHANNEL
+        index.added()
+        raise
+    offset = float(night.signals[:, 0].mean(dtype="float64"))
+    found = NightFile(path, len(night.stages), float(night.amplitude[0]), offset, night.checksum)
+    numbers = [found.epochs, found.amplitude, found.offset, found.checksum]
+    if _as_found(path, numbers) is not None:
+        findings[key] = numbers
+        index.added()
+    return found
+
+
+def _as_found(path: Path, numbers: Any) -> NightFile | None:
+    """The night that the index's four ``numbers`` describe, or None if they are not such numbers."""
+    if not isinstance(numbers, list) or [type(number) for number in numbers] != [int, float, float, int]:
+        return None
+    epochs, amplitude, offset, checksum = numbers
+    if epochs < 1 or not (math.isfinite(amplitude) and math.isfinite(offset)):
+        return None
+    return NightFile(path, epochs, amplitude, offset, checksum)

@@ -1,0 +1,79 @@
+"""Worker processes that end before their work is done, and what their environment holds."""
+
+import os
+import signal
+import sys
+
+import pytest
+
+from data.terms import InputError
+from runs.workers import Alone, each
+
+
+def end(how: str | int) -> str:
+    """End this process by the signal of that name, with that exit code, or by an error."""
+    if isinstance(how, int):
+        os._exit(how)
+    if how == "error":
+        raise RuntimeError("the reason")
+    if how == "SystemExit":
+        sys.exit(4)
+    os.kill(os.getpid(), signal.Signals[how])
+    return "still there"
+
+
+ENDS = [
+    ("SIGKILL", "was killed, perhaps because the memory was full: give the same command again, with fewer"),
+    ("SIGSEGV", "was ended by the signal SIGSEGV"),
+    ("SIGTERM", "was ended by the signal SIGTERM"),
+    (3, "ended with code 3 before its work was done: its error stands above"),
+]
+
+
+@pytest.mark.parametrize(
+    ("how", "message"), [*ENDS, (0, "with code 0"), ("error", "with code 1"), ("SystemExit", "with code 4")]
+)
+def test_the_end_of_a_fresh_process_is_explained(how, message, capfd):
+    with pytest.raises(InputError, match=message) as error:
+        Alone(end)(how)
+    assert "memory" in str(error.value) or how != "SIGKILL"
+    assert "memory" not in str(error.value) or how == "SIGKILL"
+    assert ("RuntimeError: the reason" in capfd.readouterr().err) == (how == "error")
+
+
+@pytest.mark.parametrize(("how", "message"), ENDS)
+def test_the_end_of_a_process_among_several_is_explained(how, message):
+    with pytest.raises(InputError, match=message):
+        list(each(end, [how], jobs=2))
+
+
+def test_the_end_of_a_fresh_process_among_several_is_explained():
+    with pytest.raises(InputError, match="SIGSEGV"):
+        list(each(Alone(end), ["SIGSEGV", "SIGSEGV"], jobs=2))
+
+
+def gpu_memory(_: int) -> str | None:
+    return os.environ.get("TF_FORCE_GPU_ALLOW_GROWTH")
+
+
+@pytest.mark.parametrize("workers", [{"jobs": 2}, {"cluster": True}])
+@pytest.mark.parametrize("function", [gpu_memory, Alone(gpu_memory)], ids=["plain", "alone"])
+def test_processes_share_the_memory_of_a_gpu(workers, function, dask_cluster, monkeypatch):
+    """Processes of this machine inherit the variable from the command; a cluster's workers were started without it."""
+    if "cluster" in workers:
+        monkeypatch.delenv("TF_FORCE_GPU_ALLOW_GROWTH", raising=False)
+        workers = {"cluster": dask_cluster}
+    else:
+        monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    assert list(each(function, range(2), **workers)) == ["true", "true"]
+
+
+def test_a_command_sets_it_and_a_user_may_set_it_otherwise(monkeypatch):
+    import command_line
+
+    monkeypatch.delenv("TF_FORCE_GPU_ALLOW_GROWTH", raising=False)
+    found = []
+    command_line.run(lambda: found.append(gpu_memory(0)), "test")
+    monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "false")
+    command_line.run(lambda: found.append(Alone(gpu_memory)(0)), "test")
+    assert found == ["true", "false"]
