@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from config import PreparationConfig
 from data.databases import ChannelSpec, Database
 from data.nights.files import night_path, read_about, read_arrays, write_arrays
 from data.prepare.conversion import convert, settings, sizes
@@ -19,6 +18,9 @@ from data.prepare.sources import TABLE, Source
 from data.store import is_remote, remove_unfinished, written_aside
 from data.terms import STAGES, UNSCORED, InputError
 from runs import workers
+
+if TYPE_CHECKING:
+    from config import PreparationConfig
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Job:
     target: Path
     database: Database
     channels: tuple[ChannelSpec, ...]
-    config: PreparationConfig
+    config: "PreparationConfig"
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,13 @@ def _outcome(night: str, status: str, arrays: dict[str, np.ndarray], seconds: fl
         raise ValueError("y holds no stages")
     names = arrays.get("event_names", ())
     counts = arrays["events"].sum(axis=0) if len(names) else ()
+    of_stages: dict[str, Any] = {stage: int((stages == number).sum()) for number, stage in enumerate(STAGES)}
     return Outcome(
         night,
         status,
         about["recording"],
         epochs=len(stages),
-        **{stage: int((stages == number).sum()) for number, stage in enumerate(STAGES)},
+        **of_stages,
         unscored=int((stages == UNSCORED).sum()),
         trimmed_minutes=about["trimmed_minutes"],
         dropped_epochs=about["dropped_epochs"],
@@ -190,7 +193,7 @@ def make_jobs(
     form: str,
     database: Database,
     channels: tuple[ChannelSpec, ...],
-    config: PreparationConfig,
+    config: "PreparationConfig",
 ) -> list[Job]:
     """One job for each source.
 

@@ -6,11 +6,10 @@ then the removal of epochs without a stage.
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from config import PreparationConfig
 from data.databases import ChannelSpec, Database
 from data.nights.night import night_from_arrays
 from data.prepare.sources import Source
@@ -20,8 +19,11 @@ from data.scorings import read_scoring
 from data.scorings.scoring import Scoring, W
 from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, UNSCORED, InputError
 
+if TYPE_CHECKING:
+    from config import PreparationConfig
 
-def settings(database: Database, channels: Sequence[ChannelSpec], config: PreparationConfig) -> dict[str, Any]:
+
+def settings(database: Database, channels: Sequence[ChannelSpec], config: "PreparationConfig") -> dict[str, Any]:
     """What a night depends on beside its recording, as JSON holds it."""
     return {
         "db": database.db,
@@ -40,7 +42,7 @@ def sizes(source: Source) -> dict[str, int]:
 
 
 def convert(
-    source: Source, database: Database, channels: Sequence[ChannelSpec], config: PreparationConfig
+    source: Source, database: Database, channels: Sequence[ChannelSpec], config: "PreparationConfig"
 ) -> dict[str, np.ndarray]:
     """The arrays of a night file.
 

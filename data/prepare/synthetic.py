@@ -9,16 +9,19 @@ import json
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage, signal
 from tqdm import tqdm
 
-from config import SyntheticConfig
 from data.databases import Database
 from data.nights.files import write_arrays
 from data.store import read_json, write_json
 from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, EVENTS, SAMPLING_RATE, InputError
+
+if TYPE_CHECKING:
+    from config import SyntheticConfig
 
 CHANNELS = ("EEG C4-M1", "EOG L", "EOG R", "EMG", "ECG", "Airflow", "SpO2")
 """In µV, but airflow (arbitrary units) and SpO2 (%)."""
@@ -40,7 +43,7 @@ EVENTS_PER_EPOCH = (0.0, 0.8, 1.0, 0.4, 1.2)
 """Relative to the subject's own rate."""
 
 
-def ensure_nights(folder: Path, spec: Database, config: SyntheticConfig) -> None:
+def ensure_nights(folder: Path, spec: Database, config: "SyntheticConfig") -> None:
     """Write the nights of ``spec.subjects`` that ``folder`` lacks.
 
     Raises:
@@ -61,7 +64,7 @@ def ensure_nights(folder: Path, spec: Database, config: SyntheticConfig) -> None
         write_arrays(path, make_night(subject, config))
 
 
-def make_night(subject: int, config: SyntheticConfig) -> dict[str, np.ndarray]:
+def make_night(subject: int, config: "SyntheticConfig") -> dict[str, np.ndarray]:
     """One subject's night, the same for the same subject and configuration.
 
     Returns:
@@ -106,17 +109,17 @@ def _hypnogram(rng: np.random.Generator, epochs: int) -> np.ndarray:
     def bout(minutes: float) -> int:
         return max(1, round(scale * minutes * 60 / EPOCH_SECONDS * rng.uniform(0.7, 1.3)))
 
-    stages = [W] * bout(22)
+    drawn = [W] * bout(22)
     cycle = 0
-    while len(stages) < epochs:
-        stages += [N1] * bout(5) + [N2] * bout(11)
-        stages += [N3] * bout(max(8.0, 34 - 8 * cycle)) + [N2] * bout(15)
+    while len(drawn) < epochs:
+        drawn += [N1] * bout(5) + [N2] * bout(11)
+        drawn += [N3] * bout(max(8.0, 34 - 8 * cycle)) + [N2] * bout(15)
         if rng.random() < 0.6:
-            stages += [W] * bout(3) + [N1] * bout(3)
-        stages += [N2] * bout(7) + [REM] * bout(min(32.0, 11 + 7 * cycle))
-        stages += [W] * bout(5 if rng.random() < 0.5 else 2) + [N1] * bout(2)
+            drawn += [W] * bout(3) + [N1] * bout(3)
+        drawn += [N2] * bout(7) + [REM] * bout(min(32.0, 11 + 7 * cycle))
+        drawn += [W] * bout(5 if rng.random() < 0.5 else 2) + [N1] * bout(2)
         cycle += 1
-    stages = np.array(stages[:epochs])
+    stages = np.array(drawn[:epochs])
     stages[-bout(14) :] = W
     # Brief awakenings.
     for start in np.flatnonzero(rng.random(epochs) < 0.012):

@@ -7,11 +7,10 @@ from typing import Any
 import defusedxml.ElementTree
 from defusedxml import DefusedXmlException
 
-from data.terms import EPOCH_SECONDS, EVENTS, InputError
-from data.terms import UNSCORED
 from data.recordings.recording import Recording
 from data.scorings.scoring import N1, N2, N3, REM, Event, Scoring, W, from_codes, from_intervals
 from data.store import reaching
+from data.terms import EPOCH_SECONDS, EVENTS, UNSCORED, InputError
 
 LABELS = {
     "0": W, "1": N1, "2": N2, "3": N3, "4": N3, "5": REM, "6": UNSCORED, "9": UNSCORED,

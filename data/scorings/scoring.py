@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.terms import EPOCH_SECONDS, STAGES, InputError
-from data.terms import UNSCORED
 from data.store import reaching
+from data.terms import EPOCH_SECONDS, STAGES, UNSCORED, InputError
 
 W, N1, N2, N3, REM = range(len(STAGES))
 

@@ -3,10 +3,9 @@
 import re
 from pathlib import Path
 
-from data.terms import InputError
-from data.terms import UNSCORED
 from data.recordings.recording import Recording
 from data.scorings.scoring import N1, N2, N3, REM, Event, Scoring, W, from_codes, read_text
+from data.terms import UNSCORED, InputError
 
 LABELS = {"0": W, "1": REM, "2": N1, "3": N2, "4": N3, "5": N3, "6": UNSCORED, "7": UNSCORED, "8": UNSCORED}
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from data.terms import EPOCH_SAMPLES, InputError
-from data.terms import UNSCORED
 from data.nights.night import read_night
+from data.terms import EPOCH_SAMPLES, UNSCORED, InputError
 
 
 def windows(nights: Sequence[Path], channel: str, batch_nights: int, window_epochs: int) -> tf.data.Dataset:
