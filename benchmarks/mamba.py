@@ -76,8 +76,8 @@ def main() -> None:
             for length in LENGTHS:
                 x = tf.constant(np.random.default_rng(0).normal(size=(1, length, features)).astype("float32"))
                 tasks = {name: make(layer, x) for name, layer in layers.items()}
-                for name, seconds in interleaved(tasks, rounds=3 if length > 5_000 else 7).items():
-                    rows[name].append(seconds)
+                for name, median in interleaved(tasks, rounds=3 if length > 5_000 else 7).items():
+                    rows[name].append(median)
             for name, seconds in rows.items():
                 label = f"{ours.__name__}({features}), {name}"
                 print(f"{label:24}{what:22}" + "".join(f"{1e3 * s:9.1f} ms" for s in seconds), flush=True)

@@ -71,7 +71,7 @@ def one_night(folder: Path) -> None:
 
         return wrapper
 
-    Recording.read, Recording.__init__ = timed(read), timed(opened)
+    Recording.read, Recording.__init__ = timed(read), timed(opened)  # type: ignore[method-assign]
     spec = DATABASES["shhs"]
     source = find_sources(spec, folder)[0]
     # What is loaded on first use is loaded once, not once a night.
@@ -140,7 +140,7 @@ def main() -> None:
             write_recording(folder, number)
         runs = []
         for _ in range(5):
-            command = [sys.executable, "-m", "benchmarks.prepare", "--one", folder]
+            command = [sys.executable, "-m", "benchmarks.prepare", "--one", str(folder)]
             ended = subprocess.run(command, check=True, capture_output=True, text=True)
             runs.append(json.loads(ended.stdout))
         middle = sorted(runs, key=lambda run: run["seconds"])[2]
@@ -151,7 +151,7 @@ def main() -> None:
             f"{(middle['peak'] - middle['before']) / NIGHT_MIB:.1f} times the night's {NIGHT_MIB:.0f} MiB"
         )
         nights = link(Path(temporary) / "24", folder, 24)
-        seconds = {1: [], 2: []}
+        seconds: dict[int, list[float]] = {1: [], 2: []}
         for turn in range(3):
             for jobs in (1, 2):
                 seconds[jobs].append(prepare(nights, Path(temporary) / f"out{turn}{jobs}", jobs)[0])

@@ -10,6 +10,7 @@ test subjects.
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.measure import interleaved, machine
+from config import SynthSleepNetTraining
 from data.nights.folds import find_nights, labelled_subjects, split
 from data.nights.index import check_nights
 from data.terms import TASKS
@@ -69,6 +71,7 @@ def from_scratch(folder: Path, task: str, fraction: float) -> None:
     config = configure("synthetic", (*SETTINGS, *RANDOM, "frozen_gib=0"), "tiny")
     channels = [dict(config.database.modalities)[name] for name in MODALITIES]
     nights = check_nights(find_nights(config.database, folder / "nights"), channels)
+    assert isinstance(config.training, SynthSleepNetTraining)
     part = split(config.database, 0, nights, config.training.seed, config.training.validation_fraction)
     labelled = labelled_subjects(part, config.training.labelled_subjects, config.training.seed)
     fold = Fold(config, part, labelled, nights, folder / "synthetic_random" / "0", replicas(None))
@@ -93,10 +96,14 @@ def seconds_per_night(folder: Path) -> dict[str, tuple[float, float]]:
         network = load_model(model.folder, [FineTuning])
         stretches = rng.normal(size=(48, 20, network.encoder.dim)).astype("float32")
         module = tf.function(network.classifier.context)
-        tasks[tcm] = lambda model=model: model.stage(signals)
-        tasks[f"{tcm} alone"] = lambda module=module, stretches=stretches: module(stretches).numpy()
+        tasks[tcm] = partial(model.stage, signals)
+        tasks[f"{tcm} alone"] = partial(_computed, module, stretches)
     found = interleaved(tasks, rounds=5)
     return {tcm: (found[tcm], found[f"{tcm} alone"]) for tcm in TCMS}
+
+
+def _computed(module: Callable[[Any], Any], inputs: Any) -> np.ndarray:
+    return module(inputs).numpy()
 
 
 def main() -> None:

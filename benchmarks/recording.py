@@ -11,7 +11,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import edfio
 import numpy as np
@@ -71,7 +73,7 @@ def main() -> None:
         one = Path(folder) / "sleepedfx" / "0"
         one.parent.mkdir()
         one.symlink_to(folds[0].resolve())
-        runs = {number: [] for number in (1, len(folds))}
+        runs: dict[int, list[Any]] = {number: [] for number in (1, len(folds))}
         for _ in range(3):
             for number, where in ((1, one), (len(folds), models)):
                 runs[number].append(command(where, recording, Path(folder) / "results"))
@@ -83,16 +85,16 @@ def main() -> None:
             rest = seconds - sum(took.values())
             print(f"models: {number:2}   {seconds:5.1f} s in all   {parts}   starting and loading {rest:.1f}")
 
-        from recsleep.live import LiveStager
         from recsleep.stager import load_stager
         from recsleep.staging import stage_epochs
 
+        from recsleep.live import LiveStager
+
         signals = np.random.default_rng(0).normal(0, 20, (EPOCHS, 3000)).astype("float32")
         stagers = {1: load_stager(one, "sleepedfx"), len(folds): load_stager(models, "sleepedfx")}
-        tasks = {f"{n}": lambda s=s: stage_epochs(s.network, signals) for n, s in stagers.items()}
-        seconds = interleaved(tasks)
-        ratio = seconds[f"{len(folds)}"] / seconds["1"]
-        print(f"{EPOCHS} epochs: one network {seconds['1']:.2f} s, {len(folds)} {ratio:.1f} times that")
+        medians = interleaved({f"{n}": partial(stage_epochs, s.network, signals) for n, s in stagers.items()})
+        ratio = medians[f"{len(folds)}"] / medians["1"]
+        print(f"{EPOCHS} epochs: one network {medians['1']:.2f} s, {len(folds)} {ratio:.1f} times that")
         for number, stager in stagers.items():
             live = LiveStager(stager)
             started = time.perf_counter()

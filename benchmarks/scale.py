@@ -20,6 +20,7 @@ import pandas as pd
 import tensorflow as tf
 
 from benchmarks.measure import machine
+from config import SynthSleepNetTraining
 from data.databases import DATABASES
 from data.nights.folds import find_nights
 from data.nights.index import INDEX, check_nights
@@ -89,13 +90,22 @@ def parts(nights: Path) -> None:
     """Print where the time of an update goes, at the ``small`` preset."""
     config = configure("synthetic", ["hours=1"], "small")
     training, network = config.training, neuronet(config)
+    assert isinstance(training, SynthSleepNetTraining)
 
     def losses(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         found = network({"signals": inputs["eeg"]}, training=True)
         return {"loss": found["reconstruction"] + found["contrastive"]}
 
-    settings = {"rate": 1e-4, "updates": 10_000, "weight_decay": 0.01, "clip_norm": 2.0, "accumulation": 1}
-    learner = Learner(network, losses, **settings, replicas=replicas(None))
+    learner = Learner(
+        network,
+        losses,
+        rate=1e-4,
+        updates=10_000,
+        weight_decay=0.01,
+        clip_norm=2.0,
+        accumulation=1,
+        replicas=replicas(None),
+    )
     forward = tf.function(losses)
     files = sorted(nights.glob("*.npz"))
 
@@ -142,8 +152,10 @@ def workers(folder: Path, count: int) -> None:
         cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
         told = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
         arguments = command(folder / "nights", out, *settings, options=("--strategy", "multiworker"))
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        running.append(subprocess.Popen(arguments, env=os.environ | {"TF_CONFIG": told}, **quiet))
+        environment = os.environ | {"TF_CONFIG": told}
+        running.append(
+            subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        )
     assert [worker.wait() for worker in running] == [0] * count
     log = pd.read_csv(out / "synthetic" / "1" / "unimodal" / "eeg" / "log.csv")
     trained = 7 * 120

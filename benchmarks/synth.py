@@ -44,8 +44,16 @@ def signals(*shape: int) -> tf.Tensor:
 
 def learner(model: keras.Model, losses: Callable[[Any], dict[str, Any]]) -> Learner:
     """An update as published: AdamW, the gradient's norm clipped at 2."""
-    settings = {"rate": 1e-4, "updates": 10_000, "weight_decay": 0.01, "clip_norm": 2.0, "accumulation": 1}
-    return Learner(model, losses, **settings, replicas=replicas(None))
+    return Learner(
+        model,
+        losses,
+        rate=1e-4,
+        updates=10_000,
+        weight_decay=0.01,
+        clip_norm=2.0,
+        accumulation=1,
+        replicas=replicas(None),
+    )
 
 
 def pretraining(model: keras.Model) -> Learner:

@@ -10,9 +10,19 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from data.terms import InputError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+    class RemotePath(Path):
+        """What a ``upath.UPath`` has besides the methods of a ``Path``."""
+
+        fs: AbstractFileSystem
+        path: str
+
 
 UNFINISHED = ".unfinished-"
 """How names begin under which content is written aside; a killed run may leave some."""
@@ -44,7 +54,7 @@ def location(name: str | Path) -> Path:
             f"{name}: {scheme}:// needs the package {REMOTE[scheme]}: pip install -r requirements.txt {REMOTE[scheme]}."
         ) from None
     # Listings are never cached: other machines write to the same store.
-    return UPath(f"{scheme}://{rest.rstrip('/')}", use_listings_cache=False)
+    return cast(Path, UPath(f"{scheme}://{rest.rstrip('/')}", use_listings_cache=False))
 
 
 def anywhere(path: Path) -> Path:
@@ -52,7 +62,7 @@ def anywhere(path: Path) -> Path:
     return path if is_remote(path) else path.absolute()
 
 
-def is_remote(path: Path) -> bool:
+def is_remote(path: Path) -> TypeGuard["RemotePath"]:
     """Whether ``path`` lies in a remote store."""
     return "://" in str(path)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,7 +11,9 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from data.recordings.quality import stretches
 from data.terms import EPOCH_SECONDS, STAGES, UNSCORED
-from evaluation.hypnogram import HIGHEST_FREQUENCY, Hypnogram
+
+if TYPE_CHECKING:
+    from evaluation.hypnogram import Hypnogram
 
 COLOURS = {"W": "#d9a441", "N1": "#8fc1b5", "N2": "#4d8fbf", "N3": "#23426f", "REM": "#c2504d"}
 """Of the stages: told apart in grey and by colour-blind eyes."""
@@ -19,7 +22,7 @@ LEVELS = (0, 2, 3, 4, 1)
 GREY = "#555555"
 
 
-def night_figure(night: Hypnogram) -> Figure:
+def night_figure(night: "Hypnogram") -> Figure:
     """Hypnogram over hypnodensity over spectrogram over breathing events, as far as there are any."""
     drawn = [draw_hypnogram, draw_hypnodensity]
     drawn += [draw_spectrogram] if night.spectra is not None else []
@@ -36,7 +39,7 @@ def night_figure(night: Hypnogram) -> Figure:
 
 
 def single_figure(
-    draw: Callable[[Axes, Hypnogram], None], night: Hypnogram, size: tuple[float, float] = (9, 2.8)
+    draw: "Callable[[Axes, Hypnogram], None]", night: "Hypnogram", size: tuple[float, float] = (9, 2.8)
 ) -> Figure:
     """One of the drawings below by itself; ``size`` is width and height in inches."""
     figure = Figure(figsize=size, layout="constrained")
@@ -44,7 +47,7 @@ def single_figure(
     return figure
 
 
-def draw_hypnogram(axis: Axes, night: Hypnogram) -> None:
+def draw_hypnogram(axis: Axes, night: "Hypnogram") -> None:
     """Stages as steps, REM in red; unscored epochs hatched, the scorer's stages, if any, as a pale line behind."""
     if night.scored is not None:
         _steps(axis, night.scored, color="#999999", linewidth=3, alpha=0.6, label="scorer")
@@ -61,14 +64,14 @@ def draw_hypnogram(axis: Axes, night: Hypnogram) -> None:
     _time_axis(axis, night)
 
 
-def _steps(axis: Axes, stages: np.ndarray, **style: object) -> None:
+def _steps(axis: Axes, stages: np.ndarray, **style: Any) -> None:
     """A line that steps from stage to stage and is broken where an epoch has none."""
     heights = np.where(stages == UNSCORED, np.nan, np.array(LEVELS, float)[stages])
     edges = np.arange(len(stages) + 1)
     axis.plot(np.repeat(edges, 2)[1:-1] * EPOCH_SECONDS / 3600, np.repeat(heights, 2), **style)
 
 
-def draw_hypnodensity(axis: Axes, night: Hypnogram) -> None:
+def draw_hypnodensity(axis: Axes, night: "Hypnogram") -> None:
     """The probabilities of the stages, stacked; N3 at the bottom, wake at the top."""
     order = np.argsort(LEVELS)[::-1]
     edges = np.arange(len(night.stages) + 1) * EPOCH_SECONDS / 3600
@@ -83,9 +86,12 @@ def draw_hypnodensity(axis: Axes, night: Hypnogram) -> None:
     _time_axis(axis, night)
 
 
-def draw_spectrogram(axis: Axes, night: Hypnogram) -> None:
+def draw_spectrogram(axis: Axes, night: "Hypnogram") -> None:
     """Power up to 30 Hz, in dB; colours span what most of the night has."""
+    assert night.spectra is not None
     heard = night.spectra[night.stages != UNSCORED] if (night.stages != UNSCORED).any() else night.spectra
+    # The spectrum has a value every half hertz, from 0 Hz on.
+    highest = (night.spectra.shape[1] - 1) / 2
     low, high = np.percentile(heard, (5, 99))
     image = axis.imshow(
         night.spectra.T,
@@ -93,17 +99,17 @@ def draw_spectrogram(axis: Axes, night: Hypnogram) -> None:
         aspect="auto",
         interpolation="none",
         cmap="viridis",
-        extent=(0, len(night.spectra) * EPOCH_SECONDS / 3600, -0.25, HIGHEST_FREQUENCY + 0.25),
+        extent=(0, len(night.spectra) * EPOCH_SECONDS / 3600, -0.25, highest + 0.25),
         vmin=low,
         vmax=max(high, low + 1),
     )
-    axis.set_ylim(0, HIGHEST_FREQUENCY)
+    axis.set_ylim(0, highest)
     axis.set_ylabel("Hz")
     axis.figure.colorbar(image, cax=axis.inset_axes((1.015, 0, 0.015, 1)), label="dB")
     _time_axis(axis, night)
 
 
-def draw_events(axis: Axes, night: Hypnogram) -> None:
+def draw_events(axis: Axes, night: "Hypnogram") -> None:
     """Each breathing event's probability along the night, a row each, and red bars where it was found."""
     hours = np.arange(len(night.stages) + 1) * EPOCH_SECONDS / 3600
     for row, (name, probability) in enumerate(night.events.items()):
@@ -116,7 +122,7 @@ def draw_events(axis: Axes, night: Hypnogram) -> None:
     _time_axis(axis, night)
 
 
-def draw_differences(axis: Axes, night: Hypnogram) -> None:
+def draw_differences(axis: Axes, night: "Hypnogram") -> None:
     """The model's and the scorer's hypnogram, and below them where the two differ."""
     draw_hypnogram(axis, night)
     both = (night.scored != UNSCORED) & (night.stages != UNSCORED)
@@ -126,8 +132,9 @@ def draw_differences(axis: Axes, night: Hypnogram) -> None:
     axis.set_ylim(5.2, -0.5)
 
 
-def draw_confusion(axis: Axes, night: Hypnogram) -> None:
+def draw_confusion(axis: Axes, night: "Hypnogram") -> None:
     """Confusion matrix: the scorer's stages down, the model's across; epochs, shaded by their share of the row."""
+    assert night.agreement is not None
     counts = night.agreement.confusion
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -146,7 +153,7 @@ def _shade(axis: Axes, which: np.ndarray) -> None:
         axis.axvspan(first, end, facecolor="none", edgecolor="#bbbbbb", hatch="///", linewidth=0)
 
 
-def _time_axis(axis: Axes, night: Hypnogram) -> None:
+def _time_axis(axis: Axes, night: "Hypnogram") -> None:
     """Hours from the first epoch on, by the clock where the start is known."""
     hours = len(night.stages) * EPOCH_SECONDS / 3600
     axis.set_xlim(0, hours)

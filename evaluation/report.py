@@ -17,6 +17,7 @@ from evaluation.figures import (
     single_figure,
 )
 from evaluation.hypnogram import UNSURE, Hypnogram
+from evaluation.stages import Scores
 
 if TYPE_CHECKING:
     import mne
@@ -83,13 +84,12 @@ def page(night: Hypnogram, statistics: dict[str, Any]) -> "mne.Report":
     for title, draw in drawings.items():
         report.add_figure(single_figure(draw, night), title)
     report.add_html(_statistics(statistics), "Sleep statistics")
-    if night.events:
+    if breathing := night.breathing:
         report.add_figure(single_figure(draw_events, night, (9, 1 + 0.9 * len(night.events))), "Breathing events")
-        report.add_html(_breathing(night), "Apnea and hypopnea")
+        report.add_html(_breathing(breathing), "Apnea and hypopnea")
     report.add_html(_unsure(night), "To check by hand")
-    if night.agreement:
-        scores = night.agreement
-        report.add_html(_agreement(night), "Agreement with the scoring")
+    if scores := night.agreement:
+        report.add_html(_agreement(scores), "Agreement with the scoring")
         report.add_figure(single_figure(draw_confusion, night, (4.6, 4.2)), "Confusion matrix")
         report.add_figure(single_figure(draw_differences, night), f"Where the two differ (kappa {scores.kappa:.2f})")
         report.add_html(_table(_readable(night, night.differing())), "The longest differences")
@@ -141,9 +141,9 @@ def breathing_line(breathing: dict[str, Any]) -> str:
     return "; ".join([*events, *estimate])
 
 
-def _breathing(night: Hypnogram) -> str:
+def _breathing(breathing: dict[str, Any]) -> str:
     return (
-        f"<p>{escape(breathing_line(night.breathing))}.</p><p>An estimate from epochs of 30 s: a run of epochs with an "
+        f"<p>{escape(breathing_line(breathing))}.</p><p>An estimate from epochs of 30 s: a run of epochs with an "
         "event counts as one event, so that of events close together too few are counted.</p>"
     )
 
@@ -163,8 +163,7 @@ def _unsure(night: Hypnogram) -> str:
     return told + _table(_readable(night, table))
 
 
-def _agreement(night: Hypnogram) -> str:
-    scores = night.agreement
+def _agreement(scores: Scores) -> str:
     by_stage = scores.by_stage.copy()
     for name in ("precision", "recall", "F1"):
         by_stage[name] = by_stage[name].map(lambda value: "-" if pd.isna(value) else f"{value:.3f}")

@@ -92,8 +92,10 @@ class Scores:
             "kappa": plain(self.kappa),
             "epochs": self.epochs,
             "stages": {
-                stage: {"precision": plain(row.precision), "recall": plain(row.recall), "f1": plain(row.F1)}
-                for stage, row in zip(STAGES, self.by_stage.itertuples(), strict=True)
+                stage: {"precision": plain(precision), "recall": plain(recall), "f1": plain(f1)}
+                for stage, precision, recall, f1 in zip(
+                    STAGES, *(self.by_stage[name] for name in ("precision", "recall", "F1")), strict=True
+                )
             },
             "confusion_matrix": self.confusion.tolist(),
         }

@@ -103,7 +103,7 @@ class GlobalMaxAveragePooling(keras.layers.Layer):
     def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
         return ops.concatenate([ops.mean(x, axis=1), ops.max(x, axis=1)], axis=-1)
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
         return (input_shape[0], 2 * input_shape[-1])
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from data.databases import ALIASES, DATABASES, database
 from data.store import read_json, write_json, written_aside
-from data.terms import InputError
+from data.terms import VERSION, InputError
 
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
 
@@ -86,9 +86,10 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computed the result."""
+    """The versions of the toolkit and of the libraries that computed a result."""
     backend = keras.backend.backend()
     return {
+        "recsleep": VERSION,
         "python": platform.python_version(),
         "keras": keras.__version__,
         "backend": backend,

@@ -105,12 +105,13 @@ def _outcome(night: str, status: str, arrays: dict[str, np.ndarray], seconds: fl
         raise ValueError("y holds no stages")
     names = arrays.get("event_names", ())
     counts = arrays["events"].sum(axis=0) if len(names) else ()
+    of_stages: dict[str, Any] = {stage: int((stages == number).sum()) for number, stage in enumerate(STAGES)}
     return Outcome(
         night,
         status,
         about["recording"],
         epochs=len(stages),
-        **{stage: int((stages == number).sum()) for number, stage in enumerate(STAGES)},
+        **of_stages,
         unscored=int((stages == UNSCORED).sum()),
         trimmed_minutes=about["trimmed_minutes"],
         dropped_epochs=about["dropped_epochs"],

@@ -67,7 +67,7 @@ def _each_scoring_once(sources: list[Source]) -> list[Source]:
     for source in sources:
         for path in source.scoring.values():
             users.setdefault(path, []).append(source)
-    shared = {}
+    shared: dict[Path, str] = {}
     for path, sharing in users.items():
         if len(sharing) > 1:
             problem = f"{path} would be the scoring of {sharing[0].recording} and of {sharing[1].recording}: "

@@ -109,17 +109,17 @@ def _hypnogram(rng: np.random.Generator, epochs: int) -> np.ndarray:
     def bout(minutes: float) -> int:
         return max(1, round(scale * minutes * 60 / EPOCH_SECONDS * rng.uniform(0.7, 1.3)))
 
-    stages = [W] * bout(22)
+    drawn = [W] * bout(22)
     cycle = 0
-    while len(stages) < epochs:
-        stages += [N1] * bout(5) + [N2] * bout(11)
-        stages += [N3] * bout(max(8.0, 34 - 8 * cycle)) + [N2] * bout(15)
+    while len(drawn) < epochs:
+        drawn += [N1] * bout(5) + [N2] * bout(11)
+        drawn += [N3] * bout(max(8.0, 34 - 8 * cycle)) + [N2] * bout(15)
         if rng.random() < 0.6:
-            stages += [W] * bout(3) + [N1] * bout(3)
-        stages += [N2] * bout(7) + [REM] * bout(min(32.0, 11 + 7 * cycle))
-        stages += [W] * bout(5 if rng.random() < 0.5 else 2) + [N1] * bout(2)
+            drawn += [W] * bout(3) + [N1] * bout(3)
+        drawn += [N2] * bout(7) + [REM] * bout(min(32.0, 11 + 7 * cycle))
+        drawn += [W] * bout(5 if rng.random() < 0.5 else 2) + [N1] * bout(2)
         cycle += 1
-    stages = np.array(stages[:epochs])
+    stages = np.array(drawn[:epochs])
     stages[-bout(14) :] = W
     # Brief awakenings.
     for start in np.flatnonzero(rng.random(epochs) < 0.012):

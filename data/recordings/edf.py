@@ -135,9 +135,9 @@ def _placed(
 ) -> tuple[float, datetime | None, np.ndarray]:
     """Length, start and the records' onsets in s, of records whose first annotations are ``times``."""
     found = [re.match(rb"([+-]\d+(\.\d+)?)\x14", time) for time in times]
-    if not all(found):
+    if None in found:
         raise InputError(f"{path} is interrupted (EDF+D), and its record {found.index(None)} does not say when it is.")
-    onsets = np.array([float(match[1]) for match in found])
+    onsets = np.array([float(match[1]) for match in found if match])
     late, onsets = onsets[0], onsets - onsets[0]
     seconds = float(onsets[-1] + duration)
     if (np.diff(onsets) < duration - 0.01).any() or seconds > LONGEST_SECONDS:

@@ -63,8 +63,7 @@ class Recording:
         self.path = path
         self._local = local
         self._raw = raw
-        edf = local is not None and local.suffix in (".edf", ".bdf")
-        self.header = read_header(path, local, gaps) if edf else None
+        self.header = read_header(path, local, gaps) if local and local.suffix in (".edf", ".bdf") else None
         if self.header:
             self.channels: tuple[str, ...] = tuple(channel.label for channel in self.header.channels)
             self.seconds: float = self.header.seconds
@@ -82,7 +81,7 @@ class Recording:
         quiet = {"preload": False, "verbose": "error"}
         with warnings.catch_warnings(), _told(self.path):
             warnings.simplefilter("ignore")
-            if not self.header:
+            if not self.header or not self._local:
                 self._raw = self._raw if self._raw is not None else mne.io.read_raw(self._local, **quiet)
                 return self._raw
             # Of mixed rates MNE resamples all channels it opens to the highest, so each is opened alone.

@@ -1,5 +1,6 @@
 """What scorers wrote down: one reader for each form, and the reader of a database's own form."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from data.databases import Database
@@ -7,7 +8,7 @@ from data.recordings.recording import Recording
 from data.scorings import isruc, nsrr, sleepedf, table, ucddb
 from data.scorings.scoring import Scoring
 
-READERS = {
+READERS: dict[str, Callable[..., Scoring]] = {
     "sleepedf": sleepedf.read_scoring,
     "isruc": isruc.read_scoring,
     "ucddb": ucddb.read_scoring,

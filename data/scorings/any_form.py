@@ -51,16 +51,16 @@ def read_scoring(path: Path, recording: Recording | NightRecording) -> np.ndarra
     if ending == ".npz":
         stages = _of_night(path, epochs)
     elif ending == ".xml":
-        scoring = nsrr.read_scoring({"stages": path}, recording)
+        scoring = nsrr.read_scoring({"stages": path})
         stages, start = scoring.stages, scoring.start
     elif ending in (".csv", ".tsv", ".txt"):
         stages, start = _from_text(path)
     else:
         # Files of annotations hold much else.
         entries = [entry for entry in read_annotations(path, recording) if _stage(entry[2]) is not None]
-        scored = _checked(path, [text for _, _, text in entries])
+        read = _checked(path, [text for _, _, text in entries])
         stages, start = from_intervals(
-            path, [(on, length, stage) for (on, length, _), stage in zip(entries, scored, strict=True)]
+            path, [(on, length, stage) for (on, length, _), stage in zip(entries, read, strict=True)]
         )
     if not len(stages):
         raise InputError(f"{path} scores no epoch.")
@@ -97,32 +97,32 @@ def _from_text(path: Path) -> tuple[np.ndarray, float]:
         raise InputError(f"{path} scores no epoch.")
     delimiter = next((d for d in "\t;," if d in lines[0]), "\t")
     header = [plain(name.strip('"')) for name in lines[0].split(delimiter)]
-    columns = {
-        what: next((header.index(plain(name)) for name in names if plain(name) in header), None)
-        for what, names in COLUMNS.items()
-    }
-    if columns["stage"] is None:
+    start, duration, stage = (
+        next((header.index(plain(name)) for name in names if plain(name) in header), None) for names in COLUMNS.values()
+    )
+    if stage is None:
         return np.array(_checked(path, lines), np.int32), 0.0
     try:
         rows = list(csv.reader(io.StringIO("\n".join(lines[1:])), delimiter=delimiter, strict=True))
-        starts = [float(row[columns["start"]]) if columns["start"] is not None else None for row in rows]
-        lengths = [float(row[columns["duration"]]) if columns["duration"] is not None else None for row in rows]
-        stages = _checked(path, [row[columns["stage"]] for row in rows])
+        starts = [float(row[start]) for row in rows] if start is not None else None
+        lengths = [float(row[duration]) if duration is not None else 0.0 for row in rows]
+        stages = _checked(path, [row[stage] for row in rows])
     except (csv.Error, ValueError, IndexError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is no table of stages with their starts in seconds ({error}).") from None
-    if columns["start"] is None:
+    if starts is None:
         return np.array(stages, np.int32), 0.0
     return from_intervals(
-        path, [(on, length or EPOCH_SECONDS, stage) for on, length, stage in zip(starts, lengths, stages, strict=True)]
+        path, [(on, length or EPOCH_SECONDS, code) for on, length, code in zip(starts, lengths, stages, strict=True)]
     )
 
 
 def _checked(path: Path, labels: list[str]) -> list[int]:
-    stages = [_stage(label) for label in labels]
-    if None in stages:
-        raise InputError(f"{path}: {labels[stages.index(None)][:40]!r} is no stage; W, N1, N2, N3, REM, ? are known.")
+    found = [_stage(label) for label in labels]
+    if None in found:
+        raise InputError(f"{path}: {labels[found.index(None)][:40]!r} is no stage; W, N1, N2, N3, REM, ? are known.")
+    stages = [stage for stage in found if stage is not None]
     numbers = {_short(label) for label in labels if re.fullmatch(r"\s*-?\d+(\.0)?\s*", label)}
     if "4" in numbers and REM not in stages:
         raise InputError(f"{path}: its 4 may be stage 4 or REM; write the stages by name: W, N1, N2, N3, REM.")

@@ -3,12 +3,16 @@
 import warnings
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.recordings.edf import start_of
 from data.recordings.recording import Recording
 from data.scorings.scoring import N1, N2, N3, REM, Scoring, W, from_intervals
 from data.store import on_disk
 from data.terms import UNSCORED, InputError
+
+if TYPE_CHECKING:
+    from data.recordings.channels import NightRecording
 
 LABELS = {
     "Sleep stage W": W,
@@ -38,7 +42,7 @@ def read_scoring(files: dict[str, Path], recording: Recording) -> Scoring:
     return Scoring(stages, start)
 
 
-def read_annotations(path: Path, recording: Recording) -> list[tuple[float, float, str]]:
+def read_annotations(path: Path, recording: "Recording | NightRecording") -> list[tuple[float, float, str]]:
     """(onset in s of the recording, duration in s, text) of each annotation in a file that MNE reads.
 
     Raises:

@@ -63,7 +63,7 @@ class SynthSleepNetEncoder(keras.Model):
             raise ValueError(f"modalities = {list(modalities)}: one or more are wanted, each once.")
         self.modalities = tuple(modalities)
         self.dim, self.heads, self.depth, self.frozen = dim, heads, depth, frozen
-        self.backbone = {"lora": BACKBONE_LORA, "frozen": True} | (backbone or {})
+        self.backbone: dict[str, Any] = {"lora": BACKBONE_LORA, "frozen": True, **(backbone or {})}
         self.backbone["lora"] = {name: asdict(value) for name, value in as_lora(self.backbone["lora"]).items()}
         self.lora = as_lora(lora)
         own = {"dtype": self.dtype_policy}

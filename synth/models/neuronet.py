@@ -6,6 +6,7 @@ Single-Channel EEG", arXiv:2404.17585 (2024).
 Shapes: B epochs of 3000 samples, F frames of an epoch, D features of the encoder.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -37,6 +38,8 @@ class NeuroNetEncoder(keras.Model):
     >>> encoder(keras.ops.ones((2, 3000))).shape
     (2, 11, 64)
     """
+
+    built: bool  # Keras sets it.
 
     def __init__(
         self,
@@ -191,7 +194,8 @@ class NeuroNet(keras.Model):
         noise = inputs["noise"] if "noise" in inputs else keras.random.uniform(shape)
         parts = [self.reconstruct(features, noise[i], mask_ratio, training) for i in (0, 1)]
         views = [self.projector(tokens[:, 0], training=training) for tokens, _ in parts]
-        logits = nt_xent_logits(*(self.gather(ops.cast(view, "float32")) for view in views), self.temperature)
+        first, second = (self.gather(ops.cast(view, "float32")) for view in views)
+        logits = nt_xent_logits(first, second, self.temperature)
         contrast = ops.mean(ops.logsumexp(logits, axis=1) - logits[:, 0])
         return {"reconstruction": parts[0][1] + parts[1][1], "contrastive": contrast, "logits": logits}
 
@@ -253,7 +257,7 @@ class Projector(keras.layers.Layer):
         features: of the inner and of the outer layer.
     """
 
-    def __init__(self, features: tuple[int, int], **kwargs: Any) -> None:
+    def __init__(self, features: Sequence[int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.features = tuple(features)
         own = {"dtype": self.dtype_policy}
