@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -100,6 +101,8 @@ def labels_of(synthetic: dict, task: str, subjects: list[int]) -> np.ndarray:
 def test_every_step_leaves_an_encoder_and_its_log(trained):
     folder, printed = trained
     assert "5 subjects train, 5 of them with labels; 1 validate, 3 test" in printed
+    where = shlex.join(["--dir", str(folder / "out" / "shhs"), "--data", str(folder / "nights")])
+    assert f"Evaluate again: python predict.py --model synthsleepnet --db shhs {where} --fold 1\n" in printed
     for step in ("unimodal/eeg", "unimodal/airflow", "multimodal/eeg-airflow"):
         names = {"config.json", "model.weights.h5", "metadata.json", "log.csv", "tensorboard"}
         assert {path.name for path in (fold_of(folder) / step).iterdir()} - {"embeddings"} == names

@@ -129,7 +129,7 @@ def test_the_trainer_takes_them(tmp_path, capsys):
     command = ["--db", "custom", "--data", str(tmp_path / "out"), "--out", str(tmp_path / "models"), "--to_fold", "0"]
     options = [part for value in small for part in ("--set", value)]
     assert trainer.main([*command, *options]) == 2
-    assert "say which channel to stage, with --set channel=NAME" in capsys.readouterr().err
+    assert "name the channel that is to be staged, with --set channel=NAME" in capsys.readouterr().err
     assert trainer.main([*command, *options, "--set", "channel=C4"]) == 0
     assert "fold 0: 1 subjects train, 1 validate, 2 test." in capsys.readouterr().out
 
