@@ -153,7 +153,7 @@ class SelectiveCell(keras.layers.Layer):
         """``inputs`` (B, 2 E + 2 N): delta, delta · u, B, C; the state is (B, E · N)."""
         inner = self.inner
         delta, delta_u, B, C = ops.split(inputs, [inner, 2 * inner, 2 * inner + self.states], axis=-1)
-        A = -ops.exp(self.a_log)
+        A = ops.cast(-ops.exp(self.a_log), delta.dtype)
         h = ops.reshape(states[0], (-1, inner, self.states))
         h = ops.exp(delta[:, :, None] * A) * h + delta_u[:, :, None] * B[:, None, :]
         y = ops.sum(C[:, None, :] * h, axis=-1)
