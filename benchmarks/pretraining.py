@@ -28,8 +28,8 @@ from synth.fine_tuned import FineTuned
 from synth.models.classifier import FineTuning
 from synth.models.fusion import SynthSleepNetEncoder
 from synth.replicas import replicas
-from synth.steps.fine_tuning import FineTuningRun
-from synth.steps.pretraining import Fold
+from synth.steps.fine_tuning import FineTuningStep
+from synth.steps.step import Fold
 from synth.terms import TCMS
 
 MODALITIES = ("eeg", "emg", "airflow")
@@ -37,11 +37,11 @@ SETTINGS = ("hours=2", "unimodal_passes=6", "multimodal_passes=8", "fine_tuning_
 RANDOM = ("unimodal_passes=1", "multimodal_passes=1", "pretraining_rate=1e-12")
 
 
-class FromScratch(FineTuningRun):
+class FromScratch(FineTuningStep):
     """All weights learn, but for the statistics of batch normalisation and the fixed positions."""
 
-    def _network(self, encoder: Path, tcm: str) -> FineTuning:
-        network = super()._network(encoder, tcm)
+    def make(self) -> FineTuning:
+        network = super().make()
         for variable in network.encoder.weights:
             variable.trainable = variable.name not in ("moving_mean", "moving_variance", "positions")
         return network

@@ -1,35 +1,247 @@
-"""What a killed training continues from: the state after its newest finished unit of work, in a folder of its own."""
+"""Training in units of work that survives being killed: the state after the newest unit lies in a folder of its own."""
 
-import json
 import shutil
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import keras
+import numpy as np
 import pandas as pd
 import tensorflow as tf
+from tqdm import tqdm
 
-from data.store import new_folder, remove_unfinished, written_aside
+from data.store import new_folder, read_json, remove_unfinished, write_json, written_aside
 from data.terms import InputError
+from runs.identity import require_same_run
+from runs.saved import METADATA, PROGRESS, read_metadata
 
-PROGRESS = "progress"
-"""Folder, in that of the results, of a training that has not finished."""
-
-
-def keep(folder: Path, number: int, fill: Callable[[Path], None]) -> None:
-    """Keep the state after unit ``number``, as ``fill`` writes it: it appears whole; only then the one before goes."""
-    new_folder(folder / PROGRESS / f"{number}", fill)
-    for kept in (folder / PROGRESS).iterdir():
-        if kept.name != f"{number}":
-            shutil.rmtree(kept, ignore_errors=True)
+if TYPE_CHECKING:
+    from runs.settings import Config
 
 
-def newest(folder: Path) -> Path | None:
-    """The newest state kept in ``folder``; its name is the unit's number. What a kill left half written is removed."""
-    remove_unfinished(folder)
-    kept = [path for path in (folder / PROGRESS).glob("*") if path.name.isdecimal() and path.is_dir()]
-    return max(kept, key=lambda path: int(path.name), default=None)
+class ResumableRun(ABC):
+    """A training in units of work, each of which is kept when it is done, so that a killed run continues with the next.
+
+    Whatever is random in a unit must be drawn from seeds and the unit's number alone: then a run that was killed and
+    continued ends with the weights of an undisturbed one. Of all judged units, the weights of the best are kept.
+
+    Args:
+        folder: of the results and, until they are complete, of the state.
+        title: names the run in messages, such as ``fold 3``.
+        config: of the run.
+        record: what is kept with the state to recognise the run: ``config`` and whatever else decides its result.
+        bar: whether a progress bar is shown.
+        chief: whether this process writes; of several that train together, one does.
+
+    Attributes:
+        unit: what a unit is called.
+        decided_by: names of the values that decide the result; see :mod:`runs.identity`.
+        chosen_by: the figures, all of which are higher where a unit is better than the best one before.
+        rate: the name of the hyper-parameter to lower where the training diverges.
+        judged: the network whose weights are kept of the best unit.
+        temporary: folders, in that of the results, that go when these are complete.
+    """
+
+    unit = "pass"
+    decided_by: tuple[str, ...]
+    chosen_by: tuple[str, ...]
+    rate: str
+    judged: keras.layers.Layer
+    temporary: tuple[str, ...] = (PROGRESS,)
+
+    def __init__(
+        self, folder: Path, title: str, config: "Config", record: dict[str, Any], bar: bool, chief: bool = True
+    ) -> None:
+        self.folder, self.title, self.config, self.record = folder, title, config, record
+        self.bar, self.chief = bar, chief
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None
+
+    def train(self) -> Any:
+        """Train the units that are left and finish, unless that was done before; return the result.
+
+        Raises:
+            InputError: the folder holds another run, its state is damaged, or the training diverged.
+        """
+        if (self.folder / METADATA).is_file():
+            return self._skip()
+        self.prepare()
+        self.best_weights = self.judged.get_weights()
+        self._continue()
+        steps, done = self.steps, len(self.history)
+        about = {"total": sum(steps), "initial": sum(steps[:done]), "unit": "step", "desc": self.title}
+        with tqdm(**about, mininterval=0.5, disable=not self.bar) as bar:
+            for number in range(done, len(steps)):
+                row = self._one_unit(number, bar)
+                self._choose(row)
+                self.history.append(row)
+                if self.chief:
+                    # Before the unit is kept: a kill in between has it logged again, never forgotten.
+                    self._log()
+                    self._keep()
+                bar.write(self._line(row))
+        self.judged.set_weights(self.best_weights)
+        result = self.finish()
+        self.wait()
+        self._clean()
+        return result
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make the networks, :attr:`judged` among them, and whatever else the units need."""
+
+    @property
+    @abstractmethod
+    def steps(self) -> list[int]:
+        """How many steps of the progress bar each unit takes."""
+
+    def about(self, number: int) -> dict[str, Any]:
+        """The first columns of a unit's row in the log: numbers from 1, among them ``pass``, and words."""
+        return {"pass": number + 1}
+
+    @abstractmethod
+    def train_unit(self, number: int, advance: Callable[[], Any]) -> dict[str, float]:
+        """Train unit ``number``, calling ``advance`` after each step; return figures to log, one called ``loss``."""
+
+    @abstractmethod
+    def judge(self, number: int) -> dict[str, float | None]:
+        """Figures of the validation subjects after unit ``number``, those of :attr:`chosen_by` among them.
+
+        They are empty where the unit is not judged, and None where the validation subjects do not give a figure.
+        """
+
+    @abstractmethod
+    def save_state(self, folder: Path) -> None:
+        """Write what :meth:`load_state` needs into ``folder``."""
+
+    @abstractmethod
+    def load_state(self, folder: Path) -> None:
+        """Take up the state in ``folder``; any exception means that it is damaged."""
+
+    @abstractmethod
+    def finish(self) -> Any:
+        """Test the best network, save it (the metadata last), and return the result."""
+
+    def result(self, metadata: dict[str, Any]) -> Any:
+        """What :meth:`finish` returned, from the metadata; any exception means that they are damaged."""
+        return None
+
+    def wait(self) -> None:  # noqa: B027, since most runs have nobody to wait for.
+        """Return when all processes that train together have come here."""
+
+    def _skip(self) -> Any:
+        metadata = read_metadata(self.folder)
+        with restoring(self.folder / METADATA):
+            require_same_run(self.folder, self.decided_by, metadata, self.record, self.config)
+            result = self.result(metadata)
+        # A run that was killed just after its results were complete has left them.
+        self._clean()
+        print(f"{self.title} is finished: skipped.", flush=True)
+        return result
+
+    def _clean(self) -> None:
+        for name in self.temporary if self.chief else ():
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    def _one_unit(self, number: int, bar: tqdm) -> dict[str, Any]:
+        started = time.monotonic()
+        row = {**self.about(number), "seconds": 0.0, **self.train_unit(number, bar.update)}
+        if not np.isfinite(row["loss"]):
+            raise InputError(
+                f"the loss of {self.title} became {row['loss']} in {self.unit} {number + 1}: "
+                f"try a lower {self.rate} with --set, and look at the nights' units."
+            )
+        row |= {f"val_{name}": value for name, value in self.judge(number).items()}
+        row["seconds"] = round(time.monotonic() - started, 1)
+        return row
+
+    def _choose(self, row: dict[str, Any]) -> None:
+        if not self._is_judged(row):
+            return
+        figures = {name: row[f"val_{name}"] for name in self.chosen_by}
+        # Where there is no figure to choose by, the last unit is as good as any other.
+        if self.best is None or all(value is None or value > self.best[name] for name, value in figures.items()):
+            self.best = {"pass": row["pass"], **figures}
+            self.best_weights = self.judged.get_weights()
+
+    def _is_judged(self, row: dict[str, Any]) -> bool:
+        return f"val_{self.chosen_by[0]}" in row
+
+    def _line(self, row: dict[str, Any]) -> str:
+        words = "".join(f" {value}" for value in row.values() if isinstance(value, str))
+        figures = [(name.removeprefix("val_"), row[name]) for name in row if name.startswith("val_")]
+        named = [
+            f" {name.replace('macro_f1', 'macro-F1').replace('_', ' ')} {value:.3f}"
+            for name, value in figures
+            if value is not None
+        ]
+        judged = f"  validation{''.join(named)}" if named else ""
+        best = " (best so far)" if named and self.best["pass"] == row["pass"] else ""
+        return (
+            f"{self.title} {self.unit} {row[self.unit]}/{len(self.steps)}{words}: "
+            f"loss {row['loss']:.4g}{judged}{best}  {row['seconds']:.0f} s"
+        )
+
+    def _log(self) -> None:
+        """Write ``log.csv``, a row for each unit, and the newest unit's numbers for TensorBoard."""
+        with written_aside(self.folder / "log.csv") as aside:
+            pd.DataFrame(self.history).to_csv(aside, index=False)
+        writer = tf.summary.create_file_writer(str(self.folder / "tensorboard"))
+        with writer.as_default(step=len(self.history)):
+            for name, value in self.history[-1].items():
+                if isinstance(value, float):
+                    tf.summary.scalar(name, value)
+        writer.close()
+
+    def _keep(self) -> None:
+        """Keep the state: it appears whole, and only then the one before goes."""
+
+        def fill(folder: Path) -> None:
+            self.save_state(folder)
+            np.savez(folder / "best.npz", *self.best_weights)
+            write_json(folder / "state.json", {"run": self.record, "history": self.history, "best": self.best})
+
+        number = len(self.history)
+        new_folder(self.folder / PROGRESS / f"{number}", fill)
+        for kept in (self.folder / PROGRESS).iterdir():
+            if kept.name != f"{number}":
+                shutil.rmtree(kept, ignore_errors=True)
+
+    def _continue(self) -> None:
+        """Take up the newest state, if there is one."""
+        # What a kill left half written.
+        remove_unfinished(self.folder)
+        kept = [path for path in (self.folder / PROGRESS).glob("*") if path.name.isdecimal() and path.is_dir()]
+        if not kept:
+            return
+        newest = max(kept, key=lambda path: int(path.name))
+        with restoring(newest):
+            self._restore(newest)
+        print(f"{self.title} continues after {self.unit} {len(self.history)} of {len(self.steps)}.", flush=True)
+
+    def _restore(self, kept: Path) -> None:
+        state = read_json(kept / "state.json")
+        require_same_run(self.folder, self.decided_by, state["run"], self.record, self.config)
+        self.history, self.best = state["history"], state["best"]
+        if [row[self.unit] for row in self.history] != list(range(1, int(kept.name) + 1)):
+            raise ValueError(f"it does not hold the history of {kept.name} units")
+        judged = any(map(self._is_judged, self.history))
+        if judged != (self.best is not None) or (judged and self.best.keys() != {"pass", *self.chosen_by}):
+            raise ValueError("it does not tell which unit was best")
+        self.best_weights = arrays_in(kept / "best.npz")
+        if [weight.shape for weight in self.best_weights] != [weight.shape for weight in self.judged.get_weights()]:
+            raise ValueError("best.npz does not hold the network's weights")
+        self.load_state(kept)
+
+
+def arrays_in(path: Path) -> list[np.ndarray]:
+    """The arrays of an ``.npz`` file, in its order."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return [arrays[name] for name in arrays.files]
 
 
 @contextmanager
@@ -37,7 +249,7 @@ def restoring(kept: Path) -> Iterator[None]:
     """Turn what damaged files cause into one sentence.
 
     Raises:
-        InputError: the state in ``kept`` is damaged.
+        InputError: what was kept in ``kept`` is damaged.
     """
     try:
         yield
@@ -49,36 +261,3 @@ def restoring(kept: Path) -> Iterator[None]:
         raise InputError(
             f"{kept} is damaged ({reason}): remove {kept.parent} to train this fold from its start."
         ) from None
-
-
-def log(folder: Path, history: list[dict[str, Any]]) -> None:
-    """Write ``log.csv``, a row for each unit of ``history``, and the newest unit's numbers for TensorBoard."""
-    with written_aside(folder / "log.csv") as aside:
-        pd.DataFrame(history).to_csv(aside, index=False)
-    writer = tf.summary.create_file_writer(str(folder / "tensorboard"))
-    with writer.as_default(step=len(history)):
-        for name, value in history[-1].items():
-            if isinstance(value, float):
-                tf.summary.scalar(name, value)
-    writer.close()
-
-
-def finish(folder: Path) -> None:
-    """Remove the state: the results are complete."""
-    shutil.rmtree(folder / PROGRESS, ignore_errors=True)
-
-
-def require_same_run(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to mix two runs in one folder, naming the first value that differs."""
-    flat_before, flat_now = (pd.json_normalize(run).iloc[0].to_dict() for run in (before, now))
-    for name in sorted(flat_before.keys() | flat_now.keys()):
-        if flat_before.get(name) != flat_now.get(name):
-            raise InputError(
-                f"{folder} was trained with {name.rpartition('.')[2]} {flat_before.get(name)}, "
-                f"not {flat_now.get(name)}: use --suffix or --out for the new run, or remove that folder."
-            )
-
-
-def json_values(value: Any) -> Any:
-    """``value`` as JSON gives it back: tuples become lists."""
-    return json.loads(json.dumps(value))

@@ -20,6 +20,8 @@ from data.store import read_json, write_json, written_aside
 from data.terms import VERSION, InputError
 
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
+PROGRESS = "progress"
+"""Folder, in that of the results, of a training that has not finished."""
 
 Network = TypeVar("Network", bound=keras.layers.Layer)
 
@@ -28,10 +30,7 @@ def save_model(folder: Path, network: keras.layers.Layer, metadata: dict[str, An
     """Write ``network``, a model or a layer that was built, and what ``metadata`` tells of it into ``folder``."""
     with written_aside(folder / WEIGHTS) as aside:
         _as_model(network).save_weights(aside, overwrite=True)
-    arguments = network.get_config()
-    for name in ("name", "trainable", "dtype"):
-        arguments.pop(name)
-    config = {"model": type(network).__name__, "arguments": arguments, "build": network.get_build_config()}
+    config = {"model": type(network).__name__, "arguments": _arguments(network), "build": network.get_build_config()}
     write_json(folder / CONFIG, config)
     hashes = {name: sha256(folder / name) for name in (CONFIG, WEIGHTS)}
     write_json(folder / METADATA, {**metadata, "parameters": network.count_params(), "sha256": hashes})
@@ -62,6 +61,25 @@ def load_model(folder: Path, kinds: Iterable[type[Network]], dtype: str = "float
         reason = str(error).partition("\n")[0].rstrip(".")
         raise InputError(f"{folder} does not hold the weights its {CONFIG} describes ({reason}).") from None
     return network
+
+
+def in_float32(network: Network) -> Network:
+    """``network`` if it computes in float32, as saved models do when they stage; else a copy that does."""
+    if network.compute_dtype == "float32":
+        return network
+    copy = type(network)(**_arguments(network), dtype="float32")
+    if not copy.built:
+        copy.build_from_config(network.get_build_config())
+    copy.set_weights(network.get_weights())
+    return copy
+
+
+def _arguments(network: keras.layers.Layer) -> dict[str, Any]:
+    """What ``network`` is built with, whatever it is called and computes in."""
+    arguments = network.get_config()
+    for name in ("name", "trainable", "dtype"):
+        arguments.pop(name)
+    return arguments
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:

@@ -18,6 +18,9 @@ from data.terms import TASKS, UNSCORED, InputError
 from runs.saved import load_model, read_metadata
 from synth.models.fusion import SynthSleepNetEncoder
 
+EPOCHS_AT_ONCE = 64
+"""Of whole nights, whatever the batch is in training: memory then does not grow with that batch."""
+
 
 @dataclass(frozen=True)
 class EmbeddedNight:
@@ -29,23 +32,20 @@ class EmbeddedNight:
 
 
 class Embedder:
-    """Embeds nights by a pretrained fusion encoder, and keeps what it found beside it.
+    """Embeds nights by a pretrained fusion encoder, in float32, and keeps the embeddings beside the encoder.
 
     Args:
         folder: of the encoder.
-        batch: epochs at a time.
         scale: whether nights are to be scaled first, if they were not when they were prepared.
-        precision: dtype policy of the encoder.
 
     Raises:
         InputError: the folder holds no such encoder.
     """
 
-    def __init__(self, folder: Path, batch: int, scale: bool, precision: str) -> None:
+    def __init__(self, folder: Path, scale: bool) -> None:
         metadata = read_metadata(folder)
-        self.encoder = load_model(folder, [SynthSleepNetEncoder], precision)
-        self.channels = metadata["channels"]
-        self.batch, self.scale = batch, scale
+        self.encoder = load_model(folder, [SynthSleepNetEncoder])
+        self.channels, self.scale = metadata["channels"], scale
         self.weights = metadata["sha256"]["model.weights.h5"]
         self.kept = folder / "embeddings"
         self.embed = tf.function(self.encoder)
@@ -62,7 +62,7 @@ class Embedder:
             return found
         night = read_night(file.path, tuple(self.channels.values()))
         scored = night.stages != UNSCORED
-        found = embed_night(self.embed, night, self.channels, self.batch, self.scale)[scored]
+        found = embed_night(self.embed, night, self.channels, self.scale)[scored]
         labels = {task: values[scored] for task, values in labels_of(night).items()}
         self.kept.mkdir(exist_ok=True)
         with written_aside(kept) as aside:
@@ -92,16 +92,29 @@ def labels_of(night: Night) -> dict[str, np.ndarray]:
 
 
 def embed_night(
-    embed: Callable[[dict[str, Any]], Any], night: Night, channels: Mapping[str, str], batch: int, scale: bool
+    embed: Callable[[dict[str, Any]], Any], night: Night, channels: Mapping[str, str], scale: bool
 ) -> np.ndarray:
     """Embeddings (epochs, features), float32, of all epochs of ``night``, whose channels are those of ``channels``."""
-    signals, found = scaled(night.signals) if scale else night.signals, []
-    for first in range(0, len(signals), batch):
-        part = signals[first : first + batch]
-        # To the one size that is compiled.
-        filled = np.concatenate([part, np.zeros((batch - len(part), *part.shape[1:]), "float32")])
-        embedded = embed({name: filled[:, number] for number, name in enumerate(channels)})
-        found.append(keras.ops.convert_to_numpy(keras.ops.cast(embedded, "float32"))[: len(part)])
+    signals = scaled(night.signals) if scale else night.signals
+    return embed_epochs(embed, {name: signals[:, number] for number, name in enumerate(channels)})
+
+
+def embed_epochs(embed: Callable[[dict[str, Any]], Any], signals: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Embeddings (epochs, features), float32, of the epochs of ``signals``, :data:`EPOCHS_AT_ONCE` at a time.
+
+    Args:
+        embed: from a batch of each modality's signals to the batch's embeddings.
+        signals: of each modality (epochs, ...), as ``embed`` takes them.
+    """
+    epochs, found = len(next(iter(signals.values()))), []
+    for first in range(0, epochs, EPOCHS_AT_ONCE):
+        count = min(EPOCHS_AT_ONCE, epochs - first)
+        batch = {}
+        for name, values in signals.items():
+            # To the one size that is compiled.
+            batch[name] = np.zeros((EPOCHS_AT_ONCE, *values.shape[1:]), "float32")
+            batch[name][:count] = values[first : first + count]
+        found.append(keras.ops.convert_to_numpy(keras.ops.cast(embed(batch), "float32"))[:count])
     return np.concatenate(found)
 
 

@@ -1,6 +1,6 @@
 """A fine-tuned model as it lies in its fold's folder: what its metadata tell, and its network when it is needed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from data.terms import MODALITIES, TASKS, InputError
 from runs.saved import METADATA, WEIGHTS, load_model, read_metadata
+from synth.embeddings import embed_epochs
 from synth.models.classifier import FineTuning
 from synth.terms import TCMS
 
@@ -61,7 +62,7 @@ class FineTuned:
                 float(told["label_fraction"]),
                 told["tcm"],
                 tuple(told["split"]["test"]),
-                float(told["best"]["macro_f1"]),
+                _chosen_by(told["best"]),
                 told["sha256"][WEIGHTS],
                 SimpleNamespace(**told["config"]["training"]),
             )
@@ -79,14 +80,13 @@ class FineTuned:
         return f"{'-'.join(self.channels)} {self.tcm}, {self.label_fraction:.3g} of the labels"
 
     @cached_property
-    def _probabilities(self) -> Any:
-        network = load_model(self.folder, [FineTuning])
-        return tf.function(lambda inputs: tf.nn.softmax(network(inputs)))
+    def _halves(self) -> tuple[Callable, Callable]:
+        return halves(load_model(self.folder, [FineTuning]))
 
     def stage(self, signals: np.ndarray) -> np.ndarray:
         """Probabilities (epochs, classes) of a night of scaled signals (epochs, channels, 3000)."""
         by_modality = dict(zip(self.channels, np.moveaxis(signals, 1, 0), strict=True))
-        return whole_night(self._probabilities, by_modality, self.training)
+        return whole_night(*self._halves, by_modality, self.training)
 
 
 def is_fold(folder: Path) -> bool:
@@ -107,26 +107,40 @@ def _folders(fold: Path) -> Sequence[Path]:
     return [path.parent for path in fold.glob(f"fine_tuning/*/*/*/{METADATA}")]
 
 
-def whole_night(probabilities: Any, signals: Mapping[str, np.ndarray], training: Any) -> np.ndarray:
+def _chosen_by(best: dict[str, Any]) -> float:
+    """The figure by which the pass was chosen; 0 where the validation subjects gave none."""
+    return float(best["macro_f1"] if "macro_f1" in best else best["average_precision"] or 0)
+
+
+def halves(network: FineTuning) -> tuple[Callable, Callable]:
+    """The network, compiled in two: from epochs of each modality to embeddings, and from stretches of these, with their
+    mask, to probabilities."""
+    embed = tf.function(network.encoder)
+
+    def classify(embeddings: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softmax(tf.cast(network.classifier(embeddings, mask=mask), "float32"))
+
+    return embed, tf.function(classify)
+
+
+def whole_night(embed: Callable, classify: Callable, signals: Mapping[str, np.ndarray], training: Any) -> np.ndarray:
     """Probabilities (epochs, classes) of a night, stretch after stretch, none overlapping.
 
     Args:
-        probabilities: of the network's inputs, (stretches, epochs, classes).
+        embed: the first of a network's :func:`halves`.
+        classify: the second.
         signals: of each modality (epochs, ...), as the network takes them.
-        training: how long a stretch is, and how many are computed at once.
+        training: how long a stretch is, and how many are classified at once.
     """
+    embeddings, found = embed_epochs(embed, signals), []
     length, batch = training.stretch_epochs, training.fine_tuning_batch
-    epochs, found = len(next(iter(signals.values()))), []
-    for first in range(0, epochs, length * batch):
-        there = np.arange(first, first + length * batch) < epochs
-        mask = there.reshape(batch, length)
+    for first in range(0, len(embeddings), length * batch):
+        part = embeddings[first : first + length * batch]
+        padded = np.zeros((batch * length, part.shape[1]), "float32")
+        padded[: len(part)] = part
+        mask = (np.arange(batch * length) < len(part)).reshape(batch, length)
         # A stretch of padding alone, which is cut off, must not attend to nothing at all.
         mask = mask | ~mask.any(axis=1, keepdims=True)
-        padded = {}
-        for name, values in signals.items():
-            part = np.zeros((len(there), *values.shape[1:]), "float32")
-            part[there] = values[first : first + len(there)]
-            padded[name] = tf.constant(part.reshape(batch, length, *values.shape[1:]))
-        outputs = probabilities({"signals": padded, "mask": tf.constant(mask)}).numpy()
-        found.append(outputs.reshape(len(there), -1)[there])
+        outputs = classify(tf.constant(padded.reshape(batch, length, -1)), tf.constant(mask)).numpy()
+        found.append(outputs.reshape(batch * length, -1)[: len(part)])
     return np.concatenate(found)

@@ -16,8 +16,8 @@ class Learner:
     Args:
         network: whose trainable variables learn.
         losses: of a batch of inputs; the one called ``loss`` is what falls.
-        rate: of learning at first; it falls to 0 along a cosine.
-        updates: how many there will be.
+        rate: of learning at first.
+        updates: how many there will be, while the rate falls to 0 along a cosine; None for a rate that stays.
         weight_decay: of AdamW.
         clip_norm: bound on the gradient's global norm.
         accumulation: batches whose gradients make one update.
@@ -34,7 +34,7 @@ class Learner:
         losses: Callable[[Any], dict[str, Any]],
         *,
         rate: float,
-        updates: int,
+        updates: int | None,
         weight_decay: float,
         clip_norm: float,
         accumulation: int,
@@ -42,7 +42,7 @@ class Learner:
     ) -> None:
         self.network, self.replicas, self.accumulation = network, replicas, accumulation
         self.optimizer = keras.optimizers.AdamW(
-            keras.optimizers.schedules.CosineDecay(rate, max(updates, 1)),
+            keras.optimizers.schedules.CosineDecay(rate, updates) if updates else rate,
             weight_decay=weight_decay,
             # Keras clips, and then sums what the devices bring.
             global_clipnorm=clip_norm / replicas.count,

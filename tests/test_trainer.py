@@ -3,38 +3,39 @@
 import csv
 import json
 import os
-import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from tqdm import tqdm
 
 import predict
 import trainer
-from data.terms import InputError
 from runs.settings import configure
 
 TINY = [
     *("filters=6", "first_kernel=20", "lstm_units=8", "block_kernel=3"),
-    *("reconstruction_passes=2", "passes=5", "learning_rate=0.003", "batch_nights=2", "window_epochs=8"),
-    *("subjects=(0,1,2,3,4,5)", "folds=3", "hours=0.4"),
+    *("reconstruction_passes=1", "passes=4", "learning_rate=0.003", "batch_nights=2", "window_epochs=8"),
+    *("subjects=(0,1,2,3,4,5)", "folds=3", "hours=0.3"),
 ]
 
 
-def command(*arguments: str | Path) -> list[str]:
-    settings = [part for value in TINY for part in ("--set", value)]
-    return [sys.executable, "trainer.py", "--db", "synthetic", *settings, *map(str, arguments)]
+def options(*arguments: str | Path, settings: list[str] = TINY) -> list[str]:
+    return ["--db", "synthetic", *(part for value in settings for part in ("--set", value)), *map(str, arguments)]
 
 
-def run(project: Path, *arguments: str | Path) -> subprocess.CompletedProcess:
-    return subprocess.run(command(*arguments), cwd=project, capture_output=True, text=True, timeout=300, check=False)
+def of_fold_1(folder: Path, out: Path | None = None) -> list[str | Path]:
+    return ["--from_fold", 1, "--to_fold", 1, "--data", folder / "nights", "--out", out or folder / "out"]
+
+
+def start(project: Path, *arguments: str | Path, **about) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "trainer.py", *options(*arguments)], cwd=project, **about)
 
 
 def weights(folder: Path) -> dict[str, np.ndarray]:
@@ -44,69 +45,61 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
     return found
 
 
+def assert_same_weights(one: Path, other: Path) -> None:
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """An undisturbed run of fold 1; its nights, its results, what it printed."""
-    project = Path(__file__).resolve().parent.parent
+    """The folder of an undisturbed run of fold 1: its nights and its results."""
     folder = tmp_path_factory.mktemp("trained")
-    done = run(project, "--from_fold", 1, "--to_fold", 1, "--data", folder / "nights", "--out", folder / "out")
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
+    assert trainer.main(options(*of_fold_1(folder))) == 0
+    return folder
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_folds_elsewhere_give_the_same_weights(trained, project, tmp_path, first, request):
+def test_folds_elsewhere_give_the_same_weights(trained, tmp_path, first, request, capsys):
     """Two folds in two processes of this machine; one on a worker of a Dask cluster started in another folder."""
-    folder, _ = trained
     option = ("--jobs", 2) if first == 0 else ("--cluster", request.getfixturevalue("dask_cluster"))
-    done = run(project, "--from_fold", first, "--to_fold", 1, "--data", folder / "nights", "--out", tmp_path, *option)
-    assert done.returncode == 0, done.stderr
-    assert "pooled: accuracy" in done.stdout
-    alone, beside = (weights(out / "synthetic" / "1") for out in (folder / "out", tmp_path))
-    assert all(np.array_equal(alone[name], beside[name]) for name in alone)
+    assert trainer.main(options(*of_fold_1(trained, tmp_path), "--from_fold", first, *option)) == 0
+    assert "pooled: accuracy" in capsys.readouterr().out
+    assert_same_weights(trained / "out/synthetic/1", tmp_path / "synthetic/1")
 
 
-def test_what_a_worker_refuses_is_told(trained, project):
-    folder, _ = trained
-    refused = run(
-        project,
-        "--jobs",
-        2,
-        "--from_fold",
-        1,
-        "--to_fold",
-        1,
-        "--data",
-        folder / "nights",
-        "--out",
-        folder / "out",
-        "--set",
-        "passes=6",
-    )
-    assert refused.returncode == 2 and refused.stderr.count("error:") == 1, refused.stderr
-    assert "was trained with passes 5, not 6" in refused.stderr and "Traceback" not in refused.stderr
+def test_what_a_worker_refuses_is_told(trained, capsys):
+    assert trainer.main(options("--jobs", 2, *of_fold_1(trained), "--set", "passes=6")) == 2
+    refused = capsys.readouterr().err
+    assert refused.count("error:") == 1 and "was trained with passes 4, not 6" in refused
+    assert "Traceback" not in refused
 
 
 def test_folds_end_when_their_trainer_is_killed(trained, project, tmp_path):
-    folder, _ = trained
-    places = ("--data", folder / "nights", "--out", tmp_path, "--to_fold", 1)
-    process = subprocess.Popen(
-        command(*places, "--jobs", 2, "--set", "passes=100000"), cwd=project, stdout=subprocess.PIPE, text=True
-    )
-    assert any("joint" in line for line in process.stdout)
+    places = ("--data", trained / "nights", "--out", tmp_path, "--to_fold", 1)
+    process = start(project, *places, "--jobs", 2, "--set", "passes=100000", stdout=subprocess.PIPE, text=True)
+    assert any("reconstruction" in line for line in process.stdout)
     process.send_signal(signal.SIGKILL)
     # The folds' processes hold the other ends of this pipe: it ends when they have ended.
     process.stdout.read()
     process.wait()
 
 
-def test_a_fold_leaves_model_logs_predictions_and_split(trained):
-    folder, printed = trained
-    fold = folder / "out" / "synthetic" / "1"
+def test_a_fold_leaves_model_logs_predictions_and_split(trained, capsys):
+    fold = trained / "out/synthetic/1"
     names = {"config.json", "model.weights.h5", "metadata.json", "split.json", "log.csv", "tensorboard", "predictions"}
     assert {path.name for path in fold.iterdir()} == names
-    for word in ("accuracy", "macro-F1", "kappa", "precision", "as REM", "predictions", "log.csv"):
+    before = (fold / "metadata.json").stat().st_mtime_ns
+    # What is finished is skipped, and told again.
+    assert trainer.main(options(*of_fold_1(trained))) == 0
+    printed = capsys.readouterr().out
+    assert (fold / "metadata.json").stat().st_mtime_ns == before
+    for word in ("fold 1 is finished: skipped", "accuracy", "macro-F1", "kappa", "precision", "as REM", "log.csv"):
         assert word in printed
+    assert trainer.main(options(*of_fold_1(trained), "--set", "l2=0.5")) == 2
+    # The settings of the test do not name l2.
+    assert "trained with l2 0.001, not 0.5" in capsys.readouterr().err
     metadata = json.loads((fold / "metadata.json").read_text())
     assert metadata["split"]["test"] == [2, 3]
     parts = [set(metadata["split"][part]) for part in ("train", "validation", "test")]
@@ -117,106 +110,82 @@ def test_a_fold_leaves_model_logs_predictions_and_split(trained):
     assert sorted(path.name for path in (fold / "predictions").iterdir()) == ["synthetic02.csv", "synthetic03.csv"]
     with (fold / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["phase"] for row in rows] == ["reconstruction"] * 2 + ["joint"] * 5
+    assert [row["phase"] for row in rows] == ["reconstruction"] + ["joint"] * 4
     # The kept network is the last one whose validation accuracy and macro-F1 both rose above the best before.
     best = None
-    for row in rows[2:]:
+    for row in rows[1:]:
         figures = float(row["val_accuracy"]), float(row["val_macro_f1"])
         if best is None or (figures[0] > best[0][0] and figures[1] > best[0][1]):
             best = figures, int(row["pass"])
     assert metadata["best"]["pass"] == best[1]
 
 
-def test_evaluating_again_gives_the_trainers_scores(trained, tmp_path, capsys):
-    """With the command that the trainer printed, which names the fold that was trained and no other."""
-    folder, told = trained
-    report = tmp_path / "report.json"
-    python, script, *arguments = shlex.split(told.partition("Evaluate again: ")[2])
-    assert (python, script) == ("python", "predict.py") and arguments[-2:] == ["--fold", "1"]
-    assert predict.main([*arguments, "--json", str(report), "--save", str(tmp_path / "saved")]) == 0
-    assert "Not evaluated" not in capsys.readouterr().out
-    figures = json.loads(report.read_text())
-    tested = json.loads((folder / "out" / "synthetic" / "1" / "metadata.json").read_text())["test"]
-    assert [fold["fold"] for fold in figures["folds"]] == [1]
-    for key in ("accuracy", "macro_f1", "kappa", "confusion_matrix"):
-        assert figures["pooled"][key] == figures["folds"][0][key] == tested[key]
-    saved = tmp_path / "saved" / "synthetic" / "1" / "synthetic02.csv"
-    assert saved.read_text() == (folder / "out" / "synthetic" / "1" / "predictions" / "synthetic02.csv").read_text()
-    with saved.open() as file:
+def assert_evaluated_again(out: Path, nights: Path, folder: Path, folds: tuple[int, ...] = (1,)) -> None:
+    """Evaluation gives the figures, and the predictions, of the trainer."""
+    (results,) = out.iterdir()
+    report, saved = folder / "report.json", folder / "saved"
+    arguments = ["--db", results.name, "--dir", out, "--data", nights, "--json", report, "--save", saved]
+    assert predict.main([str(argument) for argument in arguments]) == 0
+    figures = json.loads(report.read_text())["folds"]
+    assert [found["fold"] for found in figures] == list(folds)
+    for found in figures:
+        fold = results / str(found["fold"])
+        tested = json.loads((fold / "metadata.json").read_text())["test"]
+        for key in ("accuracy", "macro_f1", "kappa", "confusion_matrix"):
+            assert found[key] == tested[key]
+        for path in (fold / "predictions").iterdir():
+            (again,) = saved.rglob(path.name)
+            assert again.read_text() == path.read_text()
+
+
+def test_evaluating_again_gives_the_trainers_scores(trained, tmp_path):
+    assert_evaluated_again(trained / "out", trained / "nights", tmp_path)
+    with (trained / "out/synthetic/1/predictions/synthetic02.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert all(abs(sum(float(row[stage]) for stage in ("W", "N1", "N2", "N3", "REM")) - 1) < 1e-5 for row in rows)
 
 
-def test_a_finished_fold_is_skipped(trained, project):
-    folder, _ = trained
-    fold = folder / "out" / "synthetic" / "1"
-    before = (fold / "metadata.json").stat().st_mtime_ns
-    done = run(project, "--from_fold", 1, "--to_fold", 1, "--data", folder / "nights", "--out", folder / "out")
-    assert done.returncode == 0
-    assert "fold 1 is finished: skipped" in done.stdout
-    assert (fold / "metadata.json").stat().st_mtime_ns == before
-    other = run(
-        project,
-        "--from_fold",
-        1,
-        "--to_fold",
-        1,
-        "--data",
-        folder / "nights",
-        "--out",
-        folder / "out",
-        "--set",
-        "l2=0.5",
-    )
-    # The settings of the test come after and do not name l2.
-    assert other.returncode == 2
-    assert "trained with l2 0.001, not 0.5" in other.stderr
+def test_a_fold_trained_in_bfloat16_is_tested_in_float32(trained, tmp_path):
+    """As it is evaluated again: the figures and the probabilities are the same."""
+    short = ("--set", "passes=1", "--set", "precision=mixed_bfloat16")
+    assert trainer.main(options(*of_fold_1(trained, tmp_path / "out"), *short)) == 0
+    assert_evaluated_again(tmp_path / "out", trained / "nights", tmp_path)
 
 
-def test_killed_at_any_moment_ends_with_the_same_weights(trained, project, tmp_path):
-    folder, _ = trained
-    fold = tmp_path / "synthetic" / "1"
-    arguments = ("--from_fold", 1, "--to_fold", 1, "--data", folder / "nights", "--out", tmp_path)
+def test_killed_at_any_moment_ends_with_the_same_weights(trained, project, tmp_path, capsys):
+    fold = tmp_path / "synthetic/1"
     rng = np.random.default_rng()
     kills = 0
     # What a kill in the middle of a write leaves.
     (fold / "predictions").mkdir(parents=True)
     (fold / ".unfinished-log-x.csv").touch()
-    # Killed while starting, then after passes 1, 2 (the end of the first phase) and 5, each a little later.
-    for wanted in (None, 1, 2, 5):
-        process = subprocess.Popen(
-            command(*arguments),
-            cwd=project,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+    # Killed after passes 1 (the end of the first phase) and 3, each a little later.
+    for wanted in (1, 3):
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+        process = start(project, *of_fold_1(trained, tmp_path), **quiet)
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
             passes = [int(path.name) for path in fold.glob("progress/*") if path.name.isdigit()]
-            if wanted is None or (passes and max(passes) >= wanted):
+            if passes and max(passes) >= wanted:
                 break
             time.sleep(0.002)
-        time.sleep(rng.uniform(0, 0.15) if wanted else rng.uniform(1, 4))
+        time.sleep(rng.uniform(0, 0.15))
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             kills += 1
         process.wait()
-        if wanted and kills == 2:
-            # An unfinished fold is not mistaken for a model.
-            assert predict.main(["--db", "synthetic", "--dir", str(tmp_path), "--data", str(folder / "nights")]) == 2
-    assert kills >= 3
-    done = run(project, *arguments)
-    assert done.returncode == 0, done.stderr
-    assert "continues after pass" in done.stdout or "finished" in done.stdout
-    ours, undisturbed = weights(fold), weights(folder / "out" / "synthetic" / "1")
-    assert ours.keys() == undisturbed.keys()
-    for name in ours:
-        np.testing.assert_array_equal(ours[name], undisturbed[name], err_msg=name)
+    assert kills >= 1
+    if not (fold / "metadata.json").exists():
+        # An unfinished fold is not mistaken for a model.
+        assert predict.main(["--db", "synthetic", "--dir", str(tmp_path), "--data", str(trained / "nights")]) == 2
+    assert trainer.main(options(*of_fold_1(trained, tmp_path))) == 0
+    printed = capsys.readouterr().out
+    assert "continues after pass" in printed or "finished" in printed
+    assert_same_weights(fold, trained / "out/synthetic/1")
     assert not (fold / "progress").exists()
     assert not list(fold.rglob(".*"))
     with (fold / "log.csv").open() as file:
-        assert [row["pass"] for row in csv.DictReader(file)] == [str(number) for number in range(1, 8)]
+        assert [row["pass"] for row in csv.DictReader(file)] == [str(number) for number in range(1, 6)]
 
 
 @pytest.mark.parametrize("transductive", [False, True])
@@ -226,14 +195,57 @@ def test_validation_and_test_signals_train_only_when_asked(tmp_path, transductiv
     from data.nights.index import NightFile
     from recsleep.fold import FoldTask, FoldTrainer
 
-    config = configure(
-        "ucddb", [f"transductive={transductive}", "reconstruction_passes=1", "filters=4", "lstm_units=4"]
-    )
+    config = configure("ucddb", [f"transductive={transductive}", "reconstruction_passes=1"])
     nights = {subject: [NightFile(Path(f"ucddb{subject:03d}.npz"), 20, 1.0, 0.0, 0)] for subject in (2, 3, 5, 6)}
     trainer = FoldTrainer(FoldTask(config, Split(0, (3, 5), (6,), (2,)), nights, tmp_path))
     first, second = ({night.path.stem for night in trainer.order(number)} for number in (0, 1))
     assert first == {"ucddb003", "ucddb005"} | ({"ucddb002", "ucddb006"} if transductive else set())
     assert second == {"ucddb003", "ucddb005"}
+
+
+OF_VERSION_1 = [
+    *("filters=4", "lstm_units=4", "block_kernel=3", "first_kernel=20", "reconstruction_passes=1", "passes=3"),
+    *("subjects=(2,3,5,6)", "folds=4", "batch_nights=2", "window_epochs=10"),
+]
+
+
+@pytest.fixture
+def saved_by_version_1(tmp_path, make_night, project):
+    """The trainer's arguments for fold 0, finished by the first version, and fold 1, stopped after pass 2 of 4."""
+    with zipfile.ZipFile(project / "tests/fixtures/folds_saved_by_version_1.zip") as file:
+        file.extractall(tmp_path / "out")
+    for subject in (2, 3, 5, 6):
+        make_night(tmp_path / f"nights/ucddb{subject:03d}.npz", 30, seed=subject)
+    settings = [part for value in OF_VERSION_1 for part in ("--set", value)]
+    where = ["--data", tmp_path / "nights", "--out", tmp_path / "out", "--to_fold", 1]
+    return ["--db", "ucddb", *settings, *map(str, where)]
+
+
+def test_folds_of_the_first_version_are_skipped_and_continued(saved_by_version_1, tmp_path, capsys):
+    out = tmp_path / "out/ucddb"
+    finished = (out / "0/metadata.json").read_bytes()
+    started = (out / "1/log.csv").read_text().splitlines()
+    assert trainer.main([*saved_by_version_1, "--set", "night_patterns=('ucddb{subject:03d}.*',)"]) == 0
+    printed = capsys.readouterr().out
+    assert "fold 0 is finished: skipped" in printed and "fold 1 continues after pass 2 of 4" in printed
+    assert (out / "0/metadata.json").read_bytes() == finished
+    log = (out / "1/log.csv").read_text().splitlines()
+    assert log[:3] == started and len(log) == 5
+    assert_evaluated_again(tmp_path / "out", tmp_path / "nights", tmp_path, (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("learning_rate=0.1", "learning_rate 0.0001, not 0.1"),
+        ("seed=7", "seed 42, not 7"),
+        ("folds=2", "folds 4, not 2"),
+    ],
+)
+def test_another_run_is_refused(saved_by_version_1, setting, told, capsys):
+    for first in ("0", "1"):
+        assert trainer.main([*saved_by_version_1, "--from_fold", first, "--set", setting]) == 2
+        assert f"was trained with {told}: use --suffix or --out" in capsys.readouterr().err
 
 
 def truncate(name):
@@ -271,24 +283,11 @@ def exchange(key, value):
         exchange("run", None),
     ],
 )
-def test_damaged_progress_is_told(tmp_path, ucddb, spoil):
-    from data.nights.folds import Split
-    from data.nights.index import check_nights
-    from recsleep.fold import FoldTask, FoldTrainer
-
-    config = configure("ucddb", ["reconstruction_passes=1", "passes=2", "filters=4", "lstm_units=4", "window_epochs=5"])
-    nights = check_nights({subject: [ucddb / f"ucddb{subject:03d}.npz"] for subject in (2, 3, 5)}, ("C3A2",))
-    task = FoldTask(config, Split(0, (3,), (5,), (2,)), nights, tmp_path / "0")
-    stopped = FoldTrainer(task)
-    with tqdm(disable=True) as bar:
-        stopped.one_pass(0, bar)
-        stopped.one_pass(1, bar)
-    assert len(FoldTrainer(task).history) == 2
-    spoil(tmp_path / "0" / "progress" / "2")
-    with pytest.raises(InputError) as error:
-        FoldTrainer(task)
-    assert "progress" in str(error.value)
-    assert "\n" not in str(error.value)
+def test_damaged_progress_is_told(saved_by_version_1, tmp_path, spoil, capsys):
+    spoil(tmp_path / "out/ucddb/1/progress/2")
+    assert trainer.main([*saved_by_version_1, "--from_fold", "1"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("trainer.py: error: ") and "progress" in error
 
 
 @pytest.fixture

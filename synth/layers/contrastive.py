@@ -8,8 +8,8 @@ from typing import Any
 from keras import ops
 
 
-def nt_xent_logits(first: Any, second: Any, temperature: float) -> Any:
-    """Similarities of each of the 2 B views to its partner, in column 0, and to all others, over ``temperature``.
+def nt_xent(first: Any, second: Any, temperature: float) -> tuple[Any, Any]:
+    """How badly the partner of each of the 2 B views is distinguished from all other views.
 
     Args:
         first: (B, D), one view of each epoch.
@@ -17,7 +17,8 @@ def nt_xent_logits(first: Any, second: Any, temperature: float) -> Any:
         temperature: of the softmax.
 
     Returns:
-        (2 B, 2 B - 1).
+        The loss, a scalar, and the logits (2 B, 2 B - 1) that it is made of: the similarities of each view to its
+        partner, in column 0, and to all others, over ``temperature``.
     """
     batch = first.shape[0]
     views = ops.concatenate([first, second], axis=0)
@@ -30,16 +31,5 @@ def nt_xent_logits(first: Any, second: Any, temperature: float) -> Any:
     low, high = ops.minimum(rows[:, 0], partner)[:, None], ops.maximum(rows[:, 0], partner)[:, None]
     others = others + ops.cast(others >= low, others.dtype)
     others = others + ops.cast(others >= high, others.dtype)
-    return ops.take_along_axis(similarity, ops.concatenate([partner[:, None], others], axis=1), axis=1)
-
-
-def nt_xent(first: Any, second: Any, temperature: float) -> Any:
-    """The loss, a scalar: how badly each view's partner is told from the other views.
-
-    Args:
-        first: (B, D), one view of each epoch.
-        second: (B, D), the other view.
-        temperature: of the softmax.
-    """
-    logits = nt_xent_logits(first, second, temperature)
-    return ops.mean(ops.logsumexp(logits, axis=1) - logits[:, 0])
+    logits = ops.take_along_axis(similarity, ops.concatenate([partner[:, None], others], axis=1), axis=1)
+    return ops.mean(ops.logsumexp(logits, axis=1) - logits[:, 0]), logits

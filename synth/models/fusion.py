@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from synth.layers.contrastive import nt_xent_logits
+from synth.layers.contrastive import nt_xent
 from synth.layers.frames import BATCH_NORM
 from synth.layers.lora import Lora, as_lora
 from synth.layers.transformer import TransformerBlock, random_masking, restore, sine_positions
@@ -297,8 +297,7 @@ class SynthSleepNet(keras.Model):
             predicted = self.decoder(own, places[name], modality=name, training=training)
             errors.append(masked_error(predicted, tokens[name][:, 1:], masks[name]))
             other = self.projectors[name](ops.mean(tokens[name], axis=1), training=training)
-            logits = nt_xent_logits(view, self.gather(ops.cast(other, "float32")), self.temperature)
-            contrasts.append(ops.mean(ops.logsumexp(logits, axis=1) - logits[:, 0]))
+            contrasts.append(nt_xent(view, self.gather(ops.cast(other, "float32")), self.temperature)[0])
         count = len(encoder.modalities)
         return {"reconstruction": sum(errors) / count, "contrastive": sum(contrasts) / count}
 

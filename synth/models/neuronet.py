@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from synth.layers.contrastive import nt_xent_logits
+from synth.layers.contrastive import nt_xent
 from synth.layers.frames import BATCH_NORM, FrameBackbone, cut_frames, frame_starts
 from synth.layers.lora import as_lora
 from synth.layers.transformer import TransformerBlock, random_masking, restore, sine_positions
@@ -194,9 +194,7 @@ class NeuroNet(keras.Model):
         noise = inputs["noise"] if "noise" in inputs else keras.random.uniform(shape)
         parts = [self.reconstruct(features, noise[i], mask_ratio, training) for i in (0, 1)]
         views = [self.projector(tokens[:, 0], training=training) for tokens, _ in parts]
-        first, second = (self.gather(ops.cast(view, "float32")) for view in views)
-        logits = nt_xent_logits(first, second, self.temperature)
-        contrast = ops.mean(ops.logsumexp(logits, axis=1) - logits[:, 0])
+        contrast, logits = nt_xent(*(self.gather(ops.cast(view, "float32")) for view in views), self.temperature)
         return {"reconstruction": parts[0][1] + parts[1][1], "contrastive": contrast, "logits": logits}
 
     def get_config(self) -> dict[str, Any]:

@@ -7,10 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from data.store import written_aside
+from synth.embeddings import EPOCHS_AT_ONCE
 from synth.models.fusion import SynthSleepNetEncoder
-
-BATCH = 64
-"""Epochs convolved at once."""
 
 
 class FrozenConvolutions:
@@ -50,11 +48,11 @@ class FrozenConvolutions:
         return found
 
     def _store(self, path: Path, convolve: Any, epochs: np.ndarray) -> None:
-        first = convolve(tf.constant(epochs[:BATCH])).numpy()
+        first = convolve(tf.constant(epochs[:EPOCHS_AT_ONCE])).numpy()
         with written_aside(path) as aside:
             stored = np.lib.format.open_memmap(aside, "w+", "float32", (len(epochs), *first.shape[1:]))
             stored[: len(first)] = first
-            for start in range(BATCH, len(epochs), BATCH):
-                part = epochs[start : start + BATCH]
+            for start in range(EPOCHS_AT_ONCE, len(epochs), EPOCHS_AT_ONCE):
+                part = epochs[start : start + EPOCHS_AT_ONCE]
                 stored[start : start + len(part)] = convolve(tf.constant(part)).numpy()
             stored.flush()

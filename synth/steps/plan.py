@@ -9,9 +9,10 @@ import tensorflow as tf
 from data.nights.folds import Split, labelled_subjects
 from data.nights.index import NightFile
 from synth.replicas import replicas
-from synth.steps.fine_tuning import FineTuningRun
-from synth.steps.pretraining import Fold, multimodal, unimodal
-from synth.steps.probing import probe
+from synth.steps.fine_tuning import FineTuningStep
+from synth.steps.pretraining import multimodal, unimodal
+from synth.steps.probing import LinearProbingStep
+from synth.steps.step import Fold
 
 if TYPE_CHECKING:
     from runs.settings import Config
@@ -61,9 +62,9 @@ def train_fold(task: FoldTask) -> int:
             multimodal(fold, task.modalities).train()
     # Not worth sharing: the embeddings are computed once.
     if "linear_probing" in task.steps and shared.chief:
-        probe(fold, task.modalities, task.task, task.label_fraction)
+        LinearProbingStep(fold, task.modalities, task.task, task.label_fraction).train()
     if "fine_tuning" in task.steps:
         with shared.strategy.scope():
-            FineTuningRun(fold, task.modalities, task.task, task.label_fraction, task.tcm).train()
+            FineTuningStep(fold, task.modalities, task.task, task.label_fraction, task.tcm).train()
     shared.wait()
     return split.fold

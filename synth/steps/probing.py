@@ -1,125 +1,89 @@
 """Linear probing: how much of a task a frozen encoder's embeddings tell (Lee et al., arXiv:2502.17481, section 4)."""
 
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
-from sklearn.metrics import f1_score
+import tensorflow as tf
 
-from data.terms import InputError
-from evaluation.events import EventScores
-from evaluation.predictions import classes, save_predictions, scores_of
-from evaluation.stages import Scores
-from runs import resumable
-from runs.saved import METADATA, read_metadata, save_model, versions
+from evaluation.predictions import classes
+from runs.identity import LINEAR_PROBING
 from synth.embeddings import EmbeddedNight, Embedder, together
+from synth.learner import Learner, reseed_dropout
 from synth.models.classifier import Head
-from synth.steps.pretraining import FINE_TUNING, Fold, settings_of
+from synth.replicas import replicas
+from synth.steps.labelled import LabelledStep, Staged
+from synth.steps.step import Fold
 
 
-def probe(fold: Fold, modalities: tuple[str, ...], task: str, label_fraction: float) -> Scores | EventScores | None:
-    """Train a head for ``task`` on stored embeddings of labelled subjects, and test it; None if that was done before.
+class LinearProbingStep(LabelledStep):
+    """Training a head on stored embeddings; arguments as of :class:`LabelledStep`."""
 
-    The head of the pass with the best macro-F1 on the validation subjects is kept.
+    decided_by = LINEAR_PROBING
+    rate = "probing_rate"
 
-    Args:
-        fold: what is trained on; its fusion of ``modalities`` is pretrained.
-        modalities: of the encoder.
-        task: one of ``config.TASKS``.
-        label_fraction: share of the labelled subjects' epochs that is used, drawn by the seed.
+    def __init__(self, fold: Fold, modalities: tuple[str, ...], task: str, label_fraction: float) -> None:
+        # So little work is not worth sharing.
+        fold = replace(fold, replicas=replicas(None))
+        super().__init__(fold, modalities, task, label_fraction, "linear_probing", {}, f"linear probing of {task}")
 
-    Raises:
-        InputError: the fusion is not pretrained, a night is not scored for the task, the labels used are all the same,
-            or the folder holds another run's results.
-    """
-    config, training, split = fold.config, fold.config.training, fold.split
-    encoder = fold.folder / "multimodal" / "-".join(modalities)
-    if not (encoder / METADATA).is_file():
-        raise InputError(f"{encoder} holds no pretrained encoder: run --step multimodal first.")
-    folder = fold.folder / "linear_probing" / f"{task}_{label_fraction:g}" / "-".join(modalities)
-    run = {
-        "config": resumable.json_values(settings_of(config, FINE_TUNING)),
-        "split": {**split.to_json(), "labelled": list(fold.labelled)},
-        "task": task,
-        "label_fraction": label_fraction,
-    }
-    if (folder / METADATA).is_file():
-        before = read_metadata(folder)
-        resumable.require_same_run(folder, {name: before.get(name) for name in run}, run)
-        print(f"fold {split.fold} linear probing of {task} is finished: skipped.")
-        return None
-    embedder = Embedder(encoder, training.multimodal_batch, not config.database.scaled, training.precision)
+    def prepare(self) -> None:
+        """Embed all nights, as far as that was not done before, and make the head.
 
-    def nights(part: str, subjects: tuple[int, ...]) -> list[EmbeddedNight]:
-        return list(embedder.nights(fold.files(subjects), f"{part} nights", fold.bar))
+        Raises:
+            InputError: a night is not scored for the task, or the labels used are all the same.
+        """
+        fold, training = self.fold, self.training
+        embedder = Embedder(self.encoder, not self.config.database.scaled)
 
-    known, labels = together(nights("labelled", fold.labelled), task)
-    used = drawn_labels(fold, labels, task, label_fraction)
-    known, labels = known[used], labels[used]
-    asked, expected = together(nights("validation", split.validation), task)
-    head = _trained(fold, task, folder, (known, labels), (asked, expected))
-    tested, scores = nights("test", split.test), []
-    together(tested, task)
-    for night in tested:
-        probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(head(night.embeddings)))
-        save_predictions(folder / "predictions" / f"{night.name}.csv", task, night.labels[task], probabilities)
-        scores.append(scores_of(task, night.labels[task], probabilities))
-    pooled = sum(scores[1:], scores[0])
-    metadata = {"db": config.database.db, "channels": embedder.channels, "encoder": embedder.weights}
-    save_model(folder, head, {**run, **metadata, "versions": versions(), "test": pooled.to_json()})
-    print(f"fold {split.fold} test, linear probing of {task}: {pooled.line()}", flush=True)
-    return pooled
+        def nights(part: str, subjects: tuple[int, ...]) -> list[EmbeddedNight]:
+            return list(embedder.nights(fold.files(subjects), f"{part} nights", fold.bar))
 
-
-def drawn_labels(fold: Fold, labels: np.ndarray, task: str, fraction: float) -> np.ndarray:
-    """The places of those ``labels``, of the labelled subjects' scored epochs one after another, that may be used.
-
-    Raises:
-        InputError: they are all the same.
-    """
-    rng = np.random.default_rng((fold.config.training.seed, fold.split.fold))
-    used = rng.permutation(len(labels))[: max(1, round(fraction * len(labels)))]
-    held = set(labels[used])
-    if len(held) < 2:
-        told = "one stage alone" if task == "sleep_stage" else f"{task} in {'all' if held == {1} else 'none'} of them"
-        raise InputError(
-            f"fold {fold.split.fold}: the {len(used)} epochs that labels are taken of hold {told}, from which nothing "
-            "can be learnt: raise --label_fraction or labelled_subjects."
+        known, labels = together(nights("labelled", fold.labelled), self.task)
+        used = self.drawn(labels)
+        self.known, self.labels = known[used], labels[used]
+        self.nights = {part: nights(part, getattr(fold.split, part)) for part in ("validation", "test")}
+        for of_part in self.nights.values():
+            together(of_part, self.task)
+        self.batches = -(-len(used) // training.probing_batch)
+        fold.draw_first_weights()
+        features = known.shape[1]
+        head = Head(features, len(classes(self.task)), self.config.model.head_dropout)
+        self.judged = head
+        self.network = keras.Sequential([keras.Input((features,)), head])
+        self.learner = Learner(
+            self.network,
+            self._losses,
+            rate=training.probing_rate * min(training.probing_batch, len(used)) / 256,
+            updates=None,
+            weight_decay=training.weight_decay,
+            clip_norm=training.clip_norm,
+            accumulation=1,
+            replicas=fold.replicas,
         )
-    return used
 
+    def _losses(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        logits = self.network(inputs["embeddings"], training=True)
+        return {"loss": tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(inputs["labels"], logits))}
 
-class _Best(keras.callbacks.Callback):
-    """Keeps the weights of the pass with the best macro-F1."""
+    @property
+    def steps(self) -> list[int]:
+        return [self.batches] * self.training.probing_passes
 
-    def __init__(self, asked: np.ndarray, expected: np.ndarray) -> None:
-        super().__init__()
-        self.asked, self.expected = asked, expected
-        self.best, self.weights = -1.0, None
+    def train_unit(self, number: int, advance: Callable[[], Any]) -> dict[str, float]:
+        seed = np.random.SeedSequence((*self.seed, number))
+        reseed_dropout(self.network, seed, self.fold.replicas)
+        losses = []
+        order = np.random.default_rng(seed.spawn(1)[0]).permutation(len(self.known))
+        for batch in np.array_split(order, self.batches):
+            inputs = {"embeddings": self.known[batch], "labels": self.labels[batch].astype("int32")}
+            losses.append(float(self.learner.step(inputs)["loss"]))
+            advance()
+        return {"loss": float(np.mean(losses))}
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        found = self.model.predict(self.asked, batch_size=4096, verbose=0).argmax(axis=1)
-        score = float(f1_score(self.expected, found, average="macro"))
-        logs["val_macro_f1"] = score
-        if score > self.best:
-            self.best, self.weights = score, self.model.get_weights()
-
-
-def _trained(fold: Fold, task: str, folder: Path, known: tuple, validation: tuple) -> Head:
-    training = fold.config.training
-    keras.utils.set_random_seed(training.seed + fold.split.fold)
-    features = known[0].shape[1]
-    head = Head(features, len(classes(task)), fold.config.model.head_dropout)
-    model, best = keras.Sequential([keras.Input((features,)), head]), _Best(*validation)
-    batch = min(training.probing_batch, len(known[0]))
-    optimizer = keras.optimizers.AdamW(
-        training.probing_rate * batch / 256, weight_decay=training.weight_decay, global_clipnorm=training.clip_norm
-    )
-    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
-    folder.mkdir(parents=True, exist_ok=True)
-    logs = [keras.callbacks.CSVLogger(folder / "log.csv"), keras.callbacks.TensorBoard(folder / "tensorboard")]
-    # The best first: what it finds is logged.
-    model.fit(*known, batch_size=batch, epochs=training.probing_passes, verbose=0, callbacks=[best, *logs])
-    model.set_weights(best.weights)
-    return head
+    def staged(self, part: str) -> Iterator[Staged]:
+        for night in self.nights[part]:
+            probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(self.judged(night.embeddings)))
+            yield night.name, night.labels[self.task], probabilities

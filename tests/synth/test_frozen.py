@@ -3,8 +3,9 @@
 import keras
 import numpy as np
 
+from synth.embeddings import EPOCHS_AT_ONCE
 from synth.models.classifier import FineTuning
-from synth.steps.frozen import BATCH, FrozenConvolutions
+from synth.steps.frozen import FrozenConvolutions
 
 BACKBONE = {"window": 3, "step": 9, "dim": 16, "heads": 2, "depth": 1}
 
@@ -13,7 +14,7 @@ def test_from_disk_as_from_signals(tmp_path):
     keras.utils.set_random_seed(0)
     encoder = {"modalities": ("eeg", "emg"), "backbone": BACKBONE, "dim": 16, "heads": 2, "depth": 1}
     network = FineTuning(encoder, tcm="lstm")
-    epochs = BATCH + 6
+    epochs = EPOCHS_AT_ONCE + 6
     signals = {name: np.random.default_rng(0).normal(size=(epochs, 3000)).astype("float32") for name in ("eeg", "emg")}
     frozen = FrozenConvolutions(network.encoder, tmp_path, "encoder")
     kept = frozen.of("night", signals)

@@ -1,0 +1,107 @@
+"""What linear probing and fine-tuning share: a task is learnt from the labels of few subjects, judged and tested."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from data.terms import InputError
+from evaluation.events import EventScores
+from evaluation.predictions import save_predictions, scores_of
+from evaluation.stages import Scores
+from runs.saved import METADATA, read_metadata
+from synth.steps.step import Fold, Step
+
+Staged = tuple[str, np.ndarray, np.ndarray]
+"""A night's name, its labels (epochs,), and the probabilities (epochs, classes) of its scored epochs."""
+
+
+class LabelledStep(Step):
+    """A step that learns a task on a pretrained fusion.
+
+    The pass is chosen by the validation subjects' macro-F1 of stages, or average precision of events: where hardly any
+    epoch holds an event, the macro-F1 would be best for a network that never finds one.
+
+    Args:
+        fold: what is trained on; its fusion of ``modalities`` is pretrained.
+        modalities: of the encoder.
+        task: one of ``data.terms.TASKS``.
+        label_fraction: share of the labelled subjects' epochs whose labels are used, drawn by the seed.
+        step: the name of the step.
+        variant: what else distinguishes the step from others for the same task, if anything does.
+        title: names the step in messages.
+
+    Raises:
+        InputError: the fusion is not pretrained.
+    """
+
+    def __init__(
+        self,
+        fold: Fold,
+        modalities: tuple[str, ...],
+        task: str,
+        label_fraction: float,
+        step: str,
+        variant: dict[str, str],
+        title: str,
+    ) -> None:
+        self.encoder = fold.folder / "multimodal" / "-".join(modalities)
+        if not (self.encoder / METADATA).is_file():
+            raise InputError(f"{self.encoder} holds no pretrained encoder: run --step multimodal first.")
+        of_encoder = read_metadata(self.encoder)
+        self.task, self.label_fraction, self.channels = task, label_fraction, of_encoder["channels"]
+        self.name = title
+        self.chosen_by = ("macro_f1",) if task == "sleep_stage" else ("average_precision",)
+        about = {"task": task, "label_fraction": label_fraction, **variant}
+        about["encoder"] = of_encoder["sha256"]["model.weights.h5"]
+        folder = fold.folder.joinpath(step, f"{task}_{label_fraction:g}", "-".join(modalities), *variant.values())
+        super().__init__(fold, folder, "/".join((step, task, *variant.values())), title, about)
+
+    @abstractmethod
+    def staged(self, part: str) -> Iterator[Staged]:
+        """The nights of ``part``: ``validation``, by the network as it is, or ``test``, by the network in float32."""
+
+    def judge(self, number: int) -> dict[str, float | None]:
+        figures = _pooled([self._scores(night) for night in self.staged("validation")]).to_json()
+        return {name: figures[name] for name in dict.fromkeys(("accuracy", "macro_f1", *self.chosen_by))}
+
+    def _scores(self, night: Staged) -> Scores | EventScores:
+        return scores_of(self.task, *night[1:])
+
+    def finish(self) -> Scores | EventScores:
+        if None in self.best.values():
+            print(
+                f"{self.title}: the validation nights hold {self.task} in none of their epochs, or in all of them, so "
+                "that no pass can be chosen by them: the last one is kept."
+            )
+        found = []
+        for night in self.staged("test"):
+            found.append(self._scores(night))
+            if self.chief:
+                save_predictions(self.folder / "predictions" / f"{night[0]}.csv", self.task, *night[1:])
+        pooled = _pooled(found)
+        self.save(test=pooled.to_json())
+        print(f"fold {self.fold.split.fold} test, {self.name}: {pooled.line()}", flush=True)
+        return pooled
+
+    def drawn(self, labels: np.ndarray) -> np.ndarray:
+        """The places of those ``labels``, of the labelled subjects' scored epochs one after another, that are used.
+
+        Raises:
+            InputError: they are all the same.
+        """
+        rng = np.random.default_rng((self.training.seed, self.fold.split.fold))
+        used = rng.permutation(len(labels))[: max(1, round(self.label_fraction * len(labels)))]
+        held = set(labels[used])
+        if len(held) < 2:
+            what = f"{self.task} in {'all' if held == {1} else 'none'} of them"
+            what = "one stage alone" if self.task == "sleep_stage" else what
+            raise InputError(
+                f"fold {self.fold.split.fold}: the {len(used)} epochs that labels are taken of hold {what}, from which "
+                "nothing can be learnt: raise --label_fraction or labelled_subjects."
+            )
+        return used
+
+
+def _pooled(scores: Sequence[Scores | EventScores]) -> Scores | EventScores:
+    return sum(scores[1:], scores[0])

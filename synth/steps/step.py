@@ -1,0 +1,88 @@
+"""What all steps of a fold share: the fold itself, the draws, and a learner's state that survives being killed."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from data.nights.folds import Split
+from data.nights.index import NightFile
+from runs.identity import seed_of
+from runs.resumable import ResumableRun, arrays_in
+from runs.saved import save_model, versions
+from synth.learner import Learner
+from synth.replicas import Replicas
+
+if TYPE_CHECKING:
+    from runs.settings import Config
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A fold: its subjects, their checked night files, the folder of its results, and who shares its batches."""
+
+    config: "Config"
+    split: Split
+    labelled: tuple[int, ...]
+    """The training subjects whose scoring may be used."""
+    nights: dict[int, list[NightFile]]
+    folder: Path
+    replicas: Replicas
+    bar: bool = True
+
+    def files(self, subjects: tuple[int, ...]) -> list[NightFile]:
+        return [night for subject in subjects for night in self.nights[subject]]
+
+    def draw_first_weights(self) -> None:
+        """Let the layers that are made next draw their weights from the fold's seed."""
+        keras.utils.set_random_seed(self.config.training.seed + self.split.fold)
+
+
+class Step(ResumableRun):
+    """A step of a fold, whose network a :class:`Learner` trains.
+
+    Args:
+        fold: what is trained on.
+        folder: of the results.
+        name: of the step; it settles the draws, unlike those of other steps.
+        title: names the step in messages.
+        about: what is recorded of the run beside its configuration and its subjects.
+
+    Attributes:
+        learner: made by :meth:`prepare`.
+        channels: the night files' channel of each modality, by the modality's name.
+    """
+
+    learner: Learner
+    channels: dict[str, str]
+
+    def __init__(self, fold: Fold, folder: Path, name: str, title: str, about: dict[str, Any]) -> None:
+        split = {**fold.split.to_json(), "labelled": list(fold.labelled)}
+        record = {"config": asdict(fold.config), "split": split, **about}
+        title = f"fold {fold.split.fold} {title}"
+        super().__init__(folder, title, fold.config, record, fold.bar, fold.replicas.chief)
+        self.fold, self.training = fold, fold.config.training
+        self.seed = seed_of(self.training.seed, fold.split.fold, name)
+
+    def chosen_nights(self, subjects: tuple[int, ...], count: int) -> list[NightFile]:
+        """At most ``count`` nights of ``subjects``, the same in every run."""
+        nights = self.fold.files(subjects)
+        drawn = np.random.default_rng((self.training.seed, self.fold.split.fold)).permutation(len(nights))
+        return [nights[i] for i in sorted(drawn[:count])]
+
+    def save_state(self, folder: Path) -> None:
+        np.savez(folder / "training.npz", *self.learner.state())
+
+    def load_state(self, folder: Path) -> None:
+        self.learner.restore(arrays_in(folder / "training.npz"))
+
+    def wait(self) -> None:
+        self.fold.replicas.wait()
+
+    def save(self, **found: Any) -> None:
+        """Save the best network with what was ``found``."""
+        if self.chief:
+            about = {"db": self.config.database.db, "channels": self.channels, "versions": versions()}
+            save_model(self.folder, self.judged, {**self.record, **about, "best": self.best, **found})
