@@ -139,7 +139,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
         raise InputError(f"--json {arguments.json} is a folder or a device: name a file.")
     if not arguments.dir.is_dir():
         raise InputError(f"the folder of models {arguments.dir} does not exist: name it with --dir.")
-    held = [arguments.db] if arguments.db is not None else databases_in(arguments.dir) or [None]
+    held: list[str | None] = [arguments.db]
+    if arguments.db is None:
+        held = [*databases_in(arguments.dir)] or [None]
     reports, absences = [], []
     for db in held:
         try:

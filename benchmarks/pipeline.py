@@ -21,8 +21,10 @@ import numpy as np
 
 from config import SyntheticConfig
 from data.databases import DATABASES
+from data.recipe import Recipe
 
 SPEC = DATABASES["synthetic"]
+RECIPE = Recipe.of_nights(SPEC, {"eeg": SPEC.channel}, {})
 
 
 def stream(folder: Path) -> None:
@@ -30,7 +32,7 @@ def stream(folder: Path) -> None:
     from data.streams.windows import windows
 
     started = time.perf_counter()
-    count = sum(1 for _ in windows(sorted(folder.glob("*.npz")), SPEC.channel, 15, 20))
+    count = sum(1 for _ in windows(sorted(folder.glob("*.npz")), RECIPE, 15, 20))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{count:6d} windows{time.perf_counter() - started:8.1f} s{peak:8.0f} MiB at most")
 
@@ -51,7 +53,7 @@ def train(folder: str) -> None:
     nights = [path for paths in find_nights(spec, location(folder)).values() for path in paths]
     for _ in range(2):  # The first pass compiles.
         waited, started = 0.0, time.perf_counter()
-        batches = iter(windows(nights, SPEC.channel, config.batch_nights, config.window_epochs))
+        batches = iter(windows(nights, RECIPE, config.batch_nights, config.window_epochs))
         while True:
             asked = time.perf_counter()
             batch = next(batches, None)

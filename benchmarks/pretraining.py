@@ -24,9 +24,9 @@ from data.nights.index import check_nights
 from data.terms import TASKS
 from runs.saved import load_model, read_metadata, save_model
 from runs.settings import configure
-from synth.fine_tuned import FineTuned
 from synth.models.classifier import FineTuning
 from synth.models.fusion import SynthSleepNetEncoder
+from synth.predictor import FineTunedPredictor
 from synth.replicas import replicas
 from synth.steps.fine_tuning import FineTuningStep
 from synth.steps.step import Fold
@@ -90,13 +90,13 @@ def seconds_per_night(folder: Path) -> dict[str, tuple[float, float]]:
     """Of each temporal context module: seconds of a night of 960 epochs, by the network and by the module alone."""
     tasks: dict[str, Callable[[], Any]] = {}
     rng = np.random.default_rng(0)
-    signals = rng.normal(size=(960, len(MODALITIES), 3000)).astype("float32")
+    signals = {name: rng.normal(size=(960, 3000)).astype("float32") for name in MODALITIES}
     for tcm in TCMS:
-        model = FineTuned.of(results(folder, "pretrained", "fine_tuning", "sleep_stage", 1, tcm))
+        model = FineTunedPredictor.of(results(folder, "pretrained", "fine_tuning", "sleep_stage", 1, tcm))
         network = load_model(model.folder, [FineTuning])
         stretches = rng.normal(size=(48, 20, network.encoder.dim)).astype("float32")
         module = tf.function(network.classifier.context)
-        tasks[tcm] = partial(model.stage, signals)
+        tasks[tcm] = partial(model.probabilities, signals)
         tasks[f"{tcm} alone"] = partial(_computed, module, stretches)
     found = interleaved(tasks, rounds=5)
     return {tcm: (found[tcm], found[f"{tcm} alone"]) for tcm in TCMS}

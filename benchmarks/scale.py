@@ -25,11 +25,14 @@ from data.databases import DATABASES
 from data.nights.folds import find_nights
 from data.nights.index import INDEX, check_nights
 from data.prepare.synthetic import ensure_nights
+from data.recipe import Recipe
 from data.streams.epochs import epochs
 from runs.settings import configure
 from synth.learner import Learner
 from synth.replicas import replicas
 from synth.steps.pretraining import neuronet
+
+RECIPE = Recipe.of_nights(DATABASES["synthetic"], {"eeg": "EEG C4-M1"}, {}, scaled=True)
 
 STEP = ("--step", "unimodal", "--modality", "eeg", "--from_fold", "1", "--to_fold", "1")
 
@@ -110,7 +113,7 @@ def parts(nights: Path) -> None:
     files = sorted(nights.glob("*.npz"))
 
     def batches(count: int) -> list[dict[str, tf.Tensor]]:
-        stream = epochs(files, {"eeg": "EEG C4-M1"}, training.unimodal_batch, (0,), scale=True)
+        stream = epochs(files, RECIPE, training.unimodal_batch, (0,))
         return list(itertools.islice(stream, count))
 
     held = batches(12)
@@ -128,7 +131,7 @@ def parts(nights: Path) -> None:
             task(batch)
         print(f"  {name:24}{(time.perf_counter() - started) / len(held) * 1e3:7.0f} ms")
     # The stream works while the model does; what counts is how long an update waits for it.
-    waited, stream = 0.0, iter(epochs(files, {"eeg": "EEG C4-M1"}, training.unimodal_batch, (1,), scale=True))
+    waited, stream = 0.0, iter(epochs(files, RECIPE, training.unimodal_batch, (1,)))
     next(stream)
     for _ in held:
         started = time.perf_counter()

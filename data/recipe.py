@@ -89,6 +89,11 @@ class Recipe:
         found = cls.of_nights(db, {"eeg": str(metadata.get("channel") or db.channel)}, {})
         return found.calibrated_to(_level(metadata.get("amplitude"), metadata.get("offset", 0.0)))
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The night files' channels, in the order of the modalities."""
+        return tuple(channel.name for channel in self.channels.values())
+
     def calibrated_to(self, level: Level | None) -> "Recipe":
         """The same recipe with that level."""
         return Recipe(self.channels, self.as_stored, self.scaled, self.nights_scaled, level)

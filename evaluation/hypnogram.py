@@ -134,7 +134,8 @@ class Hypnogram:
         names = [YASA[stage] for stage in STAGES]
         counts = counts.reindex(index=names, columns=names, fill_value=0)
         # YASA counts the latency of REM from the first epoch, the AASM from the first sleep.
-        latency = figures["Lat_REM"] if figures["Lat_REM"] is None else figures["Lat_REM"] - figures["SOL"]
+        first_rem, onset = figures["Lat_REM"], figures["SOL"]
+        latency = None if first_rem is None or onset is None else first_rem - onset
         return {
             **{name: figures[name] for name in ("TIB", "TST", "SPT", "SOL")},
             "REM_latency": latency,
@@ -194,11 +195,18 @@ class Hypnogram:
         return self._stretches(low)
 
     def differing(self) -> pd.DataFrame:
-        """The stretches where the scorer has another stage, the longest first; a column ``scored`` more."""
-        both = (self.scored != UNSCORED) & (self.stages != UNSCORED)
-        table = self._stretches(both & (self.scored != self.stages))
+        """The stretches where the scorer has another stage, the longest first; a column ``scored`` more.
+
+        Raises:
+            ValueError: no scorer's stages are known.
+        """
+        if self.scored is None:
+            raise ValueError("there are no scorer's stages to compare with.")
+        scored = self.scored
+        both = (scored != UNSCORED) & (self.stages != UNSCORED)
+        table = self._stretches(both & (scored != self.stages))
         spans = zip(table["epoch"], table["epoch"] + table["epochs"], strict=True)
-        table.insert(4, "scored", [_listed(self.scored[first:end]) for first, end in spans])
+        table.insert(4, "scored", [_listed(scored[first:end]) for first, end in spans])
         return table
 
     def _stretches(self, which: np.ndarray) -> pd.DataFrame:

@@ -10,18 +10,23 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from data.nights.files import read_about
 from data.nights.folds import Split
 from data.nights.index import NightFile
+from data.recipe import Level, Recipe
 from data.store import write_json
 from data.streams.windows import count_windows, reading, windows
 from data.terms import STAGES
+from evaluation.predictions import NightPredictions, pooled
 from evaluation.stages import Scores
 from recsleep.losses import JointTraining, ReconstructionTraining, adam
 from recsleep.model import RecSleepNet
-from recsleep.staging import StagedNight, stage_nights
+from recsleep.predictor import RecSleepNetPredictor
 from runs import identity
 from runs.resumable import ResumableRun
 from runs.saved import in_float32, save_model, versions
+from runs.settings import recorded
+from staging.predictor import predict_nights
 
 if TYPE_CHECKING:
     from runs.settings import Config
@@ -72,7 +77,7 @@ class FoldTrainer(ResumableRun):
             for part in ("train", "validation", "test")
         }
         nights = {part: [night.path.name for night in files] for part, files in self.files.items()}
-        record = {"config": asdict(task.config), "split": task.split.to_json(), "nights": nights}
+        record = {"config": recorded(task.config), "split": task.split.to_json(), "nights": nights}
         super().__init__(task.folder, f"fold {task.split.fold}", task.config, record, task.bar)
         self.seed = (task.config.training.seed, task.split.fold)
         self.model: keras.Model | None = None
@@ -86,6 +91,8 @@ class FoldTrainer(ResumableRun):
         keras.utils.set_random_seed(sum(self.seed))
         training = self.config.training
         self.network = self.judged = RecSleepNet(**asdict(self.config.model), dtype=training.precision)
+        about = read_about(self.files["train"][0].path)
+        self.recipe = Recipe.of_nights(self.config.database, {"eeg": self.config.database.channel}, about)
 
     @property
     def steps(self) -> list[int]:
@@ -127,10 +134,10 @@ class FoldTrainer(ResumableRun):
             self.model = self._compiled(self._phase(number))
         seeds = np.random.SeedSequence((*self.seed, number)).generate_state(6).reshape(3, 2)
         self.network.reseed_dropout(seeds)
-        paths, channel = [night.path for night in self.order(number)], self.config.database.channel
+        paths = [night.path for night in self.order(number)]
         figures, epochs = [], []
         with reading():
-            for inputs, stages, weights in windows(paths, channel, training.batch_nights, training.window_epochs):
+            for inputs, stages, weights in windows(paths, self.recipe, training.batch_nights, training.window_epochs):
                 figures.append(self.model.train_on_batch(inputs, stages, weights, return_dict=True))
                 epochs.append(float(ops.sum(weights)))
                 advance()
@@ -139,11 +146,12 @@ class FoldTrainer(ResumableRun):
     def judge(self, number: int) -> dict[str, float | None]:
         if self._phase(number) == "reconstruction":
             return {}
-        scores = _pooled(self._stage(self.network, "validation"))
+        scores = pooled(self._predicted(self.network, "validation"))
         return {"accuracy": scores.accuracy, "macro_f1": scores.macro_f1}
 
-    def _stage(self, network: RecSleepNet, part: str) -> list[StagedNight]:
-        return list(stage_nights(network, (night.path for night in self.files[part]), self.config.database.channel))
+    def _predicted(self, network: RecSleepNet, part: str) -> list[NightPredictions]:
+        paths = [night.path for night in self.files[part]]
+        return list(predict_nights(RecSleepNetPredictor(network, self.recipe), paths))
 
     def save_state(self, folder: Path) -> None:
         self.network.save_weights(folder / "network.weights.h5")
@@ -155,17 +163,16 @@ class FoldTrainer(ResumableRun):
         self.model.load_weights(folder / "training.weights.h5")
 
     def finish(self) -> Scores:
-        nights = self._stage(in_float32(self.network), "test")
+        nights = self._predicted(in_float32(self.network), "test")
         for night in nights:
             night.save(self.folder / "predictions" / f"{night.name}.csv")
-        scores, training = _pooled(nights), self.files["train"]
+        scores, training = pooled(nights), self.files["train"]
+        level = Level(*(float(np.median([getattr(n, name) for n in training])) for name in ("amplitude", "offset")))
         write_json(self.folder / "split.json", {name: self.record[name] for name in ("split", "nights")})
         about = {
             "db": self.config.database.db,
-            "channel": self.config.database.channel,
+            "recipe": self.recipe.calibrated_to(level).to_json(),
             "seed": sum(self.seed),
-            "amplitude": float(np.median([night.amplitude for night in training])),
-            "offset": float(np.median([night.offset for night in training])),
             "versions": versions(),
             "best": self.best,
             "test": scores.to_json(),
@@ -178,7 +185,3 @@ class FoldTrainer(ResumableRun):
         if confusion.shape != (len(STAGES), len(STAGES)) or confusion.min() < 0 or confusion.sum() == 0:
             raise ValueError("it holds no test scores")
         return Scores(confusion)
-
-
-def _pooled(nights: list[StagedNight]) -> Scores:
-    return sum((night.scores for night in nights[1:]), nights[0].scores)

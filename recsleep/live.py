@@ -82,7 +82,7 @@ class LiveStager:
 
     def _stage(self, epoch: np.ndarray) -> StagedEpoch:
         signals = epoch[None]
-        if self.amplitude is not None:
+        if self.amplitude is not None and self.level is not None:
             silent = flat(signals, self.amplitude)
             quality = Quality(self.amplitude, silent, np.zeros(1, bool), 0.0, 0.0)
             signals = calibrated(signals, quality, self.level)

@@ -111,7 +111,8 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     """
     metadata = saved.read_metadata(folder)
     try:
-        named = isinstance(metadata["db"], str) and isinstance(metadata["channel"], str)
+        # Version 1 wrote the channel where the recipe is now.
+        named = isinstance(metadata["db"], str) and ("recipe" in metadata or isinstance(metadata["channel"], str))
         well_formed = named and all(type(s) is int for s in metadata["split"]["test"])
     except (KeyError, TypeError, IndexError):
         well_formed = False
@@ -139,7 +140,9 @@ def load_stager(folder: str | Path, db: str | None = None) -> Stager:
     if db is not None and databases != {database(db).db}:
         raise InputError(f"{folder} was trained on {databases.pop()}, not {db}: choose with --db.")
     if len(databases) > 1:
-        raise InputError(f"{folder} holds models of {' and '.join(sorted(databases))}: name the folder of one.")
+        raise InputError(
+            f"{folder} holds models of {' and '.join(sorted(map(str, databases)))}: name the folder of one."
+        )
     return Stager((together(loaded),))
 
 

@@ -48,11 +48,11 @@ def load_model(folder: Path, kinds: Iterable[type[Network]], dtype: str = "float
         InputError: there is none, it is damaged, or of another kind.
     """
     read_metadata(folder)
-    config, kinds = read_json(folder / CONFIG), {kind.__name__: kind for kind in kinds}
-    if not isinstance(config, dict) or not isinstance(config.get("model"), str) or config["model"] not in kinds:
-        raise InputError(f"{folder / CONFIG} does not describe a {' or '.join(kinds)}.")
+    config, named = read_json(folder / CONFIG), {kind.__name__: kind for kind in kinds}
+    if not isinstance(config, dict) or not isinstance(config.get("model"), str) or config["model"] not in named:
+        raise InputError(f"{folder / CONFIG} does not describe a {' or '.join(named)}.")
     try:
-        network = kinds[config["model"]](**config["arguments"], dtype=dtype)
+        network = named[config["model"]](**config["arguments"], dtype=dtype)
         if not network.built:
             network.build_from_config(config["build"])
         _as_model(network).load_weights(folder / WEIGHTS)

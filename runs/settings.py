@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -32,14 +32,24 @@ SETTABLE = {
 """The values of a database that can be set for one run, and what each must be."""
 
 
+Model = TypeVar("Model", RecSleepNetConfig, SynthSleepNetConfig)
+Training = TypeVar("Training", TrainingConfig, SynthSleepNetTraining)
+
+
 @dataclass(frozen=True)
-class Config:
+class Config(Generic[Model, Training]):
     """Everything that one run depends on."""
 
     database: Database
-    model: RecSleepNetConfig | SynthSleepNetConfig
-    training: TrainingConfig | SynthSleepNetTraining
+    model: Model
+    training: Training
     synthetic: SyntheticConfig
+
+
+def recorded(config: Config) -> dict[str, Any]:
+    """The values that a trained model keeps, by section; of its database those that can be set."""
+    spec = {name: getattr(config.database, name) for name in ("db", *SETTABLE)}
+    return {**dataclasses.asdict(config), "database": spec}
 
 
 def configure(db: str, assignments: Iterable[str] = (), preset: str | None = None) -> Config:

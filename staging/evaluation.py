@@ -109,10 +109,10 @@ def print_and_save(evaluated: Sequence[Evaluated], save: Path | None) -> dict[st
                 print(total.table())
     found = [each.to_json() for each in evaluated]
     if not any(each.variant for each in evaluated):
-        (total,) = totals
+        (only,) = totals
         return {
             "folds": found,
-            "pooled": {name: value for name, value in total.items() if name not in ("task", "variant")},
+            "pooled": {name: value for name, value in only.items() if name not in ("task", "variant")},
         }
     return {"models": found, "pooled": totals, "indices": _print_indices(evaluated, save)}
 

@@ -68,10 +68,9 @@ def predict_nights(
     Raises:
         InputError: a file is not such a night, or a probability is not finite.
     """
-    names = tuple(channel.name for channel in predictor.recipe.channels.values())
     for path in paths:
         try:
-            night = read_night(path, names)
+            night = read_night(path, predictor.recipe.names)
             labels = night.labels(predictor.task)
             if labels is None:
                 raise MissingChannel(f"{path} holds no breathing events to compare {predictor.task} with.")

@@ -1,34 +1,41 @@
 """Embeddings of whole nights by a frozen encoder: computed once, then read."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 from data.nights.index import NightFile
-from data.nights.night import Night, read_night
+from data.nights.night import read_night
+from data.recipe import Recipe
 from data.store import written_aside
-from data.streams.epochs import scaled
 from data.terms import TASKS, UNSCORED, InputError
-from runs.saved import load_model, read_metadata
+from runs.saved import WEIGHTS, load_model, read_metadata
 from synth.models.fusion import SynthSleepNetEncoder
-
-EPOCHS_AT_ONCE = 64
-"""Of whole nights, whatever the batch is in training: memory then does not grow with that batch."""
+from synth.predictor import compiled, embed_epochs
 
 
 @dataclass(frozen=True)
 class EmbeddedNight:
-    """The scored epochs of one night: embeddings (epochs, features) and, for each task, its labels (epochs,)."""
+    """A night's embeddings (epochs, features), and its labels (epochs,) for each task that it was scored for."""
 
     name: str
     embeddings: np.ndarray
     labels: dict[str, np.ndarray]
+
+    def labels_for(self, task: str) -> np.ndarray:
+        """The labels (epochs,) for ``task``, -1 where an epoch is not scored.
+
+        Raises:
+            InputError: the night was not scored for it.
+        """
+        if task not in self.labels:
+            raise InputError(
+                f"night {self.name} holds no breathing events, from which to learn {task}: prepare it again."
+            )
+        return self.labels[task]
 
 
 class Embedder:
@@ -36,23 +43,20 @@ class Embedder:
 
     Args:
         folder: of the encoder.
-        scale: whether nights are to be scaled first, if they were not when they were prepared.
 
     Raises:
         InputError: the folder holds no such encoder.
     """
 
-    def __init__(self, folder: Path, scale: bool) -> None:
+    def __init__(self, folder: Path) -> None:
         metadata = read_metadata(folder)
-        self.encoder = load_model(folder, [SynthSleepNetEncoder])
-        self.channels, self.scale = metadata["channels"], scale
-        self.weights = metadata["sha256"]["model.weights.h5"]
-        self.kept = folder / "embeddings"
-        self.embed = tf.function(self.encoder)
+        self.recipe = Recipe.of_metadata(metadata)
+        self.weights, self.kept = metadata["sha256"][WEIGHTS], folder / "embeddings"
+        self.embed = compiled(load_model(folder, [SynthSleepNetEncoder]))
 
-    def nights(self, files: Iterable[NightFile], told: str, bar: bool) -> Iterator[EmbeddedNight]:
-        """The nights, one after another; ``told`` names them on the progress bar."""
-        for file in tqdm(list(files), desc=f"embedding {told}", unit="night", disable=not bar, leave=False):
+    def nights(self, files: Iterable[NightFile], which: str, bar: bool) -> Iterator[EmbeddedNight]:
+        """The nights, one after another; the progress bar says ``which`` they are."""
+        for file in tqdm(list(files), desc=f"embedding {which}", unit="night", disable=not bar, leave=False):
             yield self._night(file)
 
     def _night(self, file: NightFile) -> EmbeddedNight:
@@ -60,14 +64,14 @@ class Embedder:
         found = self._found(kept, file)
         if found is not None:
             return found
-        night = read_night(file.path, tuple(self.channels.values()))
-        scored = night.stages != UNSCORED
-        found = embed_night(self.embed, night, self.channels, self.scale)[scored]
-        labels = {task: values[scored] for task, values in labels_of(night).items()}
+        night = read_night(file.path, self.recipe.names)
+        embeddings = embed_epochs(self.embed, night.inputs(self.recipe))
+        known = {task: night.labels(task) for task in TASKS}
+        labels = {task: values for task, values in known.items() if values is not None}
         self.kept.mkdir(exist_ok=True)
         with written_aside(kept) as aside:
-            np.savez(aside, weights=self.weights, checksum=file.checksum, embeddings=found, **labels)
-        return EmbeddedNight(file.path.stem, found, labels)
+            np.savez(aside, weights=self.weights, checksum=file.checksum, all_epochs=embeddings, **labels)
+        return EmbeddedNight(file.path.stem, embeddings, labels)
 
     def _found(self, kept: Path, file: NightFile) -> EmbeddedNight | None:
         """What was kept of a night; None if nothing was, or what is damaged, another encoder's or another night's."""
@@ -76,71 +80,19 @@ class Embedder:
                 if str(arrays["weights"]) != self.weights or int(arrays["checksum"]) != file.checksum:
                     return None
                 labels = {task: arrays[task] for task in TASKS if task in arrays.files}
-                return EmbeddedNight(file.path.stem, arrays["embeddings"], labels)
-        # NumPy and zipfile meet a damaged file with almost any exception; it is then made anew.
+                return EmbeddedNight(file.path.stem, arrays["all_epochs"], labels)
+        # NumPy and zipfile meet a damaged file with almost any exception; it is then made anew. So are the files of
+        # version 1, which held the scored epochs alone.
         except Exception:
             return None
 
 
-def labels_of(night: Night) -> dict[str, np.ndarray]:
-    """The labels (epochs,) of each task that the night was scored for: stages, or whether there is such an event."""
-    found = {"sleep_stage": night.stages}
-    for task, events in TASKS.items():
-        if events and all(name in night.events for name in events):
-            found[task] = np.any([night.events[name] for name in events], axis=0).astype("int32")
-    return found
-
-
-def embed_night(
-    embed: Callable[[dict[str, Any]], Any], night: Night, channels: Mapping[str, str], scale: bool
-) -> np.ndarray:
-    """Embeddings (epochs, features), float32, of all epochs of ``night``, whose channels are those of ``channels``."""
-    signals = scaled(night.signals) if scale else night.signals
-    return embed_epochs(embed, {name: signals[:, number] for number, name in enumerate(channels)})
-
-
-def embed_epochs(embed: Callable[[dict[str, Any]], Any], signals: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Embeddings (epochs, features), float32, of the epochs of ``signals``, :data:`EPOCHS_AT_ONCE` at a time.
-
-    Args:
-        embed: from a batch of each modality's signals to the batch's embeddings.
-        signals: of each modality (epochs, ...), as ``embed`` takes them.
-    """
-    epochs, found = len(next(iter(signals.values()))), []
-    for first in range(0, epochs, EPOCHS_AT_ONCE):
-        count = min(EPOCHS_AT_ONCE, epochs - first)
-        batch = {}
-        for name, values in signals.items():
-            # To the one size that is compiled.
-            batch[name] = np.zeros((EPOCHS_AT_ONCE, *values.shape[1:]), "float32")
-            batch[name][:count] = values[first : first + count]
-        found.append(keras.ops.convert_to_numpy(keras.ops.cast(embed(batch), "float32"))[:count])
-    return np.concatenate(found)
-
-
-def together(nights: Iterable[EmbeddedNight], task: str) -> tuple[np.ndarray, np.ndarray]:
-    """All nights' embeddings and labels for ``task``, one after another.
+def scored_together(nights: Iterable[EmbeddedNight], task: str) -> tuple[np.ndarray, np.ndarray]:
+    """The embeddings and labels for ``task`` of the scored epochs of all nights, one after another.
 
     Raises:
         InputError: a night was not scored for it.
     """
-    nights = list(nights)
-    for night in nights:
-        _require(task, night.labels, night.name)
-    return np.concatenate([n.embeddings for n in nights]), np.concatenate([n.labels[task] for n in nights])
-
-
-def labels_for(night: Night, task: str) -> np.ndarray:
-    """The labels (epochs,) of ``night`` for ``task``.
-
-    Raises:
-        InputError: it was not scored for it.
-    """
-    labels = labels_of(night)
-    _require(task, labels, night.name)
-    return labels[task]
-
-
-def _require(task: str, labels: dict[str, np.ndarray], name: str) -> None:
-    if task not in labels:
-        raise InputError(f"night {name} holds no breathing events, from which to learn {task}: prepare it again.")
+    pairs = [(night.embeddings, night.labels_for(task)) for night in nights]
+    embeddings, labels = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    return embeddings[labels != UNSCORED], labels[labels != UNSCORED]

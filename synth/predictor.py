@@ -1,12 +1,12 @@
-"""Fine-tuned models of SynthSleepNet as predictors: one of a fold, or the mean of several folds."""
+"""Fine-tuned networks of SynthSleepNet as predictors: a network at hand, a saved one, or the mean of several folds'."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import keras
 import numpy as np
 
 from data.databases import database
@@ -15,9 +15,89 @@ from data.store import location
 from data.terms import TASKS, InputError
 from runs.saved import METADATA, WEIGHTS, find_folds, load_model, read_metadata
 from staging.stager import Stager
-from synth.fine_tuned import whole_night
 from synth.models.classifier import FineTuning
 from synth.terms import TCMS
+
+EPOCHS_AT_ONCE = 64
+"""Epochs that are embedded at once, whatever the batch is in training: memory does not grow with that batch."""
+STRETCHES_AT_ONCE = 32
+"""Stretches of embeddings that are classified at once."""
+
+
+def compiled(function: Callable) -> Callable:
+    """``function`` as a graph where the backend is TensorFlow, which computes it many times faster then."""
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    return tf.function(function)
+
+
+def embed_epochs(embed: Callable[[dict[str, Any]], Any], signals: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Embeddings (epochs, features), float32, of the epochs of ``signals``, :data:`EPOCHS_AT_ONCE` at a time.
+
+    Args:
+        embed: from a batch of each modality's signals to the batch's embeddings.
+        signals: of each modality (epochs, ...), as ``embed`` takes them.
+    """
+    epochs, found = len(next(iter(signals.values()))), []
+    for first in range(0, epochs, EPOCHS_AT_ONCE):
+        count = min(EPOCHS_AT_ONCE, epochs - first)
+        batch = {}
+        for name, values in signals.items():
+            # To the one size that is compiled.
+            batch[name] = np.zeros((EPOCHS_AT_ONCE, *values.shape[1:]), "float32")
+            batch[name][:count] = values[first : first + count]
+        found.append(keras.ops.convert_to_numpy(keras.ops.cast(embed(batch), "float32"))[:count])
+    return np.concatenate(found)
+
+
+class NetworkPredictor:
+    """A fine-tuned network; a :class:`staging.predictor.Predictor`.
+
+    It is compiled in two halves: from epochs of each modality to embeddings, and from stretches of these to
+    probabilities. Weights that change afterwards count.
+
+    Args:
+        network: fine-tuned, or being fine-tuned.
+        recipe: of the signals that it takes.
+        task: one of ``data.terms.TASKS``.
+        stretch_epochs: how many consecutive epochs its temporal context module sees at once.
+    """
+
+    variant = ""
+
+    def __init__(self, network: FineTuning, recipe: Recipe, task: str, stretch_epochs: int) -> None:
+        self.recipe, self.task, self.stretch_epochs = recipe, task, stretch_epochs
+        self.models: list[dict[str, str]] = []
+        self._embed = compiled(network.encoder)
+
+        def classify(embeddings: Any, mask: Any) -> Any:
+            return keras.ops.softmax(keras.ops.cast(network.classifier(embeddings, mask=mask), "float32"))
+
+        self._classify = compiled(classify)
+
+    def probabilities(self, signals: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Probabilities float32 (epochs, classes) of a night, stretch after stretch, none overlapping.
+
+        Args:
+            signals: of each modality (epochs, 3000), or what the frozen convolutions made of them (epochs, frames,
+                flat).
+        """
+        embeddings, found = embed_epochs(self._embed, signals), []
+        length, batch = self.stretch_epochs, STRETCHES_AT_ONCE
+        for first in range(0, len(embeddings), length * batch):
+            part = embeddings[first : first + length * batch]
+            padded = np.zeros((batch * length, part.shape[1]), "float32")
+            padded[: len(part)] = part
+            mask = (np.arange(batch * length) < len(part)).reshape(batch, length)
+            # A stretch of padding alone, which is cut off, must not attend to nothing at all.
+            mask = mask | ~mask.any(axis=1, keepdims=True)
+            outputs = keras.ops.convert_to_numpy(
+                self._classify(keras.ops.convert_to_tensor(padded.reshape(batch, length, -1)), mask)
+            )
+            found.append(outputs.reshape(batch * length, -1)[: len(part)])
+        return np.concatenate(found)
 
 
 @dataclass(frozen=True)
@@ -45,12 +125,13 @@ class FineTunedPredictor:
         metadata = read_metadata(folder)
         try:
             predictor = cls(folder, metadata, Recipe.of_metadata(metadata))
-            sizes = (predictor.training.stretch_epochs, predictor.training.fine_tuning_batch)
+            size = predictor.stretch_epochs
             known = predictor.task in TASKS and metadata["tcm"] in TCMS and isinstance(metadata["db"], str)
-            known = known and isinstance(predictor.rank, tuple) and all(type(s) is int for s in predictor.subjects)
+            known = known and isinstance(size, int) and size > 0 and isinstance(predictor.rank, tuple)
+            known = known and all(type(subject) is int for subject in metadata["split"]["test"])
         except (KeyError, TypeError, ValueError, AttributeError):
             known = False
-        if not known or not all(isinstance(size, int) and size > 0 for size in sizes):
+        if not known:
             raise InputError(f"{folder / METADATA} does not describe a fine-tuned model: train it again.")
         return predictor
 
@@ -59,14 +140,8 @@ class FineTunedPredictor:
         return self.metadata["task"]
 
     @property
-    def training(self) -> SimpleNamespace:
-        """The values of ``config.SynthSleepNetTraining`` that it was trained with."""
-        return SimpleNamespace(**self.metadata["config"]["training"])
-
-    @property
-    def subjects(self) -> tuple[int, ...]:
-        """Whom it was tested on, and never saw."""
-        return tuple(self.metadata["split"]["test"])
+    def stretch_epochs(self) -> int:
+        return self.metadata["config"]["training"]["stretch_epochs"]
 
     @property
     def variant(self) -> str:
@@ -86,15 +161,13 @@ class FineTunedPredictor:
         return [{"folder": str(self.folder), "sha256": self.metadata["sha256"][WEIGHTS]}]
 
     @cached_property
-    def _probabilities(self) -> Any:
-        import tensorflow as tf
-
+    def _network(self) -> NetworkPredictor:
         network = load_model(self.folder, [FineTuning])
-        return tf.function(lambda inputs: tf.nn.softmax(network(inputs)))
+        return NetworkPredictor(network, self.recipe, self.task, self.stretch_epochs)
 
     def probabilities(self, signals: Mapping[str, np.ndarray]) -> np.ndarray:
         """Probabilities float32 (epochs, classes) of a night's epochs (epochs, 3000) of each modality."""
-        return whole_night(self._probabilities, dict(signals), self.training)
+        return self._network.probabilities(signals)
 
 
 @dataclass(frozen=True)

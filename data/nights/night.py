@@ -67,9 +67,9 @@ class Night:
     @property
     def checksum(self) -> int:
         """Of signals, stages and events: it tells a night that was prepared again from what it was before."""
-        found = zlib.crc32(self.signals, zlib.crc32(self.stages))
+        found = zlib.crc32(self.signals.data, zlib.crc32(self.stages.data))
         for name, there in sorted(self.events.items()):
-            found = zlib.crc32(there, zlib.crc32(name.encode(), found))
+            found = zlib.crc32(there.data, zlib.crc32(name.encode(), found))
         return found
 
     @property
@@ -82,10 +82,10 @@ def channel_about(about: Mapping[str, Any], name: str) -> dict[str, Any]:
     """What preparation's ``about`` says of the channel called ``name``; only values of the right form are taken."""
     listed = about.get("channels")
     listed = [channel for channel in listed if isinstance(channel, dict)] if isinstance(listed, list) else []
-    found = next((channel for channel in listed if channel.get("name") == name), {})
-    spread = found.get("quartiles")
-    numbers = isinstance(spread, list) and len(spread) == 3 and all(type(v) in (int, float) for v in spread)
-    known = spread if numbers and np.isfinite(spread).all() and spread == sorted(spread) else None
+    found: dict[str, Any] = next((channel for channel in listed if channel.get("name") == name), {})
+    spread, known = found.get("quartiles"), None
+    if isinstance(spread, list) and len(spread) == 3 and all(type(value) in (int, float) for value in spread):
+        known = spread if np.isfinite(spread).all() and spread == sorted(spread) else None
     return {"prepared": True, "unit": str(found.get("unit") or ""), "quartiles": known}
 
 

@@ -140,7 +140,7 @@ def choose(recording: Recording | NightRecording, wanted: str = "", preferred: s
             raise InputError(f"{recording.path} has no channel {wanted}; it has {', '.join(names)}.")
         return choice
     for derivation in (preferred, *DERIVATIONS):
-        choice = derivation and _derivation(derivation, names)
+        choice = _derivation(derivation, names)
         if choice:
             return choice
     alone = {parts[0]: name for name in reversed(names) if (parts := _parts(name))}
@@ -186,9 +186,9 @@ def _difference(wanted: str, names: Sequence[str]) -> Choice | None:
     """``wanted`` as one recorded channel, a hyphen, another."""
     known = {plain(name): name for name in reversed(names)}
     for hyphen in (i for i, letter in enumerate(wanted) if letter == "-"):
-        pair = tuple(known.get(plain(part)) for part in (wanted[:hyphen], wanted[hyphen + 1 :]))
-        if None not in pair:
-            return Choice(wanted, pair)
+        first, second = (known.get(plain(part)) for part in (wanted[:hyphen], wanted[hyphen + 1 :]))
+        if first is not None and second is not None:
+            return Choice(wanted, (first, second))
     return None
 
 

@@ -1,12 +1,13 @@
 """The stream of single epochs that pretrains a model: several channels of many nights, well mixed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from data.nights.night import read_night
+from data.recipe import Recipe
 from data.terms import EPOCH_SAMPLES
 
 NIGHTS_MIXED = 6
@@ -15,27 +16,14 @@ BATCHES_MIXED = 8
 """Batches' worth of epochs that a batch is drawn from."""
 
 
-def scaled(signals: np.ndarray) -> np.ndarray:
-    """Each channel of a night (epochs, channels, samples) less its median, over its interquartile range.
-
-    Where a channel's quartiles are the same, it is divided by 1.
-    """
-    low, middle, high = np.quantile(signals, (0.25, 0.5, 0.75), axis=(0, 2), keepdims=True)
-    width = np.where(high > low, high - low, 1)
-    return ((signals - middle) / width).astype("float32")
-
-
-def epochs(
-    nights: Sequence[Path], channels: Mapping[str, str], batch: int, seed: Sequence[int], scale: bool
-) -> tf.data.Dataset:
+def epochs(nights: Sequence[Path], recipe: Recipe, batch: int, seed: Sequence[int]) -> tf.data.Dataset:
     """Stream all epochs of ``nights``, scored or not, in an order drawn from ``seed``, but for a last batch not full.
 
     Args:
         nights: their files, local or remote.
-        channels: of each modality, by its name.
+        recipe: of the signals of each modality.
         batch: epochs in a batch.
         seed: numbers that settle the order.
-        scale: whether each night is to be :func:`scaled`, if it was not when it was prepared.
 
     Returns:
         Batches of each modality's signals, float32 (batch, 3000), by its name.
@@ -46,16 +34,15 @@ def epochs(
     order = np.random.default_rng(seed).permutation(len(nights))
 
     def read(path: bytes, number: np.int64) -> np.ndarray:
-        signals = read_night(path.decode(), tuple(channels.values())).signals
-        signals = signals[np.random.default_rng((*seed, int(number))).permutation(len(signals))]
-        return scaled(signals) if scale else signals
+        signals = np.stack([*read_night(path.decode(), recipe.names).inputs(recipe).values()], axis=1)
+        return signals[np.random.default_rng((*seed, int(number))).permutation(len(signals))]
 
     def load(path: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         signals = tf.numpy_function(read, [path, number], tf.float32, stateful=False)
-        return tf.ensure_shape(signals, (None, len(channels), EPOCH_SAMPLES))
+        return tf.ensure_shape(signals, (None, len(recipe.channels), EPOCH_SAMPLES))
 
     def by_modality(signals: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {name: signals[:, number] for number, name in enumerate(channels)}
+        return {name: signals[:, number] for number, name in enumerate(recipe.channels)}
 
     # Nothing is left to tune, and the tuner's thread holds up the end of a pass by seconds.
     options = tf.data.Options()

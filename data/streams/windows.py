@@ -8,14 +8,16 @@ import numpy as np
 import tensorflow as tf
 
 from data.nights.night import read_night
+from data.recipe import Recipe
 from data.terms import EPOCH_SAMPLES, UNSCORED, InputError
 
 
-def windows(nights: Sequence[Path], channel: str, batch_nights: int, window_epochs: int) -> tf.data.Dataset:
+def windows(nights: Sequence[Path], recipe: Recipe, batch_nights: int, window_epochs: int) -> tf.data.Dataset:
     """Stream ``nights``, in their order, as windows of consecutive 30-s epochs.
 
     Groups of ``batch_nights`` nights run side by side; a night shorter than its group's longest is padded with zeros of
-    weight 0. Files are read as their group comes up: memory holds three groups, however many nights there are.
+    weight 0. The recipe has one channel. Files are read as their group comes up: memory holds three groups, however many
+    nights there are.
 
     Returns:
         Batches ``(inputs, stages, weights)``: ``inputs["signals"]`` float32 (nights, epochs, 3000); ``inputs["start"]``
@@ -27,8 +29,9 @@ def windows(nights: Sequence[Path], channel: str, batch_nights: int, window_epoc
     """
 
     def read(path: bytes) -> tuple[np.ndarray, np.ndarray]:
-        night = read_night(path.decode(), (channel,))
-        return night.signals[:, 0], night.stages
+        night = read_night(path.decode(), recipe.names)
+        (signals,) = night.inputs(recipe).values()
+        return signals, night.stages
 
     def load(path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         signals, stages = tf.numpy_function(read, [path], (tf.float32, tf.int32), stateful=False)

@@ -194,7 +194,8 @@ class NeuroNet(keras.Model):
         noise = inputs["noise"] if "noise" in inputs else keras.random.uniform(shape)
         parts = [self.reconstruct(features, noise[i], mask_ratio, training) for i in (0, 1)]
         views = [self.projector(tokens[:, 0], training=training) for tokens, _ in parts]
-        contrast, logits = nt_xent(*(self.gather(ops.cast(view, "float32")) for view in views), self.temperature)
+        first, second = (self.gather(ops.cast(view, "float32")) for view in views)
+        contrast, logits = nt_xent(first, second, self.temperature)
         return {"reconstruction": parts[0][1] + parts[1][1], "contrastive": contrast, "logits": logits}
 
     def get_config(self) -> dict[str, Any]:

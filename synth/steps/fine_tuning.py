@@ -13,20 +13,19 @@ from tqdm import tqdm
 
 from data.nights.index import NightFile
 from data.nights.night import read_night
-from data.streams.epochs import scaled
-from data.terms import UNSCORED
-from evaluation.predictions import classes
+from data.terms import UNSCORED, InputError
+from evaluation.predictions import NightPredictions, classes
 from runs.identity import FINE_TUNING
 from runs.resumable import PROGRESS
 from runs.saved import in_float32, load_model
-from synth.embeddings import labels_for
-from synth.fine_tuned import halves, whole_night
+from staging.predictor import predict, predict_nights
 from synth.learner import Learner, reseed_dropout
 from synth.models.classifier import FineTuning
 from synth.models.fusion import SynthSleepNetEncoder
 from synth.models.neuronet import adopt
+from synth.predictor import NetworkPredictor
 from synth.steps.frozen import FrozenConvolutions
-from synth.steps.labelled import LabelledStep, Staged
+from synth.steps.labelled import LabelledStep
 from synth.steps.step import Fold
 
 CONVOLUTIONS = "convolutions"
@@ -90,7 +89,7 @@ class FineTuningStep(LabelledStep):
         """
         training, count = self.training, self.fold.replicas.count
         self.network = self.judged = self.make()
-        self.halves = halves(self.network)
+        self.predictor = self._predictor(self.network)
         self.validation = self.chosen_nights(self.fold.split.validation, training.validation_nights)
         self._prepare_frozen()
         self.nights = self._labelled()
@@ -135,24 +134,29 @@ class FineTuningStep(LabelledStep):
         files = self.fold.files(self.fold.labelled)
         bar = tqdm(files, "reading labelled nights", unit="night", leave=False, disable=not self.fold.bar)
         read = [self._read(file) for file in bar]
-        scored = np.concatenate([there for _, _, there in read])
-        chosen = self.drawn(np.concatenate([labels for _, labels, _ in read])[scored])
-        used = np.zeros(len(scored), bool)
-        used[np.flatnonzero(scored)[chosen]] = True
-        of_nights = np.split(used, np.cumsum([len(labels) for _, labels, _ in read])[:-1])
-        return [LabelledNight(signals, labels, own) for (signals, labels, _), own in zip(read, of_nights, strict=True)]
+        labels = [own for own, _ in read]
+        scored = np.flatnonzero(np.concatenate(labels) != UNSCORED)
+        used = np.zeros(sum(map(len, labels)), bool)
+        used[scored[self.drawn(np.concatenate(labels)[scored])]] = True
+        of_nights = np.split(used, np.cumsum([len(own) for own in labels])[:-1])
+        return [LabelledNight(signals, own, chosen) for (own, signals), chosen in zip(read, of_nights, strict=True)]
 
-    def _read(self, file: NightFile, again: bool = True) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-        """A night's signals or their convolutions, by modality, its labels, and which epochs are scored.
+    def _read(self, file: NightFile) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """A night's labels (epochs,), and its signals or their convolutions, by modality.
 
-        ``again`` tells whether it will be read in every pass.
+        Raises:
+            InputError: the night was not scored for the task.
         """
-        night = read_night(file.path, tuple(self.channels.values()))
-        signals = night.signals if self.config.database.scaled else scaled(night.signals)
-        by_modality = dict(zip(self.channels, np.moveaxis(signals, 1, 0), strict=True))
-        if again and self.frozen:
-            by_modality = self.frozen.of(f"{night.name}-{file.checksum:08x}", by_modality)
-        return by_modality, labels_for(night, self.task), night.stages != UNSCORED
+        night = read_night(file.path, self.recipe.names)
+        labels, signals = night.labels(self.task), night.inputs(self.recipe)
+        if labels is None:
+            raise InputError(
+                f"night {night.name} holds no breathing events, from which to learn {self.task}: prepare it again."
+            )
+        return labels, self.frozen.of(f"{night.name}-{file.checksum:08x}", signals) if self.frozen else signals
+
+    def _predictor(self, network: FineTuning) -> NetworkPredictor:
+        return NetworkPredictor(network, self.recipe, self.task, self.training.stretch_epochs)
 
     def _losses(self, inputs: dict[str, Any]) -> dict[str, Any]:
         logits = tf.cast(self.network(inputs, training=True), "float32")
@@ -193,14 +197,15 @@ class FineTuningStep(LabelledStep):
             advance()
         return {"loss": float(np.mean(losses))}
 
-    def staged(self, part: str) -> Iterator[Staged]:
-        tested = part == "test"
-        files = self.fold.files(self.fold.split.test) if tested else self.validation
-        network = halves(in_float32(self.network)) if tested else self.halves
-        for file in files:
-            signals, labels, scored = self._read(file, again=not tested)
-            probabilities = whole_night(*network, signals, self.training)
-            yield file.path.stem, labels[scored], probabilities[scored]
+    def predicted(self, part: str) -> Iterator[NightPredictions]:
+        if part == "test":
+            paths = [file.path for file in self.fold.files(self.fold.split.test)]
+            yield from predict_nights(self._predictor(in_float32(self.network)), paths)
+            return
+        for file in self.validation:
+            labels, signals = self._read(file)
+            probabilities = predict(self.predictor, signals, file.path)
+            yield NightPredictions(file.path.stem, self.task, labels, probabilities, labels)
 
 
 def _starts(epochs: int, length: int, step: int) -> list[int]:

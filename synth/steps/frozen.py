@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from data.store import written_aside
-from synth.embeddings import EPOCHS_AT_ONCE
 from synth.models.fusion import SynthSleepNetEncoder
+from synth.predictor import EPOCHS_AT_ONCE
 
 
 class FrozenConvolutions:

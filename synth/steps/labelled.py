@@ -1,19 +1,17 @@
 """What linear probing and fine-tuning share: a task is learnt from the labels of few subjects, judged and tested."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
+from data.recipe import Recipe
 from data.terms import InputError
 from evaluation.events import EventScores
-from evaluation.predictions import save_predictions, scores_of
+from evaluation.predictions import NightPredictions, pooled
 from evaluation.stages import Scores
-from runs.saved import METADATA, read_metadata
+from runs.saved import METADATA, WEIGHTS, read_metadata
 from synth.steps.step import Fold, Step
-
-Staged = tuple[str, np.ndarray, np.ndarray]
-"""A night's name, its labels (epochs,), and the probabilities (epochs, classes) of its scored epochs."""
 
 
 class LabelledStep(Step):
@@ -49,24 +47,21 @@ class LabelledStep(Step):
         if not (self.encoder / METADATA).is_file():
             raise InputError(f"{self.encoder} holds no pretrained encoder: run --step multimodal first.")
         of_encoder = read_metadata(self.encoder)
-        self.task, self.label_fraction, self.channels = task, label_fraction, of_encoder["channels"]
+        self.task, self.label_fraction, self.recipe = task, label_fraction, Recipe.of_metadata(of_encoder)
         self.name = title
         self.chosen_by = ("macro_f1",) if task == "sleep_stage" else ("average_precision",)
         about = {"task": task, "label_fraction": label_fraction, **variant}
-        about["encoder"] = of_encoder["sha256"]["model.weights.h5"]
+        about["encoder"] = of_encoder["sha256"][WEIGHTS]
         folder = fold.folder.joinpath(step, f"{task}_{label_fraction:g}", "-".join(modalities), *variant.values())
         super().__init__(fold, folder, "/".join((step, task, *variant.values())), title, about)
 
     @abstractmethod
-    def staged(self, part: str) -> Iterator[Staged]:
+    def predicted(self, part: str) -> Iterator[NightPredictions]:
         """The nights of ``part``: ``validation``, by the network as it is, or ``test``, by the network in float32."""
 
     def judge(self, number: int) -> dict[str, float | None]:
-        figures = _pooled([self._scores(night) for night in self.staged("validation")]).to_json()
+        figures = pooled(list(self.predicted("validation"))).to_json()
         return {name: figures[name] for name in dict.fromkeys(("accuracy", "macro_f1", *self.chosen_by))}
-
-    def _scores(self, night: Staged) -> Scores | EventScores:
-        return scores_of(self.task, *night[1:])
 
     def finish(self) -> Scores | EventScores:
         if None in self.best.values():
@@ -74,15 +69,13 @@ class LabelledStep(Step):
                 f"{self.title}: the validation nights hold {self.task} in none of their epochs, or in all of them, so "
                 "that no pass can be chosen by them: the last one is kept."
             )
-        found = []
-        for night in self.staged("test"):
-            found.append(self._scores(night))
-            if self.chief:
-                save_predictions(self.folder / "predictions" / f"{night[0]}.csv", self.task, *night[1:])
-        pooled = _pooled(found)
-        self.save(test=pooled.to_json())
-        print(f"fold {self.fold.split.fold} test, {self.name}: {pooled.line()}", flush=True)
-        return pooled
+        nights = list(self.predicted("test"))
+        for night in nights if self.chief else ():
+            night.save(self.folder / "predictions" / f"{night.name}.csv")
+        scores = pooled(nights)
+        self.save(test=scores.to_json())
+        print(f"fold {self.fold.split.fold} test, {self.name}: {scores.line()}", flush=True)
+        return scores
 
     def drawn(self, labels: np.ndarray) -> np.ndarray:
         """The places of those ``labels``, of the labelled subjects' scored epochs one after another, that are used.
@@ -101,7 +94,3 @@ class LabelledStep(Step):
                 "nothing can be learnt: raise --label_fraction or labelled_subjects."
             )
         return used
-
-
-def _pooled(scores: Sequence[Scores | EventScores]) -> Scores | EventScores:
-    return sum(scores[1:], scores[0])

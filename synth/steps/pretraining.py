@@ -14,17 +14,19 @@ from sklearn.metrics import f1_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 
+from data.nights.files import read_about
 from data.nights.index import NightFile
 from data.nights.night import read_night
+from data.recipe import Recipe
 from data.streams.epochs import epochs
 from data.streams.windows import reading
 from data.terms import UNSCORED, InputError
 from runs import identity
 from runs.saved import METADATA, load_model
-from synth.embeddings import embed_night
 from synth.learner import Learner, reseed_dropout
 from synth.models.fusion import SynthSleepNet
 from synth.models.neuronet import NeuroNet, NeuroNetEncoder, adopt
+from synth.predictor import embed_epochs
 from synth.steps.step import Fold, Step
 
 if TYPE_CHECKING:
@@ -65,9 +67,10 @@ class PretrainingStep(Step):
         decided_by: tuple[str, ...],
     ) -> None:
         named = dict(fold.config.database.modalities)
-        self.channels = {modality: named[modality] for modality in modalities}
+        channels = {modality: named[modality] for modality in modalities}
         self.nights = fold.files(fold.split.train)
-        about = {"nights": [night.path.name for night in self.nights], "channels": self.channels}
+        self.recipe = Recipe.of_nights(fold.config.database, channels, read_about(self.nights[0].path), scaled=True)
+        about = {"nights": [night.path.name for night in self.nights], "channels": channels}
         super().__init__(fold, fold.folder / name, name, name, about)
         self.make, self.passes, self.wanted, self.mask_ratio = make, passes, batch, mask_ratio
         self.decided_by = decided_by
@@ -128,9 +131,9 @@ class PretrainingStep(Step):
         reseed_dropout(self.network, seed, self.fold.replicas)
         noise = np.random.default_rng(seed.spawn(1)[0])
         paths, size = [night.path for night in self.rounds[number][1]], self.batch * self.accumulation
-        scale, figures = not self.config.database.scaled, []
+        figures = []
         with reading():
-            for batch in epochs(paths, self.channels, size, (*self.seed, number), scale):
+            for batch in epochs(paths, self.recipe, size, (*self.seed, number)):
                 figures.append(self.learner.step(self._inputs(batch, noise)))
                 advance()
         return {name: float(np.mean([float(figure[name]) for figure in figures])) for name in figures[0]}
@@ -167,10 +170,10 @@ class PretrainingStep(Step):
         """Embeddings and stages of the scored epochs of ``nights``."""
         found, stages = [], []
         for file in nights:
-            night = read_night(file.path, tuple(self.channels.values()))
+            night = read_night(file.path, self.recipe.names)
             scored = night.stages != UNSCORED
             stages.append(night.stages[scored])
-            found.append(embed_night(self.embed, night, self.channels, not self.config.database.scaled)[scored])
+            found.append(embed_epochs(self.embed, night.inputs(self.recipe))[scored])
         return np.concatenate(found), np.concatenate(stages)
 
     def _embed(self, signals: dict[str, Any]) -> Any:

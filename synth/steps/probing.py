@@ -8,13 +8,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from evaluation.predictions import classes
+from evaluation.predictions import NightPredictions, classes
 from runs.identity import LINEAR_PROBING
-from synth.embeddings import EmbeddedNight, Embedder, together
+from synth.embeddings import EmbeddedNight, Embedder, scored_together
 from synth.learner import Learner, reseed_dropout
 from synth.models.classifier import Head
 from synth.replicas import replicas
-from synth.steps.labelled import LabelledStep, Staged
+from synth.steps.labelled import LabelledStep
 from synth.steps.step import Fold
 
 
@@ -36,17 +36,17 @@ class LinearProbingStep(LabelledStep):
             InputError: a night is not scored for the task, or the labels used are all the same.
         """
         fold, training = self.fold, self.training
-        embedder = Embedder(self.encoder, not self.config.database.scaled)
+        embedder = Embedder(self.encoder)
 
         def nights(part: str, subjects: tuple[int, ...]) -> list[EmbeddedNight]:
             return list(embedder.nights(fold.files(subjects), f"{part} nights", fold.bar))
 
-        known, labels = together(nights("labelled", fold.labelled), self.task)
+        known, labels = scored_together(nights("labelled", fold.labelled), self.task)
         used = self.drawn(labels)
         self.known, self.labels = known[used], labels[used]
         self.nights = {part: nights(part, getattr(fold.split, part)) for part in ("validation", "test")}
-        for of_part in self.nights.values():
-            together(of_part, self.task)
+        for night in (night for nights in self.nights.values() for night in nights):
+            night.labels_for(self.task)
         self.batches = -(-len(used) // training.probing_batch)
         fold.draw_first_weights()
         features = known.shape[1]
@@ -83,7 +83,8 @@ class LinearProbingStep(LabelledStep):
             advance()
         return {"loss": float(np.mean(losses))}
 
-    def staged(self, part: str) -> Iterator[Staged]:
+    def predicted(self, part: str) -> Iterator[NightPredictions]:
         for night in self.nights[part]:
             probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(self.judged(night.embeddings)))
-            yield night.name, night.labels[self.task], probabilities
+            labels, stages = night.labels_for(self.task), night.labels_for("sleep_stage")
+            yield NightPredictions(night.name, self.task, labels, probabilities, stages)

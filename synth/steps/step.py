@@ -1,6 +1,6 @@
 """What all steps of a fold share: the fold itself, the draws, and a learner's state that survives being killed."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +9,11 @@ import numpy as np
 
 from data.nights.folds import Split
 from data.nights.index import NightFile
+from data.recipe import Recipe
 from runs.identity import seed_of
 from runs.resumable import ResumableRun, arrays_in
 from runs.saved import save_model, versions
+from runs.settings import recorded
 from synth.learner import Learner
 from synth.replicas import Replicas
 
@@ -52,15 +54,15 @@ class Step(ResumableRun):
 
     Attributes:
         learner: made by :meth:`prepare`.
-        channels: the night files' channel of each modality, by the modality's name.
+        recipe: of the signals that the network takes.
     """
 
     learner: Learner
-    channels: dict[str, str]
+    recipe: Recipe
 
     def __init__(self, fold: Fold, folder: Path, name: str, title: str, about: dict[str, Any]) -> None:
         split = {**fold.split.to_json(), "labelled": list(fold.labelled)}
-        record = {"config": asdict(fold.config), "split": split, **about}
+        record = {"config": recorded(fold.config), "split": split, **about}
         title = f"fold {fold.split.fold} {title}"
         super().__init__(folder, title, fold.config, record, fold.bar, fold.replicas.chief)
         self.fold, self.training = fold, fold.config.training
@@ -84,5 +86,5 @@ class Step(ResumableRun):
     def save(self, **found: Any) -> None:
         """Save the best network with what was ``found``."""
         if self.chief:
-            about = {"db": self.config.database.db, "channels": self.channels, "versions": versions()}
+            about = {"db": self.config.database.db, "recipe": self.recipe.to_json(), "versions": versions()}
             save_model(self.folder, self.judged, {**self.record, **about, "best": self.best, **found})

@@ -13,7 +13,7 @@ from data.nights.night import read_night
 from data.prepare.conversion import convert
 from data.prepare.custom import load_spec
 from data.prepare.sources import find_sources
-from data.recipe import PUBLISHED, Level, Recipe, band_pass, quartiles
+from data.recipe import PUBLISHED, Level, Recipe, band_pass, quartiles, scale
 from data.recordings.channels import choose, open_signals, read_channel
 from data.terms import InputError
 
@@ -131,3 +131,10 @@ def test_what_preparation_scaled_is_not_scaled_again(tmp_path):
         write_arrays(tmp_path / "n.npz", {"x": x, **names})
         made = read_night(tmp_path / "n.npz", ("EEG_C4",)).inputs(recipe)["eeg"]
         assert np.array_equal(made, x[:, 0]) == (db == "shhs")
+
+
+def test_a_channel_of_one_value_but_for_a_few_samples_is_divided_by_one():
+    x = np.full((4, 3000), 7.0)
+    x[0, 0] = 9
+    y = scale(x)
+    assert y[0, 0] == 2 and not y[1:].any()

@@ -1,13 +1,15 @@
-"""The stream of single epochs: every epoch once, mixed, repeatable, scaled night by night."""
+"""The stream of single epochs: every epoch once, mixed, repeatable."""
 
 import numpy as np
 import pytest
 
-from data.streams.epochs import epochs, scaled
+from data.databases import ChannelSpec
+from data.recipe import Recipe
+from data.streams.epochs import epochs
 from data.streams.windows import reading
 from data.terms import InputError
 
-CHANNELS = {"eeg": "C4", "emg": "EMG"}
+RECIPE = Recipe({"eeg": ChannelSpec("C4"), "emg": ChannelSpec("EMG")})
 
 
 @pytest.fixture
@@ -25,8 +27,8 @@ def nights(tmp_path):
 
 def first_samples(nights, seed, batch=5):
     with reading():
-        batches = [{n: v.numpy()[:, 0] for n, v in b.items()} for b in epochs(nights, CHANNELS, batch, seed, False)]
-    return {name: np.concatenate([b[name] for b in batches]) for name in CHANNELS}
+        batches = [{n: v.numpy()[:, 0] for n, v in b.items()} for b in epochs(nights, RECIPE, batch, seed)]
+    return {name: np.concatenate([b[name] for b in batches]) for name in RECIPE.channels}
 
 
 def test_every_epoch_once_with_its_channels(nights):
@@ -47,16 +49,6 @@ def test_the_seed_settles_the_order(nights):
 def test_nights_are_mixed(nights):
     """No batch is of one night."""
     assert all(len(set(batch // 1000)) > 1 for batch in first_samples(nights, (3,))["eeg"].reshape(-1, 5))
-
-
-def test_scaled_by_median_and_quartiles():
-    x = np.random.default_rng(0).normal(3, 50, (4, 2, 3000))
-    x[:, 1] = 7
-    x[0, 1, 0] = 9
-    y = scaled(x.astype("float32"))
-    assert np.median(y[:, 0]) == pytest.approx(0, abs=1e-5)
-    assert np.subtract(*np.quantile(y[:, 0], (0.75, 0.25))) == pytest.approx(1, rel=1e-5)
-    assert y[0, 1, 0] == 2 and not y[1:, 1].any()
 
 
 def test_a_bad_night_is_told(nights):

@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 
+from data.databases import ChannelSpec
 from data.nights.night import read_night
+from data.recipe import Recipe
 from data.streams.windows import count_windows, reading, windows
 from data.terms import InputError
+
+EEG = Recipe({"eeg": ChannelSpec("EEG")})
 
 
 @pytest.fixture
@@ -16,7 +20,7 @@ def nights(tmp_path, make_night):
 def test_windows_put_together_are_the_nights(nights):
     batches = [
         (inputs["signals"].numpy(), inputs["start"].numpy(), stages.numpy(), weights.numpy())
-        for inputs, stages, weights in windows(nights, "EEG", batch_nights=2, window_epochs=20)
+        for inputs, stages, weights in windows(nights, EEG, batch_nights=2, window_epochs=20)
     ]
     assert len(batches) == count_windows([45, 20, 61, 7, 33], 2, 20) == 3 + 4 + 2
     group = -1
@@ -42,7 +46,7 @@ def test_unscored_epochs_weigh_nothing(tmp_path, make_night):
     y = np.array([0, -1, 2, 3, 4])
     x = np.random.default_rng(0).normal(size=(5, 2, 3000))
     path = make_night(tmp_path / "a.npz", 5, x=x, y=y, ch_names=np.array(["A", "B"]))
-    ((inputs, stages, weights),) = windows([path], "B", 15, 20)
+    ((inputs, stages, weights),) = windows([path], Recipe({"eeg": ChannelSpec("B")}), 15, 20)
     np.testing.assert_array_equal(weights[0, :5], y >= 0)
     assert stages.numpy().min() == 0
     np.testing.assert_array_equal(inputs["signals"][0, :5], x[:, 1].astype("float32"))
@@ -51,4 +55,4 @@ def test_unscored_epochs_weigh_nothing(tmp_path, make_night):
 def test_a_night_that_vanishes_is_told(nights):
     nights[3].unlink()
     with pytest.raises(InputError, match=r"3\.npz does not exist \(any more\)\.$"), reading():
-        list(windows(nights, "EEG", 2, 20))
+        list(windows(nights, EEG, 2, 20))
