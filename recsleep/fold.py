@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import keras
 import numpy as np
@@ -146,16 +146,18 @@ class FoldTrainer(ResumableRun):
     def judge(self, number: int) -> dict[str, float | None]:
         if self._phase(number) == "reconstruction":
             return {}
-        scores = pooled(self._predicted(self.network, "validation"))
+        _, scores = self._predicted(self.network, "validation")
         return {"accuracy": scores.accuracy, "macro_f1": scores.macro_f1}
 
-    def _predicted(self, network: RecSleepNet, part: str) -> list[NightPredictions]:
+    def _predicted(self, network: RecSleepNet, part: str) -> tuple[list[NightPredictions], Scores]:
         paths = [night.path for night in self.files[part]]
-        return list(predict_nights(RecSleepNetPredictor(network, self.recipe), paths))
+        nights = list(predict_nights(RecSleepNetPredictor(network, self.recipe), paths))
+        return nights, cast(Scores, pooled(nights))
 
     def save_state(self, folder: Path) -> None:
         self.network.save_weights(folder / "network.weights.h5")
-        self.model.save_weights(folder / "training.weights.h5")
+        if self.model is not None:
+            self.model.save_weights(folder / "training.weights.h5")
 
     def load_state(self, folder: Path) -> None:
         self.network.load_weights(folder / "network.weights.h5")
@@ -163,10 +165,10 @@ class FoldTrainer(ResumableRun):
         self.model.load_weights(folder / "training.weights.h5")
 
     def finish(self) -> Scores:
-        nights = self._predicted(in_float32(self.network), "test")
+        nights, scores = self._predicted(in_float32(self.network), "test")
         for night in nights:
             night.save(self.folder / "predictions" / f"{night.name}.csv")
-        scores, training = pooled(nights), self.files["train"]
+        training = self.files["train"]
         level = Level(*(float(np.median([getattr(n, name) for n in training])) for name in ("amplitude", "offset")))
         write_json(self.folder / "split.json", {name: self.record[name] for name in ("split", "nights")})
         about = {

@@ -94,7 +94,7 @@ def deciding_values(names: Sequence[str], record: dict[str, Any], config: "Confi
     # A name that stands twice means what the later one says: metadata hold the fold's seed beside the configuration's.
     for section in (*defaults, database, record, held["model"], held["training"], held["synthetic"]):
         values |= section
-    flat = {}
+    flat: dict[str, Any] = {}
     for name in names:
         if name not in values or (name in _SYNTHETIC and values["db"] != "synthetic"):
             continue

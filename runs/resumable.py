@@ -73,7 +73,7 @@ class ResumableRun(ABC):
         self.best_weights = self.judged.get_weights()
         self._continue()
         steps, done = self.steps, len(self.history)
-        about = {"total": sum(steps), "initial": sum(steps[:done]), "unit": "step", "desc": self.title}
+        about: dict[str, Any] = {"total": sum(steps), "initial": sum(steps[:done]), "unit": "step", "desc": self.title}
         with tqdm(**about, mininterval=0.5, disable=not self.bar) as bar:
             for number in range(done, len(steps)):
                 row = self._one_unit(number, bar)
@@ -180,7 +180,7 @@ class ResumableRun(ABC):
             if value is not None
         ]
         judged = f"  validation{''.join(named)}" if named else ""
-        best = " (best so far)" if named and self.best["pass"] == row["pass"] else ""
+        best = " (best so far)" if named and self.best and self.best["pass"] == row["pass"] else ""
         return (
             f"{self.title} {self.unit} {row[self.unit]}/{len(self.steps)}{words}: "
             f"loss {row['loss']:.4g}{judged}{best}  {row['seconds']:.0f} s"

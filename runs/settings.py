@@ -32,8 +32,8 @@ SETTABLE = {
 """The values of a database that can be set for one run, and what each must be."""
 
 
-Model = TypeVar("Model", RecSleepNetConfig, SynthSleepNetConfig)
-Training = TypeVar("Training", TrainingConfig, SynthSleepNetTraining)
+Model = TypeVar("Model")
+Training = TypeVar("Training")
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def test_a_fold_leaves_model_logs_predictions_and_split(trained, capsys):
     assert set.union(*parts) == {0, 1, 2, 3, 4, 5}
     assert sum(map(len, parts)) == 6
     assert json.loads((fold / "split.json").read_text())["split"] == metadata["split"]
-    assert 3 < metadata["amplitude"] < 30
+    assert 3 < metadata["recipe"]["level"]["amplitude"] < 30
     assert sorted(path.name for path in (fold / "predictions").iterdir()) == ["synthetic02.csv", "synthetic03.csv"]
     with (fold / "log.csv").open() as file:
         rows = list(csv.DictReader(file))

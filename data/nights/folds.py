@@ -112,25 +112,27 @@ def _names_by_subject(
     """
     parts = []
     for pattern in patterns:
-        before, form, after = re.split(r"(\{subject[^}]*\})", pattern)
-        around = (before, after, after.removesuffix(".npz"))
-        parts.append((form, *(re.compile(_as_regex(text), re.DOTALL) for text in around)))
+        first, form, last = re.split(r"(\{subject[^}]*\})", pattern)
+        before, after_npz, after_tables = (
+            re.compile(_as_regex(text), re.DOTALL) for text in (first, last, last.removesuffix(".npz"))
+        )
+        parts.append((form, before, after_npz, after_tables))
     by_subject: dict[int, list[str]] = {}
     for name in names:
         # Digits may stand beside the number, so every part of a run of digits may be it.
         runs = [run.span() for run in re.finditer("[0-9]+", name)]
         spans = [
-            (first, end) for start, stop in runs for first in range(start, stop) for end in range(first + 1, stop + 1)
+            (begin, end) for start, stop in runs for begin in range(start, stop) for end in range(begin + 1, stop + 1)
         ]
         found = set()
         for form, before, after_npz, after_tables in parts:
             after = after_npz if name.endswith(".npz") else after_tables
             found |= {
-                int(name[first:end])
-                for first, end in spans
-                if before.fullmatch(name, 0, first)
+                int(name[begin:end])
+                for begin, end in spans
+                if before.fullmatch(name, 0, begin)
                 and after.fullmatch(name, end)
-                and form.format(subject=int(name[first:end])) == name[first:end]
+                and form.format(subject=int(name[begin:end])) == name[begin:end]
             }
         for subject in found & subjects:
             by_subject.setdefault(subject, []).append(name)

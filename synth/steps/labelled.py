@@ -47,13 +47,17 @@ class LabelledStep(Step):
         if not (self.encoder / METADATA).is_file():
             raise InputError(f"{self.encoder} holds no pretrained encoder: run --step multimodal first.")
         of_encoder = read_metadata(self.encoder)
-        self.task, self.label_fraction, self.recipe = task, label_fraction, Recipe.of_metadata(of_encoder)
+        self.task, self.label_fraction, self._recipe = task, label_fraction, Recipe.of_metadata(of_encoder)
         self.name = title
         self.chosen_by = ("macro_f1",) if task == "sleep_stage" else ("average_precision",)
         about = {"task": task, "label_fraction": label_fraction, **variant}
         about["encoder"] = of_encoder["sha256"][WEIGHTS]
         folder = fold.folder.joinpath(step, f"{task}_{label_fraction:g}", "-".join(modalities), *variant.values())
         super().__init__(fold, folder, "/".join((step, task, *variant.values())), title, about)
+
+    @property
+    def recipe(self) -> Recipe:
+        return self._recipe
 
     @abstractmethod
     def predicted(self, part: str) -> Iterator[NightPredictions]:
@@ -64,7 +68,7 @@ class LabelledStep(Step):
         return {name: figures[name] for name in dict.fromkeys(("accuracy", "macro_f1", *self.chosen_by))}
 
     def finish(self) -> Scores | EventScores:
-        if None in self.best.values():
+        if self.best and None in self.best.values():
             print(
                 f"{self.title}: the validation nights hold {self.task} in none of their epochs, or in all of them, so "
                 "that no pass can be chosen by them: the last one is kept."

@@ -10,7 +10,7 @@ from data.nights.folds import Split, labelled_subjects
 from data.nights.index import NightFile
 from synth.replicas import replicas
 from synth.steps.fine_tuning import FineTuningStep
-from synth.steps.pretraining import multimodal, unimodal
+from synth.steps.pretraining import PretrainingStep
 from synth.steps.probing import LinearProbingStep
 from synth.steps.step import Fold
 
@@ -57,9 +57,9 @@ def train_fold(task: FoldTask) -> int:
     with shared.strategy.scope():
         if "unimodal" in task.steps:
             for modality in task.modalities:
-                unimodal(fold, modality).train()
+                PretrainingStep(fold, "unimodal", (modality,)).train()
         if "multimodal" in task.steps:
-            multimodal(fold, task.modalities).train()
+            PretrainingStep(fold, "multimodal", task.modalities).train()
     # Not worth sharing: the embeddings are computed once.
     if "linear_probing" in task.steps and shared.chief:
         LinearProbingStep(fold, task.modalities, task.task, task.label_fraction).train()

@@ -5,6 +5,7 @@ training subjects tell its stage (Lee et al., arXiv:2502.17481, section 4).
 """
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from data.recipe import Recipe
 from data.streams.epochs import epochs
 from data.streams.windows import reading
 from data.terms import UNSCORED, InputError
-from runs import identity
+from runs.identity import MULTIMODAL, UNIMODAL
 from runs.saved import METADATA, load_model
 from synth.learner import Learner, reseed_dropout
 from synth.models.fusion import SynthSleepNet
@@ -30,6 +31,7 @@ from synth.predictor import embed_epochs
 from synth.steps.step import Fold, Step
 
 if TYPE_CHECKING:
+    from config import SynthSleepNetConfig
     from runs.settings import Config
 
 
@@ -37,43 +39,35 @@ class PretrainingStep(Step):
     """One network's pretraining, round by round.
 
     A pass takes all nights of the training subjects in an order of its own, at most ``round_nights`` of them a round.
-    All that is random in a round (order, masks, dropout) is drawn from the seed, the fold, the step and the round's
-    number.
+    All that is random in a round (order, masks, dropout) is drawn from the step's seed and the round's number.
 
     Args:
         fold: what is trained on.
-        name: of the step, and of its folder in the fold's.
-        modalities: what the network sees.
-        make: makes the network, new or with the weights that it is to begin with.
-        passes: over all nights.
-        batch: epochs in a batch.
-        mask_ratio: share of the frames that is hidden.
-        decided_by: names of the values that decide the result.
+        kind: ``unimodal`` or ``multimodal``, as the names of the step's hyper-parameters begin.
+        modalities: what the network sees; one alone if it is unimodal.
     """
 
     unit = "round"
     chosen_by = ("macro_f1",)
     rate = "pretraining_rate"
 
-    def __init__(
-        self,
-        fold: Fold,
-        name: str,
-        modalities: tuple[str, ...],
-        make: Callable[[], NeuroNet | SynthSleepNet],
-        passes: int,
-        batch: int,
-        mask_ratio: float,
-        decided_by: tuple[str, ...],
-    ) -> None:
-        named = dict(fold.config.database.modalities)
+    def __init__(self, fold: Fold, kind: str, modalities: tuple[str, ...]) -> None:
+        named, name = dict(fold.config.database.modalities), f"{kind}/{'-'.join(modalities)}"
         channels = {modality: named[modality] for modality in modalities}
         self.nights = fold.files(fold.split.train)
-        self.recipe = Recipe.of_nights(fold.config.database, channels, read_about(self.nights[0].path), scaled=True)
         about = {"nights": [night.path.name for night in self.nights], "channels": channels}
         super().__init__(fold, fold.folder / name, name, name, about)
-        self.make, self.passes, self.wanted, self.mask_ratio = make, passes, batch, mask_ratio
-        self.decided_by = decided_by
+        self.alone = kind == "unimodal"
+        self.decided_by = UNIMODAL if self.alone else MULTIMODAL
+        self.passes, self.wanted, self.mask_ratio = (
+            getattr(self.training, f"{kind}_{name}") for name in ("passes", "batch", "mask_ratio")
+        )
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe that the first night tells; all nights of a folder are prepared alike."""
+        about = read_about(self.nights[0].path)
+        return Recipe.of_nights(self.config.database, self.record["channels"], about, scaled=True)
 
     def prepare(self) -> None:
         """Make the network, the rounds, and the learner.
@@ -83,7 +77,7 @@ class PretrainingStep(Step):
         """
         training, count = self.training, self.fold.replicas.count
         self.fold.draw_first_weights()
-        self.network = self.make()
+        self.network = neuronet(self.config) if self.alone else fusion(self.fold, tuple(self.record["channels"]))
         self.judged = self.network.encoder
         self.embed = tf.function(self._embed)
         self.rounds = list(self._rounds())
@@ -141,13 +135,13 @@ class PretrainingStep(Step):
     def _inputs(self, batch: dict[str, Any], noise: np.random.Generator) -> dict[str, Any]:
         """A modality alone or several, and the noise of the maskings, epoch by epoch."""
         frames, size = self.network.encoder.frames, self.batch * self.accumulation
-        if isinstance(self.network, NeuroNet):
+        if self.alone:
             (signals,) = batch.values()
             return {"signals": signals, "noise": noise.random((size, 2, frames), "float32")}
         return {"signals": batch, "noise": {name: noise.random((size, frames), "float32") for name in batch}}
 
     def _losses(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        if isinstance(self.network, NeuroNet):
+        if self.alone:
             inputs = {**inputs, "noise": tf.transpose(inputs["noise"], (1, 0, 2))}
         found = self.network(inputs, mask_ratio=self.mask_ratio, training=True)
         loss = found["reconstruction"] + self.training.contrastive_weight * found["contrastive"]
@@ -177,7 +171,7 @@ class PretrainingStep(Step):
         return np.concatenate(found), np.concatenate(stages)
 
     def _embed(self, signals: dict[str, Any]) -> Any:
-        if isinstance(self.network, NeuroNet):
+        if self.alone:
             (only,) = signals.values()
             return self.network.encoder(only)[:, 0]
         return self.network.encoder(signals)
@@ -189,49 +183,9 @@ class PretrainingStep(Step):
 def neuronet(config: "Config") -> NeuroNet:
     """A NeuroNet as the configuration has it."""
     model = config.model
-    return NeuroNet(
-        model.frame_seconds,
-        model.frame_step_seconds,
-        model.unimodal_features,
-        model.unimodal_heads,
-        model.unimodal_blocks,
-        model.unimodal_decoder_features,
-        model.unimodal_decoder_heads,
-        model.unimodal_decoder_blocks,
-        model.unimodal_projection,
-        model.unimodal_temperature,
-        dtype=config.training.precision,
-    )
-
-
-def unimodal(fold: Fold, modality: str) -> PretrainingStep:
-    """The pretraining of one modality's NeuroNet."""
-    training = fold.config.training
-    return PretrainingStep(
-        fold,
-        f"unimodal/{modality}",
-        (modality,),
-        lambda: neuronet(fold.config),
-        training.unimodal_passes,
-        training.unimodal_batch,
-        training.unimodal_mask_ratio,
-        identity.UNIMODAL,
-    )
-
-
-def multimodal(fold: Fold, modalities: tuple[str, ...]) -> PretrainingStep:
-    """The pretraining of the fusion of ``modalities``, on the encoders of their finished pretraining."""
-    training = fold.config.training
-    return PretrainingStep(
-        fold,
-        f"multimodal/{'-'.join(modalities)}",
-        modalities,
-        lambda: fusion(fold, modalities),
-        training.multimodal_passes,
-        training.multimodal_batch,
-        training.multimodal_mask_ratio,
-        identity.MULTIMODAL,
-    )
+    encoder, decoder = _sizes(model, "unimodal"), _sizes(model, "unimodal_decoder")
+    frames, contrast = (model.frame_seconds, model.frame_step_seconds), _contrast(model, "unimodal")
+    return NeuroNet(*frames, *encoder, *decoder, *contrast, dtype=config.training.precision)
 
 
 def fusion(fold: Fold, modalities: tuple[str, ...]) -> SynthSleepNet:
@@ -240,31 +194,28 @@ def fusion(fold: Fold, modalities: tuple[str, ...]) -> SynthSleepNet:
     Raises:
         InputError: one of them has none.
     """
-    model, training = fold.config.model, fold.config.training
-    pretrained = {}
+    model, precision, pretrained = fold.config.model, fold.config.training.precision, {}
     for modality in modalities:
         folder = fold.folder / "unimodal" / modality
         if not (folder / METADATA).is_file():
             raise InputError(
                 f"{folder} holds no pretrained {modality} encoder: run --step unimodal --modality {modality} first."
             )
-        pretrained[modality] = load_model(folder, [NeuroNetEncoder], training.precision)
+        pretrained[modality] = load_model(folder, [NeuroNetEncoder], precision)
     # Loading drew weights too.
     fold.draw_first_weights()
-    arguments = {name: getattr(pretrained[modalities[0]], name) for name in ("window", "step", "dim", "heads", "depth")}
-    network = SynthSleepNet(
-        modalities,
-        arguments,
-        model.fusion_features,
-        model.fusion_heads,
-        model.fusion_blocks,
-        model.fusion_decoder_features,
-        model.fusion_decoder_heads,
-        model.fusion_decoder_blocks,
-        model.fusion_projection,
-        model.fusion_temperature,
-        dtype=training.precision,
-    )
+    backbone = {name: getattr(pretrained[modalities[0]], name) for name in ("window", "step", "dim", "heads", "depth")}
+    encoder, decoder = _sizes(model, "fusion"), _sizes(model, "fusion_decoder")
+    network = SynthSleepNet(modalities, backbone, *encoder, *decoder, *_contrast(model, "fusion"), dtype=precision)
     for modality in modalities:
         adopt(network.encoder.backbones[modality], pretrained[modality])
     return network
+
+
+def _sizes(model: "SynthSleepNetConfig", part: str) -> tuple[int, int, int]:
+    """The features, heads and number of the blocks of a part of the networks."""
+    return getattr(model, f"{part}_features"), getattr(model, f"{part}_heads"), getattr(model, f"{part}_blocks")
+
+
+def _contrast(model: "SynthSleepNetConfig", part: str) -> tuple[tuple[int, int], float]:
+    return getattr(model, f"{part}_projection"), getattr(model, f"{part}_temperature")

@@ -1,5 +1,6 @@
 """What all steps of a fold share: the fold itself, the draws, and a learner's state that survives being killed."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,11 +55,9 @@ class Step(ResumableRun):
 
     Attributes:
         learner: made by :meth:`prepare`.
-        recipe: of the signals that the network takes.
     """
 
     learner: Learner
-    recipe: Recipe
 
     def __init__(self, fold: Fold, folder: Path, name: str, title: str, about: dict[str, Any]) -> None:
         split = {**fold.split.to_json(), "labelled": list(fold.labelled)}
@@ -67,6 +66,11 @@ class Step(ResumableRun):
         super().__init__(folder, title, fold.config, record, fold.bar, fold.replicas.chief)
         self.fold, self.training = fold, fold.config.training
         self.seed = seed_of(self.training.seed, fold.split.fold, name)
+
+    @property
+    @abstractmethod
+    def recipe(self) -> Recipe:
+        """Of the signals that the network takes."""
 
     def chosen_nights(self, subjects: tuple[int, ...], count: int) -> list[NightFile]:
         """At most ``count`` nights of ``subjects``, the same in every run."""

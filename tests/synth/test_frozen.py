@@ -1,7 +1,10 @@
-"""Frozen convolutions kept on disk give what the network computes from signals."""
+"""What is computed of whole nights is what the network computes: its frozen convolutions, and its probabilities."""
+
+from types import SimpleNamespace
 
 import keras
 import numpy as np
+from synth.fine_tuned import halves, whole_night
 
 from synth.embeddings import EPOCHS_AT_ONCE
 from synth.models.classifier import FineTuning
@@ -28,3 +31,27 @@ def test_from_disk_as_from_signals(tmp_path):
     )
     np.testing.assert_allclose(ours, expected, atol=1e-5)
     assert [file.stat().st_mtime_ns for file in files] == written
+
+
+def test_whole_nights_are_embedded_few_epochs_at_a_time():
+    """However many stretches training takes at once; the probabilities are those of the network on whole stretches."""
+    keras.utils.set_random_seed(0)
+    network = FineTuning({"modalities": ("eeg",), "backbone": BACKBONE, "dim": 16, "heads": 2, "depth": 1}, tcm="mha")
+    length, epochs = 20, 2 * EPOCHS_AT_ONCE + 5
+    signals = np.random.default_rng(0).normal(size=(epochs, 3000)).astype("float32")
+    embed, classify = halves(network)
+    sizes = set()
+
+    def observed(batch):
+        sizes.add(len(batch["eeg"]))
+        return embed(batch)
+
+    training = SimpleNamespace(stretch_epochs=length, fine_tuning_batch=32)
+    found = whole_night(observed, classify, {"eeg": signals}, training)
+    padded = np.zeros((7 * length, 3000), "float32")
+    padded[:epochs] = signals
+    mask = np.arange(7 * length) < epochs
+    inputs = {"signals": {"eeg": padded.reshape(7, length, 3000)}, "mask": mask.reshape(7, length)}
+    expected = keras.ops.convert_to_numpy(keras.ops.softmax(network(inputs))).reshape(-1, 5)[:epochs]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert sizes == {EPOCHS_AT_ONCE}

@@ -1,6 +1,7 @@
 """SynthSleepNet's training as users run it: recordings to test figures, killed and continued, given wrong input."""
 
 import csv
+import io
 import json
 import os
 import shlex
@@ -10,6 +11,8 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -20,16 +23,24 @@ from recordings import as_shhs
 
 import predict
 import trainer
+from data.nights.folds import Split
+from data.nights.index import NightFile
+from data.nights.night import read_night
 from data.prepare.__main__ import main as prepare
 from data.prepare.synthetic import make_night
-from data.terms import STAGES, TASKS
+from data.terms import STAGES, TASKS, InputError
 from runs.saved import load_model
 from runs.settings import configure
 from synth.learner import Learner
 from synth.models.classifier import FineTuning, Head
 from synth.models.fusion import SynthSleepNetEncoder
 from synth.models.neuronet import NeuroNetEncoder
+from synth.predictor import FineTunedPredictor
 from synth.replicas import replicas
+from synth.steps.fine_tuning import FineTuningStep
+from synth.steps.pretraining import PretrainingStep
+from synth.steps.probing import LinearProbingStep
+from synth.steps.step import Fold
 from synth.terms import TCMS
 
 # One process for all: the other would train the same again.
@@ -38,7 +49,7 @@ pytestmark = [pytest.mark.long, pytest.mark.xdist_group("pretraining")]
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
 # With this seed the few labels of the smallest fraction are of several kinds for every task.
-SETTINGS = ("folds=3", "round_nights=3", "labelled_subjects=5", "seed=2", "probing_passes=20")
+SETTINGS = ("folds=3", "round_nights=3", "labelled_subjects=5", "seed=270", "knn_nights=1", "probing_passes=8")
 FRACTIONS = (0.01, 0.05, 1)
 SUBJECTS = range(200001, 200010)
 MODALITIES = ("--modality", "airflow", "--modality", "eeg")
@@ -58,15 +69,10 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def run(project: Path, arguments: list[str]) -> subprocess.CompletedProcess:
-    whole = [sys.executable, "trainer.py", *arguments]
-    return subprocess.run(whole, cwd=project, capture_output=True, text=True, timeout=300, check=False)
-
-
 @pytest.fixture(scope="module")
 def synthetic():
-    """Nine synthetic nights of some 36 minutes, by subject."""
-    config = configure("synthetic", ["hours=0.6", "synthetic_seed=42"]).synthetic
+    """Nine synthetic nights of some 18 minutes, by subject."""
+    config = configure("synthetic", ["hours=0.3", "synthetic_seed=2"]).synthetic
     return {subject: make_night(number, config) for number, subject in enumerate(SUBJECTS)}
 
 
@@ -79,9 +85,9 @@ def trained(synthetic, tmp_path_factory):
     channels = ["--select_ch", "EEG_C4", "Airflow"]
     where = ["--data", str(folder / "raw"), "--out", str(folder / "nights")]
     assert prepare(["--db", "shhs", *where, *channels]) == 0
-    done = run(PROJECT, command(folder, *MODALITIES))
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
+    with redirect_stdout(io.StringIO()) as printed:
+        assert trainer.main(command(folder, *MODALITIES)) == 0
+    return folder, printed.getvalue()
 
 
 def fold_of(folder: Path) -> Path:
@@ -123,9 +129,10 @@ def test_every_task_by_either_step_with_any_share_of_the_labels(trained, synthet
     fold = fold_of(folder)
     stored = {path: path.stat().st_mtime_ns for path in (fold / "multimodal/eeg-airflow/embeddings").iterdir()}
     assert len(stored) == 9
+    results = fold / step / f"{task}_{fraction:g}" / "eeg-airflow" / tcm
+    done = (results / "metadata.json").exists()
     assert trainer.main(command(folder, *MODALITIES, "--step", step, "--task", task, "--label_fraction", fraction)) == 0
     assert {path: path.stat().st_mtime_ns for path in stored} == stored
-    results = fold / step / f"{task}_{fraction:g}" / "eeg-airflow" / tcm
     metadata = json.loads((results / "metadata.json").read_text())
     subjects = metadata["split"]["test"]
     tables = [pd.read_csv(results / "predictions" / f"shhs1-{subject}.csv") for subject in subjects]
@@ -134,15 +141,86 @@ def test_every_task_by_either_step_with_any_share_of_the_labels(trained, synthet
     assert metadata["test"]["epochs"] == len(table)
     assert metadata["test"]["accuracy"] == pytest.approx((table["scored"] == table["predicted"]).mean())
     printed = capsys.readouterr().out
-    # What the first run did already.
-    done = (task, fraction) == ("sleep_stage", 1)
+    # Another test may have done that already.
     assert ("is finished: skipped" in printed) == done
     assert (f"accuracy {metadata['test']['accuracy']:.3f}" in printed) != done
     assert load_model(results, [Head, FineTuning]) is not None
-    if tcm:
-        with (results / "log.csv").open() as file:
-            scores = [float(row["val_macro_f1"]) for row in csv.DictReader(file)]
-        assert metadata["best"] == {"pass": 1 + int(np.argmax(scores)), "macro_f1": max(scores)}
+    chosen_by = "macro_f1" if task == "sleep_stage" else "average_precision"
+    with (results / "log.csv").open() as file:
+        scores = [float(row[f"val_{chosen_by}"]) for row in csv.DictReader(file)]
+    assert metadata["best"] == {"pass": 1 + int(np.argmax(scores)), chosen_by: max(scores)}
+
+
+@pytest.fixture(scope="module")
+def without_events(trained, tmp_path_factory):
+    """A fine-tuning for apnea in bfloat16, whose validation night holds none: its folder, and what was printed."""
+    folder, fold = tmp_path_factory.mktemp("without_events"), fold_of(trained[0])
+    shutil.copytree(trained[0] / "nights", folder / "nights")
+    shutil.copytree(fold / "multimodal", fold_of(folder) / "multimodal")
+    split = json.loads((fold / "multimodal/eeg-airflow/metadata.json").read_text())["split"]
+    without(folder / "nights" / f"shhs1-{split['validation'][0]}.npz")
+    arguments = ["--step", "fine_tuning", "--task", "apnea", "--tcm", "lstm", "--set", "precision=mixed_bfloat16"]
+    with redirect_stdout(io.StringIO()) as printed:
+        assert trainer.main(command(folder, *MODALITIES, *arguments)) == 0
+    return fold_of(folder) / "fine_tuning/apnea_1/eeg-airflow/lstm", printed.getvalue()
+
+
+def without(night: Path) -> None:
+    """Remove the breathing events of a night."""
+    with np.load(night) as file:
+        arrays = dict(file)
+    arrays["events"] = np.zeros_like(arrays["events"])
+    np.savez(night, **arrays)
+
+
+def test_validation_nights_without_an_event_choose_no_pass(without_events):
+    """Whoever never finds an event would have a macro-F1 of 1 on them."""
+    folder, printed = without_events
+    assert json.loads((folder / "metadata.json").read_text())["best"] == {"pass": 2, "average_precision": None}
+    assert "hold apnea in none of their epochs, or in all of them, so that no pass can be chosen" in printed
+    assert FineTunedPredictor.of(folder).rank == (1, -1)
+
+
+def test_what_was_trained_in_bfloat16_is_tested_in_float32(without_events):
+    folder, _ = without_events
+    model = FineTunedPredictor.of(folder)
+    for subject in model.metadata["split"]["test"]:
+        night = read_night(folder.parents[5] / "nights" / f"shhs1-{subject}.npz", model.recipe.names)
+        found = pd.read_csv(folder / "predictions" / f"shhs1-{subject}.csv")["apnea"]
+        assert np.allclose(model.probabilities(night.inputs(model.recipe))[:, 1], found, atol=1e-6)
+
+
+def step_of(folder: Path, epochs: int, **training) -> PretrainingStep:
+    """The pretraining of one modality on nine nights of ``epochs`` each, which are not there."""
+    config = configure("shhs", [f"{name}={value}" for name, value in training.items()], "tiny")
+    nights = {subject: [NightFile(folder / f"shhs1-{subject}.npz", epochs, 1.0, 0.0, 0)] for subject in SUBJECTS}
+    split = Split(0, tuple(SUBJECTS[2:]), (SUBJECTS[1],), (SUBJECTS[0],))
+    return PretrainingStep(Fold(config, split, split.train, nights, folder, replicas(None)), "unimodal", ("eeg",))
+
+
+def test_every_round_makes_an_update(tmp_path):
+    """However large the batch, and however few nights are left for the last round."""
+    step = step_of(tmp_path, 10, round_nights=3, unimodal_batch=256, accumulation=2)
+    step.prepare()
+    assert [len(nights) for _, nights in step.rounds] == [3, 2, 2] * 2
+    assert step.batch == 20 and step.steps == [1] * 6
+
+
+def test_each_step_has_its_own_draws(trained, tmp_path):
+    """They come from the step's name, which no message changes."""
+    fold = replace(step_of(tmp_path, 10).fold, folder=fold_of(trained[0]))
+    steps = {
+        "unimodal/eeg": PretrainingStep(fold, "unimodal", ("eeg",)),
+        "multimodal/eeg-airflow": PretrainingStep(fold, "multimodal", ("eeg", "airflow")),
+        "linear_probing/apnea": LinearProbingStep(fold, ("eeg", "airflow"), "apnea", 1),
+        "fine_tuning/apnea/lstm": FineTuningStep(fold, ("eeg", "airflow"), "apnea", 1, "lstm"),
+    }
+    assert {name: step.seed for name, step in steps.items()} == {name: (42, 0, *name.encode()) for name in steps}
+
+
+def test_rounds_that_are_too_small_to_learn_from_are_told(tmp_path):
+    with pytest.raises(InputError, match="a round of training has 1 epochs, which are too few to learn from"):
+        step_of(tmp_path, 1, round_nights=1).prepare()
 
 
 @pytest.mark.parametrize("step", ["linear_probing", "fine_tuning"])
@@ -152,10 +230,7 @@ def test_labels_that_are_all_the_same_are_told(trained, tmp_path, capsys, step):
         shutil.copytree(folder / name, tmp_path / name)
     shutil.rmtree(fold_of(tmp_path) / "multimodal/eeg-airflow/embeddings")
     for path in (tmp_path / "nights").glob("*.npz"):
-        with np.load(path) as file:
-            arrays = dict(file)
-        arrays["events"] = np.zeros_like(arrays["events"])
-        np.savez(path, **arrays)
+        without(path)
     arguments = command(tmp_path, *MODALITIES, "--step", step, "--task", "apnea", "--label_fraction", "0.9")
     assert trainer.main(arguments) == 2
     assert "hold apnea in none of them" in capsys.readouterr().err
@@ -185,38 +260,60 @@ def test_the_fusion_keeps_its_pretrained_backbones(trained):
         assert learnt and all(np.any(v) for v in learnt)
 
 
-@pytest.mark.parametrize(
-    ("step", "options", "keeps"),
-    [
-        ("unimodal/eeg", ["--modality", "eeg", "--step", "unimodal"], NeuroNetEncoder),
-        (
-            "fine_tuning/sleep_stage_0.05/eeg-airflow/mamba2",
-            [*MODALITIES, "--step", "fine_tuning", "--label_fraction", 0.05],
-            FineTuning,
-        ),
-    ],
-    ids=["pretraining", "fine-tuning"],
-)
-def test_killed_and_continued_ends_with_the_same_weights(trained, tmp_path, step, options, keeps):
+def prepared(trained, folder: Path) -> Path:
+    """A folder with the nights and the encoders of ``trained``."""
+    (folder / "nights").symlink_to(trained / "nights")
+    shutil.copytree(fold_of(trained) / "multimodal", fold_of(folder) / "multimodal")
+    return folder
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    kinds = [NeuroNetEncoder, Head, FineTuning]
+    ours, theirs = (load_model(folder, kinds).get_weights() for folder in (one, other))
+    assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_killed_and_continued_ends_with_the_same_weights(trained, tmp_path, capsys):
     folder, _ = trained
-    (tmp_path / "nights").symlink_to(folder / "nights")
-    shutil.copytree(fold_of(folder) / "multimodal", fold_of(tmp_path) / "multimodal")
-    arguments = command(tmp_path, *options)
-    results = fold_of(tmp_path) / step
+    arguments = command(prepared(folder, tmp_path), "--modality", "eeg", "--step", "unimodal")
+    results = fold_of(tmp_path) / "unimodal/eeg"
     process = subprocess.Popen([sys.executable, "trainer.py", *arguments], cwd=PROJECT, start_new_session=True)
     while process.poll() is None and not (results / "progress" / "1").exists():
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert (results / "progress").is_dir() and not (results / "metadata.json").exists()
-    done = run(PROJECT, arguments)
-    assert done.returncode == 0, done.stderr
-    assert "continues after" in done.stdout
+    assert trainer.main(arguments) == 0
+    assert "continues after" in capsys.readouterr().out
     assert not (results / "progress").exists()
-    # Undisturbed, if it was not yet trained.
-    assert trainer.main(command(folder, *options)) == 0
-    ours, undisturbed = (load_model(fold_of(out) / step, [keeps]).get_weights() for out in (tmp_path, folder))
-    assert all(np.array_equal(a, b) for a, b in zip(ours, undisturbed, strict=True))
+    assert_same_weights(results, fold_of(folder) / "unimodal/eeg")
+
+
+@pytest.mark.parametrize(
+    ("kind", "step", "results"),
+    [
+        (LinearProbingStep, "linear_probing", "linear_probing/sleep_stage_1/eeg-airflow"),
+        (FineTuningStep, "fine_tuning", "fine_tuning/sleep_stage_1/eeg-airflow/mamba2"),
+    ],
+)
+def test_interrupted_and_continued_ends_with_the_same_weights(
+    trained, tmp_path, monkeypatch, capsys, kind, step, results
+):
+    folder, _ = trained
+    arguments = command(prepared(folder, tmp_path), *MODALITIES, "--step", step)
+    train = kind.train_unit
+
+    def interrupted(self, number, advance):
+        if number:
+            raise KeyboardInterrupt
+        return train(self, number, advance)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "train_unit", interrupted)
+        assert trainer.main(arguments) != 0
+    assert trainer.main(arguments) == 0
+    assert "continues after pass 1 of" in capsys.readouterr().out
+    assert_same_weights(fold_of(tmp_path) / results, fold_of(folder) / results)
 
 
 def test_what_is_finished_is_skipped(trained, capsys):
@@ -299,8 +396,7 @@ def test_fine_tuning_changes_lora_and_the_classifier_alone(trained, tcm):
 
 def test_convolutions_that_are_too_large_to_keep_change_nothing(trained, tmp_path, capsys):
     folder, _ = trained
-    (tmp_path / "nights").symlink_to(folder / "nights")
-    shutil.copytree(fold_of(folder) / "multimodal", fold_of(tmp_path) / "multimodal")
+    prepared(folder, tmp_path)
     options = [*MODALITIES, "--step", "fine_tuning", "--label_fraction", 0.05]
     assert trainer.main(command(folder, *options)) == 0
     assert trainer.main(command(tmp_path, *options, "--set", "frozen_gib=0")) == 0
