@@ -85,7 +85,7 @@ ENCODER = {"filters": 4, "first_kernel": 20, "first_stride": 3, "block_kernel": 
 # 6 frames of an epoch, and 12 of a batch in every case: JAX compiles each shape anew.
 BACKBONE = {"window": 3, "step": 5.4, "dim": 16, "heads": 2, "depth": 1}
 FUSION = {"modalities": ["EEG", "EMG"], "backbone": BACKBONE, "dim": 16, "heads": 2, "depth": 1}
-DECODER = {"decoder_dim": 16, "decoder_heads": 2, "decoder_depth": 1, "projection": (16, 8)}
+DECODER = {"decoder_dim": 16, "decoder_heads": 2, "decoder_depth": 1, "projection": (16, 8), "temperature": 0.2}
 LORA = {"proj": {"rank": 2, "alpha": 4.0, "dropout": 0.1}}
 
 
@@ -124,11 +124,16 @@ CASES = [
     ),
     Case(SelectiveCell, {"inner": 8, "states": 4}, lambda: (uniform(2, 24), [normal(2, 32)]), [(2, 8), (2, 32)]),
     Case(ChunkCell, {"heads": 2, "size": 4}, lambda: (normal(2, 10), [normal(2, 8)]), [(2, 8), (2, 8)]),
-    Case(Mamba, {"d_model": 8, "d_state": 4, "chunk_size": 4}, lambda: (normal(2, 6, 8),), [(2, 6, 8)]),
+    Case(
+        Mamba,
+        {"d_model": 8, "d_state": 4, "d_conv": 3, "expand": 1, "chunk_size": 4},
+        lambda: (normal(2, 6, 8),),
+        [(2, 6, 8)],
+    ),
     Case(Mamba2, {"d_model": 8, "d_state": 4, "headdim": 8, "chunk_size": 4}, lambda: (normal(2, 6, 8),), [(2, 6, 8)]),
     Case(
         NormalisedConvolution,
-        {"filters": 4, "kernel_size": 3, "stride": 2, "padding": 1},
+        {"filters": 4, "kernel_size": 3, "stride": 2, "padding": 1, "elu": False},
         lambda: (normal(2, 1, 9, 3),),
         [(2, 1, 5, 4)],
     ),
@@ -221,6 +226,8 @@ def test_contract(case, tmp_path):
     if case.kind.compute_output_shape is not keras.layers.Layer.compute_output_shape:
         assert tuple(layer.compute_output_shape(inputs[0].shape)) == case.shapes[0]
 
+    arguments = set(inspect.signature(case.kind.__init__).parameters) - {"self", "kwargs"}
+    assert arguments <= set(layer.get_config())
     described = json.loads(json.dumps(keras.saving.serialize_keras_object(layer)))
     copy = keras.saving.deserialize_keras_object(described)
     assert type(copy) is case.kind
