@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from data.terms import InputError
 
@@ -24,7 +24,7 @@ SHARED_GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 """The environment in which TensorFlow leaves memory of the GPU to the processes beside it."""
 
 
-class Alone:
+class Alone(Generic[Item, Result]):
     """``function``, called in a fresh process each time.
 
     For work that rests on what a whole process shares, such as TensorFlow's settings and the random generators that
@@ -43,7 +43,7 @@ class Alone:
             call, answer = Path(folder) / "call", Path(folder) / "answer"
             call.write_bytes(pickle.dumps((self.function, item)))
             paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-            command = [sys.executable, "-m", "runs.workers", call, answer]
+            command: list[str | Path] = [sys.executable, "-m", "runs.workers", call, answer]
             # The fresh process ends when this one does, for then nobody holds the other end of its input.
             with subprocess.Popen(command, env=SHARED_GPU | os.environ | paths, stdin=subprocess.PIPE) as process:
                 code = process.wait()
