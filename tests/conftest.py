@@ -44,6 +44,14 @@ def same_draws(request, monkeypatch):
 
 
 @pytest.fixture
+def narrow(monkeypatch):
+    """Frame backbones of a quarter of their widths: the goldens of the published model test them in full."""
+    from synth.layers import frames
+
+    monkeypatch.setattr(frames, "WIDTHS", tuple(width // 4 for width in frames.WIDTHS))
+
+
+@pytest.fixture
 def make_night():
     """Write a small night file whose stages can be told apart: stage k is a sine of 1 + 3k Hz in noise."""
 

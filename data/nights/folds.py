@@ -1,5 +1,6 @@
 """Which subjects train, validate and test in each fold, and which night files they have."""
 
+import itertools
 import re
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
@@ -107,23 +108,20 @@ def _names_by_subject(
 ) -> dict[int, list[str]]:
     """The ``names`` that fit a pattern with the number of one of ``subjects``, by subject.
 
-    A pattern without its ``.npz`` stands for the names of Parquet nights, which are folders. Each name is taken once,
-    for a loop over subjects and names would take hours for thousands of each.
+    A pattern without its ``.npz`` stands for the names of Parquet nights, which are folders. Each name is looked at
+    once: a loop over subjects and names would take a time that grows with the product of their numbers.
     """
     parts = []
     for pattern in patterns:
-        first, form, last = re.split(r"(\{subject[^}]*\})", pattern)
-        before, after_npz, after_tables = (
-            re.compile(_as_regex(text), re.DOTALL) for text in (first, last, last.removesuffix(".npz"))
-        )
+        start, form, end = re.split(r"(\{subject[^}]*\})", pattern)
+        around = (start, end, end.removesuffix(".npz"))
+        before, after_npz, after_tables = (re.compile(_as_regex(text), re.DOTALL) for text in around)
         parts.append((form, before, after_npz, after_tables))
     by_subject: dict[int, list[str]] = {}
     for name in names:
         # Digits may stand beside the number, so every part of a run of digits may be it.
         runs = [run.span() for run in re.finditer("[0-9]+", name)]
-        spans = [
-            (begin, end) for start, stop in runs for begin in range(start, stop) for end in range(begin + 1, stop + 1)
-        ]
+        spans = [span for first, end in runs for span in itertools.combinations(range(first, end + 1), 2)]
         found = set()
         for form, before, after_npz, after_tables in parts:
             after = after_npz if name.endswith(".npz") else after_tables

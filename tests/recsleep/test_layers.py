@@ -1,4 +1,4 @@
-"""Each layer against plain NumPy, and through a save and reload."""
+"""Each layer against plain NumPy."""
 
 import keras
 import numpy as np
@@ -9,7 +9,6 @@ from recsleep.layers import (
     ConvolutionalReconstructionBlock,
     GlobalMaxAveragePooling,
     PeepholeLSTM,
-    PeepholeLSTMCell,
     pool_right_padded,
 )
 
@@ -90,19 +89,3 @@ def test_lstm_in_pieces_equals_the_whole(rounding):
         pieces.append(numpy(output))
     np.testing.assert_allclose(np.concatenate(pieces, axis=1), numpy(whole), rtol=rounding, atol=rounding)
     np.testing.assert_allclose(numpy(state[1]), numpy(last[1]), rtol=rounding, atol=rounding)
-
-
-@pytest.mark.parametrize(
-    "layer",
-    [
-        ConvolutionalReconstructionBlock(4, 3),
-        GlobalMaxAveragePooling(),
-        PeepholeLSTMCell(3, forget_bias=0.5),
-        PeepholeLSTM(3, forget_bias=0.5),
-    ],
-    ids=lambda layer: type(layer).__name__,
-)
-def test_layer_survives_serialisation(layer):
-    copy = keras.layers.deserialize(keras.layers.serialize(layer))
-    assert type(copy) is type(layer)
-    assert copy.get_config() == layer.get_config()

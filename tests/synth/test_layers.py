@@ -1,4 +1,4 @@
-"""The layers and models by themselves: recurrences, masks, precision, LoRA, freezing, saving, odd sizes."""
+"""The layers and models by themselves: recurrences, masks, the state's precision, LoRA, freezing, odd sizes."""
 
 import keras
 import numpy as np
@@ -6,11 +6,10 @@ import pytest
 from keras import ops
 
 from data.terms import InputError
-from runs.saved import load_model, save_model
 from synth.layers.frames import FrameBackbone
 from synth.layers.lora import Lora, merge
 from synth.layers.mamba import Mamba, Mamba2
-from synth.models.classifier import TCMS, FineTuning, Head, SequenceClassifier
+from synth.models.classifier import TCMS, FineTuning, SequenceClassifier
 from synth.models.fusion import SynthSleepNet, SynthSleepNetEncoder
 from synth.models.neuronet import NeuroNet, NeuroNetEncoder
 from synth.pytorch.state_dict import entries_of, load_state_dict, read_state_dict
@@ -18,8 +17,8 @@ from synth.pytorch.state_dict import entries_of, load_state_dict, read_state_dic
 pytestmark = pytest.mark.model
 
 RNG = np.random.default_rng(5)
-SMALL = {"window": 3, "step": 3, "dim": 32, "heads": 4, "depth": 1}
-FUSION = {"modalities": ["EEG", "EMG"], "backbone": SMALL, "dim": 64, "heads": 4, "depth": 2}
+SMALL = {"window": 3, "step": 5.4, "dim": 16, "heads": 2, "depth": 1}
+FUSION = {"modalities": ["EEG", "EMG"], "backbone": SMALL, "dim": 64, "heads": 4, "depth": 1}
 
 
 def numpy(x) -> np.ndarray:
@@ -123,8 +122,8 @@ def test_state_stays_float32_in_mixed_precision(state_space):
     mixed.set_weights(state_space.get_weights())
     x = normal(2, 100, 32)
     y, (_, hidden) = mixed.run(ops.convert_to_tensor(x))
-    assert keras.backend.standardize_dtype(y.dtype) == "bfloat16"
     assert keras.backend.standardize_dtype(hidden.dtype) == "float32"
+    # Over many steps, in which errors would add up.
     exact = numpy(state_space(x))
     assert np.abs(numpy(ops.cast(y, "float32")) - exact).max() < 0.05 * np.abs(exact).max()
 
@@ -154,7 +153,10 @@ def test_compiles_under_xla(state_space):
 
 
 @pytest.mark.whole_model
-def test_published_sizes():
+def test_published_sizes(monkeypatch):
+    # Two hundred million random numbers would be most of this test's time.
+    zeros = keras.initializers.Zeros().__call__
+    monkeypatch.setattr(keras.initializers.VarianceScaling, "__call__", lambda _, *shape, **of: zeros(*shape, **of))
     counted = {}
     for window in (3, 4, 5):
         layer = FrameBackbone(window)
@@ -176,19 +178,19 @@ def build(name):
     """A small model, and inputs for it."""
     if name == "neuronet":
         model = NeuroNet(**SMALL, decoder_dim=16, decoder_heads=2, decoder_depth=1, projection=(16, 8))
-        return model, {"signals": normal(3, 3000), "noise": RNG.random((2, 3, 10)).astype("float32")}
+        return model, {"signals": normal(3, 3000), "noise": RNG.random((2, 3, 6)).astype("float32")}
     if name == "encoder":
         return NeuroNetEncoder(**SMALL, lora={"proj": Lora(2)}), normal(3, 3000)
     if name == "synthsleepnet":
         model = SynthSleepNet(**FUSION, decoder_dim=16, decoder_heads=2, decoder_depth=1, projection=(16, 8))
         return model, {
             "signals": signals(3),
-            "noise": {n: RNG.random((3, 10)).astype("float32") for n in ("EEG", "EMG")},
+            "noise": {n: RNG.random((3, 6)).astype("float32") for n in ("EEG", "EMG")},
         }
     if name == "fusion encoder":
         return SynthSleepNetEncoder(**FUSION), signals(3)
     if name == "fine tuning":
-        return FineTuning(FUSION), {"signals": signals(2, 5)}
+        return FineTuning(FUSION), {"signals": signals(2, 2)}
     classifier = SequenceClassifier(64, 5, name)
     classifier.build((None, None, 64))
     return classifier, normal(2, 5, 64)
@@ -200,30 +202,7 @@ def outputs(model, inputs) -> list[np.ndarray]:
 
 
 @pytest.mark.whole_model
-@pytest.mark.parametrize("name", ["neuronet", "encoder", "synthsleepnet", "fine tuning", *TCMS])
-def test_saved_and_reloaded_without_loss(name, tmp_path):
-    """In the project's own form: a folder."""
-    model, inputs = build(name)
-    # LoRA's second matrix begins as zeros.
-    model.set_weights([weight + 0.01 * normal(*weight.shape) for weight in model.get_weights()])
-    save_model(tmp_path, model, {})
-    again = load_model(tmp_path, [Mamba, type(model)])
-    for before, after in zip(outputs(model, inputs), outputs(again, inputs), strict=True):
-        assert np.array_equal(before, after)
-    assert [v.trainable for v in model.weights] == [v.trainable for v in again.weights]
-
-
-@pytest.mark.parametrize("kind, arguments", [(Mamba, [32]), (Mamba2, [32]), (Head, [32, 5])])
-def test_layers_are_saved_too(kind, arguments, tmp_path):
-    layer, x = kind(*arguments), normal(2, 5, 32)
-    layer.build(x.shape)
-    save_model(tmp_path, layer, {})
-    with pytest.raises(InputError, match=r"does not describe a NeuroNet\."):
-        load_model(tmp_path, [NeuroNet])
-    assert np.array_equal(numpy(load_model(tmp_path, [kind])(x)), numpy(layer(x)))
-
-
-@pytest.mark.whole_model
+@pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("name", ["encoder", "fine tuning"])
 def test_merged_computes_the_same(name):
     model, inputs = build(name)
@@ -235,6 +214,7 @@ def test_merged_computes_the_same(name):
 
 
 @pytest.mark.whole_model
+@pytest.mark.usefixtures("narrow")
 def test_frozen_means_frozen():
     """A call in training changes the batch statistics of what learns alone."""
     model, inputs = build("synthsleepnet")
@@ -248,6 +228,7 @@ def test_frozen_means_frozen():
 
 
 @pytest.mark.whole_model
+@pytest.mark.usefixtures("narrow")
 def test_a_pretrained_backbone_keeps_its_weights():
     model, _ = build("synthsleepnet")
     pretrained = NeuroNetEncoder(**SMALL)
@@ -261,6 +242,7 @@ def test_a_pretrained_backbone_keeps_its_weights():
 
 
 @pytest.mark.whole_model
+@pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("name", ["synthsleepnet", "neuronet", "fine tuning", *TCMS])
 def test_a_batch_of_one(name):
     model, inputs = build(name)
@@ -284,12 +266,6 @@ def test_padded_epochs_do_not_reach_the_others(tcm):
     mask = ops.convert_to_tensor(np.arange(12)[None] < 8)
     padded = np.concatenate([x, 9 * normal(1, 4, 64)], axis=1)
     assert np.abs(numpy(classifier(padded, mask=mask))[:, :8] - numpy(classifier(x))).max() < 1e-5
-
-
-def test_probe_shapes():
-    probe = Head(32, 2)
-    probe.build((None, 32))
-    assert probe(normal(7, 32)).shape == (7, 2)
 
 
 def test_every_tensor_that_does_not_fit_is_listed():
