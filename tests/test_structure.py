@@ -24,9 +24,8 @@ EXCEPTIONS = {
     ("data.prepare.__main__", "command_line"),
     ("data.prepare.__main__", "config"),
     ("data.prepare.batch", "runs.workers"),
-    ("recsleep.fold", "config"),
-    ("recsleep.losses", "config"),
-    ("synth.steps", "config"),
+    ("runs.settings", "config"),
+    ("synth.pytorch.__main__", "command_line"),
 }
 # The modules that prepare nights or train. All others are what a recording is staged with.
 NOT_FOR_STAGING = (
@@ -34,9 +33,13 @@ NOT_FOR_STAGING = (
     "data.streams",
     "recsleep.fold",
     "recsleep.losses",
+    "runs.cross_validation",
+    "runs.identity",
     "runs.resumable",
+    "runs.settings",
     "synth.embeddings",
     "synth.learner",
+    "synth.pytorch.__main__",
     "synth.replicas",
     "synth.steps",
 )
@@ -118,7 +121,6 @@ def test_staging_needs_neither_the_commands_nor_preparation(graph, for_staging):
     assert chains == []
 
 
-@pytest.mark.xfail(reason="the loop that survives a kill, and SynthSleepNet's stager, import TensorFlow", strict=True)
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])
 def test_staging_needs_no_tensorflow(backend, for_staging, project):
     if not find_spec(backend):
