@@ -20,7 +20,6 @@ from runs.resumable import PROGRESS
 from runs.saved import in_float32, load_model
 from synth.embeddings import labels_for
 from synth.fine_tuned import halves, whole_night
-from synth.learner import Learner, reseed_dropout
 from synth.models.classifier import FineTuning
 from synth.models.fusion import SynthSleepNetEncoder
 from synth.models.neuronet import adopt
@@ -102,16 +101,7 @@ class FineTuningStep(LabelledStep):
         batch = max(min(training.fine_tuning_batch, len(self.stretches)) // count, 1) * count
         accumulation = min(training.fine_tuning_accumulation, max(len(self.stretches) // batch, 1))
         self.update_stretches = batch * accumulation
-        self.learner = Learner(
-            self.network,
-            self._losses,
-            rate=training.fine_tuning_rate * self.update_stretches / 256,
-            updates=sum(self.steps),
-            weight_decay=training.weight_decay,
-            clip_norm=training.clip_norm,
-            accumulation=accumulation,
-            replicas=self.fold.replicas,
-        )
+        self.begin(self.update_stretches, sum(self.steps), accumulation)
 
     @property
     def steps(self) -> list[int]:
@@ -153,7 +143,7 @@ class FineTuningStep(LabelledStep):
             by_modality = self.frozen.of(f"{night.name}-{file.checksum:08x}", by_modality)
         return by_modality, labels_for(night, self.task), night.stages != UNSCORED
 
-    def _losses(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def losses(self, inputs: dict[str, Any]) -> dict[str, Any]:
         logits = tf.cast(self.network(inputs, training=True), "float32")
         entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(inputs["labels"], logits)
         # All devices' labels together: one may hold more of them than another.
@@ -180,10 +170,7 @@ class FineTuningStep(LabelledStep):
         return {"signals": signals, "mask": mask, "labels": labels, "weights": weights}
 
     def train_unit(self, number: int, advance: Callable[[], Any]) -> dict[str, float]:
-        seed = np.random.SeedSequence((*self.seed, number))
-        reseed_dropout(self.network, seed, self.fold.replicas)
-        order = np.random.default_rng(seed.spawn(1)[0]).permutation(len(self.stretches))
-        losses = []
+        order, losses = self.draws_of(number).permutation(len(self.stretches)), []
         for first in range(0, len(order), self.update_stretches):
             own = order[first : first + self.update_stretches]
             inputs = self._inputs([self.stretches[i] for i in np.resize(np.r_[own, order], self.update_stretches)])

@@ -1,5 +1,6 @@
 """What all steps of a fold share: the fold itself, the draws, and a learner's state that survives being killed."""
 
+from abc import abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from data.nights.night import NightFile
 from runs.identity import seed_of
 from runs.resumable import ResumableRun, arrays_in
 from runs.saved import save_model, versions
-from synth.learner import Learner
+from synth.learner import Learner, reseed_dropout
 from synth.replicas import Replicas
 
 
@@ -39,7 +40,7 @@ class Fold:
 
 
 class Step(ResumableRun):
-    """A step of a fold, whose network a :class:`Learner` trains.
+    """A step of a fold, whose ``network`` learns from its ``losses`` of a batch of inputs.
 
     Args:
         fold: what is trained on.
@@ -49,11 +50,10 @@ class Step(ResumableRun):
         about: what is recorded of the run beside its configuration and its subjects.
 
     Attributes:
-        learner: made by :meth:`prepare`.
         channels: the night files' channel of each modality, by the modality's name.
     """
 
-    learner: Learner
+    network: keras.Model
     channels: dict[str, str]
 
     def __init__(self, fold: Fold, folder: Path, name: str, title: str, about: dict[str, Any]) -> None:
@@ -69,6 +69,29 @@ class Step(ResumableRun):
         nights = self.fold.files(subjects)
         drawn = np.random.default_rng((self.training.seed, self.fold.split.fold)).permutation(len(nights))
         return [nights[i] for i in sorted(drawn[:count])]
+
+    @abstractmethod
+    def losses(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The losses of a batch of inputs; the one called ``loss`` is what falls."""
+
+    def begin(self, size: int, updates: int | None, accumulation: int = 1) -> None:
+        """Make the learner, for updates from ``size`` examples each; the other arguments are those of a learner."""
+        self.learner = Learner(
+            self.network,
+            self.losses,
+            rate=getattr(self.training, self.rate) * size / 256,
+            updates=updates,
+            weight_decay=self.training.weight_decay,
+            clip_norm=self.training.clip_norm,
+            accumulation=accumulation,
+            replicas=self.fold.replicas,
+        )
+
+    def draws_of(self, number: int) -> np.random.Generator:
+        """What is drawn in a unit; the dropout of the network comes from the same seed."""
+        seed = np.random.SeedSequence((*self.seed, number))
+        reseed_dropout(self.network, seed, self.fold.replicas)
+        return np.random.default_rng(seed.spawn(1)[0])
 
     def save_state(self, folder: Path) -> None:
         np.savez(folder / "training.npz", *self.learner.state())
