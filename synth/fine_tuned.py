@@ -14,6 +14,7 @@ from data.terms import MODALITIES, TASKS, InputError
 from runs.saved import METADATA, WEIGHTS, load_model, read_metadata
 from synth.embeddings import embed_epochs
 from synth.models.classifier import FineTuning
+from synth.models.fusion import SynthSleepNetEncoder
 from synth.terms import TCMS
 
 
@@ -112,10 +113,20 @@ def _chosen_by(best: dict[str, Any]) -> float:
     return float(best["macro_f1"] if "macro_f1" in best else best["average_precision"] or 0)
 
 
-def halves(network: FineTuning) -> tuple[Callable, Callable]:
+def convolutions(encoder: SynthSleepNetEncoder) -> dict[str, Callable]:
+    """The compiled convolutions of each modality, for any number of epochs (epochs, 3000)."""
+    signature = [tf.TensorSpec((None, 3000))]
+    return {name: tf.function(part.convolve, input_signature=signature) for name, part in encoder.backbones.items()}
+
+
+def halves(network: FineTuning, convolve: dict[str, Callable] | None = None) -> tuple[Callable, Callable]:
     """The network, compiled in two: from epochs of each modality to embeddings, and from stretches of these, with their
-    mask, to probabilities."""
-    embed = tf.function(network.encoder)
+    mask, to probabilities. The :func:`convolutions` of its encoder are used if they are at hand."""
+    convolve, describe = convolve or convolutions(network.encoder), tf.function(network.encoder)
+
+    def embed(signals: dict[str, np.ndarray]) -> tf.Tensor:
+        # What frozen convolutions made of the signals has one axis more.
+        return describe({name: convolve[name](part) if part.ndim == 2 else part for name, part in signals.items()})
 
     def classify(embeddings: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         return tf.nn.softmax(tf.cast(network.classifier(embeddings, mask=mask), "float32"))

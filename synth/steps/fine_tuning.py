@@ -88,7 +88,6 @@ class FineTuningStep(LabelledStep):
         """
         training, count = self.training, self.fold.replicas.count
         self.network = self.judged = self.make()
-        self.halves = halves(self.network)
         self.validation = self.chosen_nights(self.fold.split.validation, training.validation_nights)
         self._prepare_frozen()
         self.nights = self._labelled()
@@ -116,6 +115,7 @@ class FineTuningStep(LabelledStep):
         gib = epochs * frozen.bytes_per_epoch / 2**30
         allowed = self.training.frozen_gib
         self.frozen = frozen if gib <= allowed else None
+        self.halves = halves(self.network, frozen.convolve)
         what = "are kept on disk meanwhile" if self.frozen else f"would take more than frozen_gib={allowed:g}: not kept"
         print(f"{self.title}: frozen convolutions, {gib:.2g} GiB, {what}.", flush=True)
 
@@ -182,10 +182,11 @@ class FineTuningStep(LabelledStep):
     def staged(self, part: str) -> Iterator[Staged]:
         tested = part == "test"
         files = self.fold.files(self.fold.split.test) if tested else self.validation
-        network = halves(in_float32(self.network)) if tested else self.halves
+        network = in_float32(self.network) if tested else self.network
+        compiled = self.halves if network is self.network else halves(network)
         for file in files:
             signals, labels, scored = self._read(file, again=not tested)
-            probabilities = whole_night(*network, signals, self.training)
+            probabilities = whole_night(*compiled, signals, self.training)
             yield file.path.stem, labels[scored], probabilities[scored]
 
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from data.store import written_aside
 from synth.embeddings import EPOCHS_AT_ONCE
+from synth.fine_tuned import convolutions
 from synth.models.fusion import SynthSleepNetEncoder
 
 
@@ -22,10 +23,7 @@ class FrozenConvolutions:
 
     def __init__(self, encoder: SynthSleepNetEncoder, folder: Path, name: str) -> None:
         self.folder, self.encoder = folder / name, encoder
-        self.convolve = {
-            name: tf.function(backbone.convolve, input_signature=[tf.TensorSpec((None, 3000))])
-            for name, backbone in encoder.backbones.items()
-        }
+        self.convolve = convolutions(encoder)
 
     @property
     def bytes_per_epoch(self) -> int:

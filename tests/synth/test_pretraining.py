@@ -181,7 +181,7 @@ def test_what_was_trained_in_bfloat16_is_tested_in_float32(without_events):
     folder, _ = without_events
     model = FineTuned.of(folder)
     for subject in model.subjects:
-        night = read_night(folder.parents[5] / "nights" / f"shhs1-{subject}.npz", tuple(model.channels.values()))
+        night = read_night(folder.parents[6] / "nights" / f"shhs1-{subject}.npz", tuple(model.channels.values()))
         found = pd.read_csv(folder / "predictions" / f"shhs1-{subject}.csv")["apnea"]
         assert np.allclose(model.stage(night.signals)[:, 1], found, atol=1e-6)
 
