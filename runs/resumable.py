@@ -160,6 +160,7 @@ class ResumableRun(ABC):
         return row
 
     def _choose(self, row: dict[str, Any]) -> None:
+        """Keep the weights of the best unit."""
         if not self._is_judged(row):
             return
         figures = {name: row[f"val_{name}"] for name in self.chosen_by}
@@ -173,18 +174,13 @@ class ResumableRun(ABC):
 
     def _line(self, row: dict[str, Any]) -> str:
         words = "".join(f" {value}" for value in row.values() if isinstance(value, str))
-        figures = [(name.removeprefix("val_"), row[name]) for name in row if name.startswith("val_")]
-        named = [
-            f" {name.replace('macro_f1', 'macro-F1').replace('_', ' ')} {value:.3f}"
-            for name, value in figures
-            if value is not None
-        ]
-        judged = f"  validation{''.join(named)}" if named else ""
-        best = " (best so far)" if named and self.best and self.best["pass"] == row["pass"] else ""
-        return (
-            f"{self.title} {self.unit} {row[self.unit]}/{len(self.steps)}{words}: "
-            f"loss {row['loss']:.4g}{judged}{best}  {row['seconds']:.0f} s"
-        )
+        line = f"{self.title} {self.unit} {row[self.unit]}/{len(self.steps)}{words}: loss {row['loss']:.4g}"
+        if self._is_judged(row) and self.best:
+            figures = {name[4:]: value for name, value in row.items() if name.startswith("val_") and value is not None}
+            named = "".join(f" {name} {value:.3f}" for name, value in figures.items())
+            named = named.replace("macro_f1", "macro-F1").replace("_", " ")
+            line += f"  validation{named}" + " (best so far)" * (self.best["pass"] == row["pass"])
+        return f"{line}  {row['seconds']:.0f} s"
 
     def _log(self) -> None:
         """Write ``log.csv``, a row for each unit, and the newest unit's numbers for TensorBoard."""

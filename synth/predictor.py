@@ -1,6 +1,6 @@
 """Fine-tuned networks of SynthSleepNet as predictors: a network at hand, a saved one, or the mean of several folds'."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,36 +33,43 @@ def compiled(function: Callable) -> Callable:
     return tf.function(function)
 
 
-def embed_epochs(embed: Callable[[dict[str, Any]], Any], signals: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Embeddings (epochs, features), float32, of the epochs of ``signals``, :data:`EPOCHS_AT_ONCE` at a time.
+def in_batches(function: Callable[[dict[str, Any]], Any], signals: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
+    """What ``function`` makes of the epochs of ``signals``, float32, :data:`EPOCHS_AT_ONCE` of them at a time.
 
     Args:
-        embed: from a batch of each modality's signals to the batch's embeddings.
-        signals: of each modality (epochs, ...), as ``embed`` takes them.
+        function: from a batch of each modality's signals to an array with a row for each epoch.
+        signals: of each modality (epochs, ...), as ``function`` takes them.
     """
-    epochs, found = len(next(iter(signals.values()))), []
+    epochs = len(next(iter(signals.values())))
     for first in range(0, epochs, EPOCHS_AT_ONCE):
         count = min(EPOCHS_AT_ONCE, epochs - first)
         batch = {}
         for name, values in signals.items():
-            # To the one size that is compiled.
+            # Filled up to the one size that is compiled.
             batch[name] = np.zeros((EPOCHS_AT_ONCE, *values.shape[1:]), "float32")
             batch[name][:count] = values[first : first + count]
-        found.append(keras.ops.convert_to_numpy(keras.ops.cast(embed(batch), "float32"))[:count])
-    return np.concatenate(found)
+        yield keras.ops.convert_to_numpy(keras.ops.cast(function(batch), "float32"))[:count]
+
+
+def embed_epochs(embed: Callable[[dict[str, Any]], Any], signals: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Embeddings (epochs, features), float32; arguments as of :func:`in_batches`."""
+    return np.concatenate([*in_batches(embed, signals)])
 
 
 class NetworkPredictor:
     """A fine-tuned network; a :class:`staging.predictor.Predictor`.
 
-    It is compiled in two halves: from epochs of each modality to embeddings, and from stretches of these to
-    probabilities. Weights that change afterwards count.
+    It is compiled in three parts, of which fine-tuning uses the first alone as well: the convolutions of each modality,
+    from these to embeddings, and from stretches of embeddings to probabilities. Weights that change afterwards count.
 
     Args:
         network: fine-tuned, or being fine-tuned.
         recipe: of the signals that it takes.
         task: one of ``data.terms.TASKS``.
         stretch_epochs: how many consecutive epochs its temporal context module sees at once.
+
+    Attributes:
+        convolve: the convolutions of each modality, from (epochs, 3000) to (epochs, frames, flat).
     """
 
     variant = ""
@@ -70,12 +77,19 @@ class NetworkPredictor:
     def __init__(self, network: FineTuning, recipe: Recipe, task: str, stretch_epochs: int) -> None:
         self.recipe, self.task, self.stretch_epochs = recipe, task, stretch_epochs
         self.models: list[dict[str, str]] = []
-        self._embed = compiled(network.encoder)
+        self.convolve = {name: compiled(part.convolve) for name, part in network.encoder.backbones.items()}
+        self._describe = compiled(network.encoder)
 
         def classify(embeddings: Any, mask: Any) -> Any:
             return keras.ops.softmax(keras.ops.cast(network.classifier(embeddings, mask=mask), "float32"))
 
         self._classify = compiled(classify)
+
+    def _embed(self, signals: dict[str, Any]) -> Any:
+        # What the convolutions made of the signals has one axis more.
+        return self._describe(
+            {name: self.convolve[name](part) if part.ndim == 2 else part for name, part in signals.items()}
+        )
 
     def probabilities(self, signals: Mapping[str, np.ndarray]) -> np.ndarray:
         """Probabilities float32 (epochs, classes) of a night, stretch after stretch, none overlapping.

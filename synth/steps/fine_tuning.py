@@ -19,7 +19,6 @@ from runs.identity import FINE_TUNING
 from runs.resumable import PROGRESS
 from runs.saved import in_float32, load_model
 from staging.predictor import predict, predict_nights
-from synth.learner import Learner, reseed_dropout
 from synth.models.classifier import FineTuning
 from synth.models.fusion import SynthSleepNetEncoder
 from synth.models.neuronet import adopt
@@ -102,16 +101,7 @@ class FineTuningStep(LabelledStep):
         batch = max(min(training.fine_tuning_batch, len(self.stretches)) // count, 1) * count
         accumulation = min(training.fine_tuning_accumulation, max(len(self.stretches) // batch, 1))
         self.update_stretches = batch * accumulation
-        self.learner = Learner(
-            self.network,
-            self._losses,
-            rate=training.fine_tuning_rate * self.update_stretches / 256,
-            updates=sum(self.steps),
-            weight_decay=training.weight_decay,
-            clip_norm=training.clip_norm,
-            accumulation=accumulation,
-            replicas=self.fold.replicas,
-        )
+        self.begin(self.update_stretches, sum(self.steps), accumulation)
 
     @property
     def steps(self) -> list[int]:
@@ -121,7 +111,7 @@ class FineTuningStep(LabelledStep):
     def _prepare_frozen(self) -> None:
         """Settle whether convolutions are kept, by the nights' sizes alone: a run that continues does the same."""
         name = f"{self.record['encoder'][:16]}-{self.training.precision}"
-        frozen = FrozenConvolutions(self.network.encoder, self.folder / CONVOLUTIONS, name)
+        frozen = FrozenConvolutions(self.network.encoder, self.predictor.convolve, self.folder / CONVOLUTIONS, name)
         epochs = sum(file.epochs for file in (*self.fold.files(self.fold.labelled), *self.validation))
         gib = epochs * frozen.bytes_per_epoch / 2**30
         allowed = self.training.frozen_gib
@@ -158,7 +148,7 @@ class FineTuningStep(LabelledStep):
     def _predictor(self, network: FineTuning) -> NetworkPredictor:
         return NetworkPredictor(network, self.recipe, self.task, self.training.stretch_epochs)
 
-    def _losses(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def losses(self, inputs: dict[str, Any]) -> dict[str, Any]:
         logits = tf.cast(self.network(inputs, training=True), "float32")
         entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(inputs["labels"], logits)
         # All devices' labels together: one may hold more of them than another.
@@ -185,10 +175,7 @@ class FineTuningStep(LabelledStep):
         return {"signals": signals, "mask": mask, "labels": labels, "weights": weights}
 
     def train_unit(self, number: int, advance: Callable[[], Any]) -> dict[str, float]:
-        seed = np.random.SeedSequence((*self.seed, number))
-        reseed_dropout(self.network, seed, self.fold.replicas)
-        order = np.random.default_rng(seed.spawn(1)[0]).permutation(len(self.stretches))
-        losses = []
+        order, losses = self.draws_of(number).permutation(len(self.stretches)), []
         for first in range(0, len(order), self.update_stretches):
             own = order[first : first + self.update_stretches]
             inputs = self._inputs([self.stretches[i] for i in np.resize(np.r_[own, order], self.update_stretches)])
@@ -200,7 +187,9 @@ class FineTuningStep(LabelledStep):
     def predicted(self, part: str) -> Iterator[NightPredictions]:
         if part == "test":
             paths = [file.path for file in self.fold.files(self.fold.split.test)]
-            yield from predict_nights(self._predictor(in_float32(self.network)), paths)
+            network = in_float32(self.network)
+            # What is compiled already serves again where it is the same network.
+            yield from predict_nights(self.predictor if network is self.network else self._predictor(network), paths)
             return
         for file in self.validation:
             labels, signals = self._read(file)

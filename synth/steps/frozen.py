@@ -1,14 +1,13 @@
 """What a frozen encoder's convolutions make of whole nights: computed once, kept on disk, read as it is needed."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from data.store import written_aside
 from synth.models.fusion import SynthSleepNetEncoder
-from synth.predictor import EPOCHS_AT_ONCE
+from synth.predictor import in_batches
 
 
 class FrozenConvolutions:
@@ -16,16 +15,13 @@ class FrozenConvolutions:
 
     Args:
         encoder: whose convolutions do not learn.
+        convolve: its convolutions of each modality, compiled; see :class:`synth.predictor.NetworkPredictor`.
         folder: for the files, to be removed when they are not needed any more.
         name: tells the encoder from others whose convolutions may have been left in the folder.
     """
 
-    def __init__(self, encoder: SynthSleepNetEncoder, folder: Path, name: str) -> None:
-        self.folder, self.encoder = folder / name, encoder
-        self.convolve = {
-            name: tf.function(backbone.convolve, input_signature=[tf.TensorSpec((None, 3000))])
-            for name, backbone in encoder.backbones.items()
-        }
+    def __init__(self, encoder: SynthSleepNetEncoder, convolve: dict[str, Callable], folder: Path, name: str) -> None:
+        self.encoder, self.convolve, self.folder = encoder, convolve, folder / name
 
     @property
     def bytes_per_epoch(self) -> int:
@@ -43,16 +39,16 @@ class FrozenConvolutions:
         for name, epochs in signals.items():
             path = self.folder / f"{night}-{name}.npy"
             if not path.exists():
-                self._store(path, self.convolve[name], epochs)
+                self._store(path, name, epochs)
             found[name] = np.load(path, mmap_mode="r", allow_pickle=False)
         return found
 
-    def _store(self, path: Path, convolve: Any, epochs: np.ndarray) -> None:
-        first = convolve(tf.constant(epochs[:EPOCHS_AT_ONCE])).numpy()
+    def _store(self, path: Path, name: str, epochs: np.ndarray) -> None:
+        backbone, convolve, first = self.encoder.backbones[name], self.convolve[name], 0
         with written_aside(path) as aside:
-            stored = np.lib.format.open_memmap(aside, "w+", "float32", (len(epochs), *first.shape[1:]))
-            stored[: len(first)] = first
-            for start in range(EPOCHS_AT_ONCE, len(epochs), EPOCHS_AT_ONCE):
-                part = epochs[start : start + EPOCHS_AT_ONCE]
-                stored[start : start + len(part)] = convolve(tf.constant(part)).numpy()
+            shape = (len(epochs), backbone.frames, backbone.backbone.flat)
+            stored = np.lib.format.open_memmap(aside, "w+", "float32", shape)
+            for part in in_batches(lambda signals: convolve(signals[name]), {name: epochs}):
+                stored[first : first + len(part)] = part
+                first += len(part)
             stored.flush()

@@ -24,7 +24,6 @@ from data.streams.windows import reading
 from data.terms import UNSCORED, InputError
 from runs.identity import MULTIMODAL, UNIMODAL
 from runs.saved import METADATA, load_model
-from synth.learner import Learner, reseed_dropout
 from synth.models.fusion import SynthSleepNet
 from synth.models.neuronet import NeuroNet, NeuroNetEncoder, adopt
 from synth.predictor import embed_epochs
@@ -93,16 +92,7 @@ class PretrainingStep(Step):
         # A batch must fit into every round, or the round would change nothing.
         self.batch = min(self.wanted, smallest // count * count)
         self.accumulation = min(training.accumulation, smallest // self.batch)
-        self.learner = Learner(
-            self.network,
-            self._losses,
-            rate=training.pretraining_rate * self.batch * self.accumulation / 256,
-            updates=sum(self.steps),
-            weight_decay=training.weight_decay,
-            clip_norm=training.clip_norm,
-            accumulation=self.accumulation,
-            replicas=self.fold.replicas,
-        )
+        self.begin(self.batch * self.accumulation, sum(self.steps), self.accumulation)
 
     def _rounds(self) -> Iterator[tuple[int, list[NightFile]]]:
         """The pass and the nights of each round; the rounds of a pass are of even size."""
@@ -121,9 +111,7 @@ class PretrainingStep(Step):
         return {"round": number + 1, "pass": self.rounds[number][0] + 1}
 
     def train_unit(self, number: int, advance: Callable[[], Any]) -> dict[str, float]:
-        seed = np.random.SeedSequence((*self.seed, number))
-        reseed_dropout(self.network, seed, self.fold.replicas)
-        noise = np.random.default_rng(seed.spawn(1)[0])
+        noise = self.draws_of(number)
         paths, size = [night.path for night in self.rounds[number][1]], self.batch * self.accumulation
         figures = []
         with reading():
@@ -140,7 +128,7 @@ class PretrainingStep(Step):
             return {"signals": signals, "noise": noise.random((size, 2, frames), "float32")}
         return {"signals": batch, "noise": {name: noise.random((size, frames), "float32") for name in batch}}
 
-    def _losses(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def losses(self, inputs: dict[str, Any]) -> dict[str, Any]:
         if self.alone:
             inputs = {**inputs, "noise": tf.transpose(inputs["noise"], (1, 0, 2))}
         found = self.network(inputs, mask_ratio=self.mask_ratio, training=True)

@@ -11,7 +11,6 @@ import tensorflow as tf
 from evaluation.predictions import NightPredictions, classes
 from runs.identity import LINEAR_PROBING
 from synth.embeddings import EmbeddedNight, Embedder, scored_together
-from synth.learner import Learner, reseed_dropout
 from synth.models.classifier import Head
 from synth.replicas import replicas
 from synth.steps.labelled import LabelledStep
@@ -53,18 +52,9 @@ class LinearProbingStep(LabelledStep):
         head = Head(features, len(classes(self.task)), self.config.model.head_dropout)
         self.judged = head
         self.network = keras.Sequential([keras.Input((features,)), head])
-        self.learner = Learner(
-            self.network,
-            self._losses,
-            rate=training.probing_rate * min(training.probing_batch, len(used)) / 256,
-            updates=None,
-            weight_decay=training.weight_decay,
-            clip_norm=training.clip_norm,
-            accumulation=1,
-            replicas=fold.replicas,
-        )
+        self.begin(min(training.probing_batch, len(used)), updates=None)
 
-    def _losses(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def losses(self, inputs: dict[str, Any]) -> dict[str, Any]:
         logits = self.network(inputs["embeddings"], training=True)
         return {"loss": tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(inputs["labels"], logits))}
 
@@ -73,10 +63,7 @@ class LinearProbingStep(LabelledStep):
         return [self.batches] * self.training.probing_passes
 
     def train_unit(self, number: int, advance: Callable[[], Any]) -> dict[str, float]:
-        seed = np.random.SeedSequence((*self.seed, number))
-        reseed_dropout(self.network, seed, self.fold.replicas)
-        losses = []
-        order = np.random.default_rng(seed.spawn(1)[0]).permutation(len(self.known))
+        order, losses = self.draws_of(number).permutation(len(self.known)), []
         for batch in np.array_split(order, self.batches):
             inputs = {"embeddings": self.known[batch], "labels": self.labels[batch].astype("int32")}
             losses.append(float(self.learner.step(inputs)["loss"]))

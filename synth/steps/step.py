@@ -15,7 +15,7 @@ from runs.identity import seed_of
 from runs.resumable import ResumableRun, arrays_in
 from runs.saved import save_model, versions
 from runs.settings import recorded
-from synth.learner import Learner
+from synth.learner import Learner, reseed_dropout
 from synth.replicas import Replicas
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Fold:
 
 
 class Step(ResumableRun):
-    """A step of a fold, whose network a :class:`Learner` trains.
+    """A step of a fold, whose ``network`` learns from its ``losses`` of a batch of inputs.
 
     Args:
         fold: what is trained on.
@@ -53,11 +53,9 @@ class Step(ResumableRun):
         title: names the step in messages.
         about: what is recorded of the run beside its configuration and its subjects.
 
-    Attributes:
-        learner: made by :meth:`prepare`.
     """
 
-    learner: Learner
+    network: keras.Model
 
     def __init__(self, fold: Fold, folder: Path, name: str, title: str, about: dict[str, Any]) -> None:
         split = {**fold.split.to_json(), "labelled": list(fold.labelled)}
@@ -77,6 +75,29 @@ class Step(ResumableRun):
         nights = self.fold.files(subjects)
         drawn = np.random.default_rng((self.training.seed, self.fold.split.fold)).permutation(len(nights))
         return [nights[i] for i in sorted(drawn[:count])]
+
+    @abstractmethod
+    def losses(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The losses of a batch of inputs; the one called ``loss`` is what falls."""
+
+    def begin(self, size: int, updates: int | None, accumulation: int = 1) -> None:
+        """Make the learner, for updates from ``size`` examples each; the other arguments are those of a learner."""
+        self.learner = Learner(
+            self.network,
+            self.losses,
+            rate=getattr(self.training, self.rate) * size / 256,
+            updates=updates,
+            weight_decay=self.training.weight_decay,
+            clip_norm=self.training.clip_norm,
+            accumulation=accumulation,
+            replicas=self.fold.replicas,
+        )
+
+    def draws_of(self, number: int) -> np.random.Generator:
+        """What is drawn in a unit; the dropout of the network comes from the same seed."""
+        seed = np.random.SeedSequence((*self.seed, number))
+        reseed_dropout(self.network, seed, self.fold.replicas)
+        return np.random.default_rng(seed.spawn(1)[0])
 
     def save_state(self, folder: Path) -> None:
         np.savez(folder / "training.npz", *self.learner.state())

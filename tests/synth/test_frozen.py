@@ -6,8 +6,9 @@ import keras
 import numpy as np
 from synth.fine_tuned import halves, whole_night
 
-from synth.embeddings import EPOCHS_AT_ONCE
+from data.recipe import Recipe
 from synth.models.classifier import FineTuning
+from synth.predictor import EPOCHS_AT_ONCE, NetworkPredictor
 from synth.steps.frozen import FrozenConvolutions
 
 BACKBONE = {"window": 3, "step": 9, "dim": 16, "heads": 2, "depth": 1}
@@ -19,7 +20,8 @@ def test_from_disk_as_from_signals(tmp_path):
     network = FineTuning(encoder, tcm="lstm")
     epochs = EPOCHS_AT_ONCE + 6
     signals = {name: np.random.default_rng(0).normal(size=(epochs, 3000)).astype("float32") for name in ("eeg", "emg")}
-    frozen = FrozenConvolutions(network.encoder, tmp_path, "encoder")
+    predictor = NetworkPredictor(network, Recipe({}), "sleep_stage", 20)
+    frozen = FrozenConvolutions(network.encoder, predictor.convolve, tmp_path, "encoder")
     kept = frozen.of("night", signals)
     files = sorted(frozen.folder.iterdir())
     written = [file.stat().st_mtime_ns for file in files]

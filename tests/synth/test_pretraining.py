@@ -185,7 +185,7 @@ def test_what_was_trained_in_bfloat16_is_tested_in_float32(without_events):
     folder, _ = without_events
     model = FineTunedPredictor.of(folder)
     for subject in model.metadata["split"]["test"]:
-        night = read_night(folder.parents[5] / "nights" / f"shhs1-{subject}.npz", model.recipe.names)
+        night = read_night(folder.parents[6] / "nights" / f"shhs1-{subject}.npz", model.recipe.names)
         found = pd.read_csv(folder / "predictions" / f"shhs1-{subject}.csv")["apnea"]
         assert np.allclose(model.probabilities(night.inputs(model.recipe))[:, 1], found, atol=1e-6)
 
