@@ -46,6 +46,14 @@ def run(command: Callable[[], int | None], prog: str) -> int:
     except InputError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return 2
+    except ValueError as error:
+        # What a field of config.py refuses; the library that checks it is not imported for a command without it.
+        if type(error).__name__ != "ValidationError":
+            raise
+        first = error.errors()[0]  # type: ignore[attr-defined]
+        where = f"{error.title}: {'.'.join(map(str, first['loc']))}"  # type: ignore[attr-defined]
+        print(f"{prog}: error: config.py, {where} = {first.get('input')!r}: {first['msg']}.", file=sys.stderr)
+        return 2
     except BrokenPipeError:
         # Whoever read the output, such as head, has seen enough; nothing may be flushed to it at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

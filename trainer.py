@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import command_line
-from config import PRESETS
 from data.databases import DATABASES, Database
 from data.terms import MODALITIES, TASKS, InputError
-from runs.settings import configure
 from synth.terms import STEPS, STRATEGIES, TCMS
 
 if TYPE_CHECKING:
@@ -30,6 +28,9 @@ CONTENTS = {
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    # A mistake in config.py is reported as one of the command.
+    from config import PRESETS
+
     parser = command_line.Parser(
         prog="trainer.py",
         description="Train RecSleepNet, or SynthSleepNet, by subject-wise cross-validation. What is finished "
@@ -97,6 +98,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def train(arguments: argparse.Namespace) -> None:
+    from runs.settings import configure
+
     of_synth = arguments.model == "synthsleepnet"
     if arguments.strategy and (arguments.jobs > 1 or arguments.cluster):
         raise InputError("--strategy shares one fold, --jobs and --cluster share the folds: give one of them.")

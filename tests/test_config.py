@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+import command_line
 import config as values
 from config import PRESETS, TrainingConfig
 from data.databases import DATABASES, database
@@ -152,3 +153,28 @@ def test_bad_values_of_synthsleepnet_are_told(assignment, told):
 def test_an_unknown_preset_is_told():
     with pytest.raises(InputError, match="choose one of paper, small, tiny"):
         configure("shhs", preset="big")
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong", "reason"),
+    [
+        ("passes: Passes = 100", "passes: Passes = 0", "TrainingConfig: passes = 0: Input should be greater than or"),
+        (
+            "fusion_features=128,",
+            "fusion_feature=128,",
+            "SynthSleepNetConfig: fusion_feature = 128: Unexpected keyword",
+        ),
+    ],
+)
+def test_a_mistake_in_the_file_is_one_sentence(project, line, wrong, reason, capsys):
+    text = (project / "config.py").read_text()
+    assert line in text
+
+    def load() -> None:
+        names = {"__name__": "edited"}
+        exec(text.replace(line, wrong), names)
+        names["TrainingConfig"]()
+
+    assert command_line.run(load, "trainer.py") == 2
+    printed = capsys.readouterr().err
+    assert reason in printed and printed.count("\n") == 1

@@ -1,10 +1,7 @@
 """What is computed of whole nights is what the network computes: its frozen convolutions, and its probabilities."""
 
-from types import SimpleNamespace
-
 import keras
 import numpy as np
-from synth.fine_tuned import halves, whole_night
 
 from data.recipe import Recipe
 from synth.models.classifier import FineTuning
@@ -41,15 +38,15 @@ def test_whole_nights_are_embedded_few_epochs_at_a_time():
     network = FineTuning({"modalities": ("eeg",), "backbone": BACKBONE, "dim": 16, "heads": 2, "depth": 1}, tcm="mha")
     length, epochs = 20, 2 * EPOCHS_AT_ONCE + 5
     signals = np.random.default_rng(0).normal(size=(epochs, 3000)).astype("float32")
-    embed, classify = halves(network)
-    sizes = set()
+    predictor, sizes = NetworkPredictor(network, Recipe({}), "sleep_stage", length), set()
+    convolve = predictor.convolve["eeg"]
 
     def observed(batch):
-        sizes.add(len(batch["eeg"]))
-        return embed(batch)
+        sizes.add(len(batch))
+        return convolve(batch)
 
-    training = SimpleNamespace(stretch_epochs=length, fine_tuning_batch=32)
-    found = whole_night(observed, classify, {"eeg": signals}, training)
+    predictor.convolve["eeg"] = observed
+    found = predictor.probabilities({"eeg": signals})
     padded = np.zeros((7 * length, 3000), "float32")
     padded[:epochs] = signals
     mask = np.arange(7 * length) < epochs
