@@ -158,11 +158,11 @@ def test_an_unknown_preset_is_told():
 @pytest.mark.parametrize(
     ("line", "wrong", "reason"),
     [
-        ("passes: Passes = 100", "passes: Passes = 0", "TrainingConfig: passes = 0: Input should be greater than or"),
+        ("\n    passes: Passes = 100", "\n    passes: Passes = 0", "TrainingConfig: passes = 0: Input should be"),
         (
             "fusion_features=128,",
             "fusion_feature=128,",
-            "SynthSleepNetConfig: fusion_feature = 128: Unexpected keyword",
+            "SynthSleepNetConfig: fusion_feature = 128: Unexpected",
         ),
     ],
 )
