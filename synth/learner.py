@@ -62,8 +62,8 @@ class Learner:
             shares = [gradient / (accumulation * replicas.count) for gradient in gradients]
             self.optimizer.apply(shares, network.trainable_variables)
 
-        self.differentiate = tf.function(lambda inputs: replicas.run(differentiate, inputs))
-        self.update = tf.function(lambda gradients: replicas.run(update, gradients))
+        self.differentiate = tf.function(lambda inputs: replicas.run(differentiate, inputs), autograph=False)
+        self.update = tf.function(lambda gradients: replicas.run(update, gradients), autograph=False)
 
     def step(self, batches: Any) -> dict[str, tf.Tensor]:
         """Make one update from a nest of tensors, whose first axis is ``accumulation`` batches one after another.

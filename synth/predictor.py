@@ -30,7 +30,7 @@ def compiled(function: Callable) -> Callable:
         return function
     import tensorflow as tf
 
-    return tf.function(function)
+    return tf.function(function, autograph=False)
 
 
 def in_batches(function: Callable[[dict[str, Any]], Any], signals: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:

@@ -26,7 +26,7 @@ from runs.identity import MULTIMODAL, UNIMODAL
 from runs.saved import METADATA, load_model
 from synth.models.fusion import SynthSleepNet
 from synth.models.neuronet import NeuroNet, NeuroNetEncoder, adopt
-from synth.predictor import embed_epochs
+from synth.predictor import compiled, embed_epochs
 from synth.steps.step import Fold, Step
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class PretrainingStep(Step):
         self.fold.draw_first_weights()
         self.network = neuronet(self.config) if self.alone else fusion(self.fold, tuple(self.record["channels"]))
         self.judged = self.network.encoder
-        self.embed = tf.function(self._embed)
+        self.embed = compiled(self._embed)
         self.rounds = list(self._rounds())
         if self.wanted % count:
             raise InputError(f"batches of {self.wanted} epochs cannot be shared by {count} devices evenly.")
