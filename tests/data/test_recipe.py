@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from recordings import write_edf
 
+import recsleep
+import trainer
 from config import PreparationConfig
 from data.databases import DATABASES, ChannelSpec
 from data.nights.files import write_arrays
 from data.nights.night import read_night
+from data.prepare.__main__ import main as prepare
 from data.prepare.conversion import convert
 from data.prepare.custom import load_spec
 from data.prepare.sources import find_sources
@@ -138,3 +141,27 @@ def test_a_channel_of_one_value_but_for_a_few_samples_is_divided_by_one():
     x[0, 0] = 9
     y = scale(x)
     assert y[0, 0] == 2 and not y[1:].any()
+
+
+def test_a_model_keeps_the_recipe_of_its_custom_nights_and_stages_by_it(tmp_path):
+    """Band and unit are in the specification alone, which staging does not see."""
+    rng = np.random.default_rng(0)
+    for subject in range(4):
+        signal = rng.normal(0, 0.02, 100 * 30 * 24)
+        write_edf(tmp_path / "raw" / f"{subject}.edf", {"Chin": (signal, 100, "mV")}, span=0.4)
+        (tmp_path / "raw" / f"{subject}.txt").write_text("W\n" * 4 + "S\n" * 20)
+    (tmp_path / "lab.toml").write_text(SPEC)
+    where = ["--data", tmp_path / "raw", "--out", tmp_path / "nights", "--spec", tmp_path / "lab.toml"]
+    assert prepare(["--db", "custom", *map(str, where)]) == 0
+    settings = ("channel=EMG", "folds=4", "filters=4", "first_kernel=12", "block_kernel=3", "lstm_units=4")
+    settings += ("reconstruction_passes=0", "passes=1", "batch_nights=2")
+    training = ["--db", "custom", "--to_fold", 0, "--data", tmp_path / "nights", "--out", tmp_path]
+    training += [part for value in settings for part in ("--set", value)]
+    assert trainer.main([str(argument) for argument in training]) == 0
+    (predictor,) = recsleep.load_stager(tmp_path / "custom" / "0").predictors
+    recipe = predictor.recipe
+    assert recipe.channels == {"eeg": ChannelSpec("EMG", ("Chin",), (20.0, 40.0))} and recipe.as_stored
+    staged = recsleep.stage(tmp_path / "raw" / "0.edf", tmp_path / "custom" / "0", calibrate=False)
+    night = read_night(tmp_path / "nights" / "subject0_0.npz", ("EMG",))
+    expected = predictor.probabilities({"eeg": night.signals[:, 0]})
+    np.testing.assert_allclose(staged.probabilities, expected, atol=1e-3)

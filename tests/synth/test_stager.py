@@ -60,7 +60,9 @@ def folds(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def arrays():
-    return make_night(1, configure("synthetic", ["hours=0.4"]).synthetic)
+    night = make_night(1, configure("synthetic", ["hours=0.4"]).synthetic)
+    # Some epochs are not scored.
+    return night | {"y": np.where(np.arange(len(night["y"])) < 3, -1, night["y"])}
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +220,23 @@ def test_results_of_the_command(recording, tmp_path, tasks, capsys):
     assert texts.count("Apnea") == told["breathing"]["apnea"]["runs"]
     page = (out / "night.html").read_text()
     assert "Breathing events" in page and "a run of epochs with an event counts as one event" in page
+
+
+def test_missing_folds_are_in_print_and_report(arrays, tmp_path, capsys):
+    write_model(tmp_path / "models" / "synthetic" / "0", ("eeg",), "sleep_stage")
+    (tmp_path / "nights").mkdir()
+    np.savez(tmp_path / "nights" / "synthetic00.npz", **arrays)
+    evaluated = ["--model", "synthsleepnet", "--dir", tmp_path / "models", "--data", tmp_path / "nights"]
+    evaluated += ["--fold", "0", "3", "--json", tmp_path / "report.json", "--save", tmp_path / "saved"]
+    assert predict.main([str(argument) for argument in evaluated]) == 0
+    assert "Not evaluated, for want of a model or of night files: fold 3." in capsys.readouterr().out
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["missing_folds"] == [3] and [model["fold"] for model in report["models"]] == [0]
+    (table,) = (pd.read_csv(path) for path in (tmp_path / "saved").rglob("*.csv"))
+    # Every epoch has its row and its number, scored or not, as RecSleepNet's have.
+    assert table["epoch"].tolist() == list(range(len(arrays["y"])))
+    assert list(table)[1:] == ["scored", "predicted", "W", "N1", "N2", "N3", "REM"]
+    assert (table["scored"] == "unscored").sum() == (arrays["y"] == -1).sum() > 0
 
 
 @pytest.mark.parametrize(
