@@ -51,6 +51,19 @@ def narrow(monkeypatch):
     monkeypatch.setattr(frames, "WIDTHS", tuple(width // 4 for width in frames.WIDTHS))
 
 
+@pytest.fixture(scope="module")
+def small_backbone():
+    """Frame backbones of one short branch, for whatever is built around them."""
+    from small_backbone import SIZES
+
+    from synth.layers import frames
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SIZES.items():
+            patch.setattr(frames, name, value)
+        yield
+
+
 @pytest.fixture
 def make_night():
     """Write a small night file whose stages can be told apart: stage k is a sine of 1 + 3k Hz in noise."""

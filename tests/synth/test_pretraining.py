@@ -44,9 +44,15 @@ from synth.steps.step import Fold
 from synth.terms import TCMS
 
 # One process for all: the other would train the same again.
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("pretraining")]
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.xdist_group("pretraining"),
+    pytest.mark.usefixtures("small_backbone"),
+]
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
+TRAINER = [sys.executable, str(PROJECT / "tests" / "small_backbone.py")]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(PROJECT)}
 
 # With this seed the few labels of the smallest fraction are of several kinds for every task.
 SETTINGS = (
@@ -81,7 +87,7 @@ def synthetic():
 
 
 @pytest.fixture(scope="module")
-def trained(synthetic, tmp_path_factory):
+def trained(synthetic, small_backbone, tmp_path_factory):  # noqa: ARG001
     """From EDF and XML to fold 1's test figures, undisturbed: the folder of it all, and what was printed."""
     folder = tmp_path_factory.mktemp("pretrained")
     for subject, night in synthetic.items():
@@ -229,10 +235,9 @@ def test_rounds_that_are_too_small_to_learn_from_are_told(tmp_path):
 
 @pytest.mark.parametrize("step", ["linear_probing", "fine_tuning"])
 def test_labels_that_are_all_the_same_are_told(trained, tmp_path, capsys, step):
-    folder, _ = trained
-    for name in ("nights", "out"):
-        shutil.copytree(folder / name, tmp_path / name)
-    shutil.rmtree(fold_of(tmp_path) / "multimodal/eeg-airflow/embeddings")
+    fold = fold_of(trained[0])
+    shutil.copytree(trained[0] / "nights", tmp_path / "nights")
+    shutil.copytree(fold / "multimodal", fold_of(tmp_path) / "multimodal", ignore=shutil.ignore_patterns("embeddings"))
     for path in (tmp_path / "nights").glob("*.npz"):
         without(path)
     arguments = command(tmp_path, *MODALITIES, "--step", step, "--task", "apnea", "--set", "frozen_gib=0")
@@ -281,7 +286,7 @@ def test_killed_and_continued_ends_with_the_same_weights(trained, tmp_path, caps
     folder, _ = trained
     arguments = command(prepared(folder, tmp_path), "--modality", "eeg", "--step", "unimodal")
     results = fold_of(tmp_path) / "unimodal/eeg"
-    process = subprocess.Popen([sys.executable, "trainer.py", *arguments], cwd=PROJECT, start_new_session=True)
+    process = subprocess.Popen([*TRAINER, *arguments], env=ENVIRONMENT, start_new_session=True)
     while process.poll() is None and not (results / "progress" / "1").exists():
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
@@ -468,9 +473,8 @@ def test_two_workers_train_as_one(trained, tmp_path):
         told = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
         workers.append(
             subprocess.Popen(
-                [sys.executable, "trainer.py", *arguments],
-                cwd=PROJECT,
-                env=os.environ | {"TF_CONFIG": told},
+                [*TRAINER, *arguments],
+                env=ENVIRONMENT | {"TF_CONFIG": told},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,

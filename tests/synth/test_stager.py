@@ -22,7 +22,7 @@ from synth.models.classifier import FineTuning
 from synth.predictor import FineTunedPredictor, is_fold, load_stager
 
 # What loads YASA, which takes its time, shares a process.
-pytestmark = pytest.mark.xdist_group("yasa")
+pytestmark = [pytest.mark.xdist_group("yasa"), pytest.mark.usefixtures("small_backbone")]
 
 CHANNELS = {"eeg": "EEG C4-M1", "emg": "EMG", "airflow": "Airflow"}
 BACKBONE = {"window": 3.0, "step": 9.0, "dim": 16, "heads": 2, "depth": 1}
@@ -48,7 +48,7 @@ def write_model(folder, modalities, task, fraction=1, macro_f1=0.5, db="syntheti
 
 
 @pytest.fixture(scope="module")
-def folds(tmp_path_factory):
+def folds(small_backbone, tmp_path_factory):  # noqa: ARG001
     """Two folds with a model of stages by all three modalities, one of them with models of events and by EEG alone."""
     folder = tmp_path_factory.mktemp("folds") / "synthetic"
     for task in TASKS:
