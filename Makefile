@@ -4,9 +4,6 @@ LATEST := .venv-latest
 # Only the modules that are imported are compiled, when they are: an environment is ready a minute earlier.
 PIP_INSTALL := -m pip install --quiet --no-compile
 
-# One thread for each of the two processes that run tests, which otherwise compete for the cores.
-ONE_THREAD := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
-
 .PHONY: environments demo test test-latest test-newest test-jax test-torch lint clean
 
 environments: $(VENV)/test-ready $(LATEST)/ready
@@ -14,18 +11,18 @@ environments: $(VENV)/test-ready $(LATEST)/ready
 # One fold of RecSleepNet on short synthetic nights, from nothing to a table of scores.
 demo: $(VENV)/ready
 	$(VENV)/bin/python trainer.py --db synthetic --data data/demo --from_fold 0 --to_fold 0 --suffix demo --set hours=2 \
-		--set reconstruction_passes=1 --set passes=16 --set batch_nights=2 --set learning_rate=4e-4 --set dropout=0.2
+		--set reconstruction_passes=1 --set passes=12 --set batch_nights=2 --set learning_rate=4e-4 --set dropout=0.2
 	$(VENV)/bin/python predict.py --db synthetic --data data/demo --dir output/synthetic_demo
 
 test: $(VENV)/test-ready
-	$(ONE_THREAD) $(VENV)/bin/python -m pytest -n 2 --cov --cov-report=term
+	$(VENV)/bin/python -m pytest -n 2 --cov --cov-report=term
 
 # The suite on the newest TensorFlow, but for the longest trainings; the models' tests on JAX and PyTorch too.
 test-latest: test-newest
 	$(MAKE) --jobs 2 --output-sync=target test-jax test-torch
 
 test-newest: $(LATEST)/ready
-	$(ONE_THREAD) $(LATEST)/bin/python -m pytest -n 2 -m "not long"
+	$(LATEST)/bin/python -m pytest -n 2 -m "not long"
 
 test-jax: $(LATEST)/ready
 	KERAS_BACKEND=jax $(LATEST)/bin/python -m pytest -m "model and not whole_model"
@@ -39,7 +36,7 @@ lint: $(VENV)/test-ready
 	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) $(LATEST)
+	rm -rf $(VENV) $(LATEST) build *.egg-info
 
 $(VENV)/ready: pyproject.toml requirements.txt
 	$(PYTHON) -m venv $(VENV)
