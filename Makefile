@@ -36,7 +36,7 @@ lint: $(VENV)/test-ready
 	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) $(LATEST)
+	rm -rf $(VENV) $(LATEST) build *.egg-info
 
 $(VENV)/ready: pyproject.toml requirements.txt
 	$(PYTHON) -m venv $(VENV)

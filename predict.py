@@ -146,7 +146,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
     for db in held:
         try:
             reports.append(_evaluate_database(arguments, db))
-        except _NoNights as error:
+        except InputError as error:
+            # What one database lacks does not keep the others from being evaluated.
+            if len(held) == 1:
+                raise
             absences.append(str(error))
     if not reports:
         raise InputError(" ".join(absences))
@@ -158,10 +161,6 @@ def evaluate(arguments: argparse.Namespace) -> None:
         report = reports[0] if len(reports) == 1 else {"databases": reports}
         write_json(arguments.json, {**report, "versions": versions()})
         print(f"Figures: {arguments.json}")
-
-
-class _NoNights(InputError):
-    """There are no night files that a database's folds could be evaluated on."""
 
 
 def _evaluate_database(arguments: argparse.Namespace, db: str | None) -> dict[str, Any]:
@@ -176,8 +175,10 @@ def _evaluate_database(arguments: argparse.Namespace, db: str | None) -> dict[st
     there = found.numbered
     chosen = sorted(set(arguments.fold)) if arguments.fold else sorted(there)
     # One fold says how the database was used; a fold is loaded when it is evaluated, for all may not fit into memory.
-    first = next((module.load_fold(folder, db or found.db)[0] for folder in there.values()), None)
-    spec = _database(first.metadata if first else {}, db or found.db)
+    if not there:
+        raise InputError(f"{found.folders[0]} must have its fold's number as its name, which says whom it tests.")
+    first = next((fold for fold in chosen if fold in there), min(there))
+    spec = _database(module.load_fold(there[first], db or found.db)[0].metadata, db or found.db)
     outside = [fold for fold in chosen if fold not in there and not 0 <= fold < spec.folds]
     if outside:
         raise InputError(f"{spec.db} has folds 0 to {spec.folds - 1}; fold {outside[0]} is outside.")
@@ -195,10 +196,7 @@ def _evaluate_database(arguments: argparse.Namespace, db: str | None) -> dict[st
                 raise InputError(f"{there[fold]} was trained on {trained}, not {spec.db}: choose with --db.")
             # Our own models say whom they never saw; the published ones follow the published folds.
             own = predictor.metadata.get("split", {}).get("test")
-            try:
-                result = evaluate(predictor, fold, own or subjects_tested(spec, fold), spec, data)
-            except InputError as error:
-                raise _NoNights(str(error)) if not data.exists() else error from None
+            result = evaluate(predictor, fold, own or subjects_tested(spec, fold), spec, data)
             if result.missing_subjects:
                 subjects = ", ".join(map(str, result.missing_subjects))
                 print(f"fold {fold}: no night file of subject {subjects} in {data}.")
@@ -207,7 +205,7 @@ def _evaluate_database(arguments: argparse.Namespace, db: str | None) -> dict[st
         if not any(result.fold == fold for result in evaluated):
             without_nights.append(fold)
     if not evaluated:
-        raise _NoNights(
+        raise InputError(
             f"{data} holds no night file of the subjects that the folds of {spec.db} test: name its folder with --data."
         )
     figures = print_and_save(evaluated, arguments.save and arguments.save / spec.db)
@@ -219,7 +217,9 @@ def _evaluate_database(arguments: argparse.Namespace, db: str | None) -> dict[st
     missing = sorted([*without_nights, *without_model])
     if missing:
         print(f"Not evaluated, for want of a model or of night files: fold {', '.join(map(str, missing))}.")
-    others = sorted(set(range(spec.folds)) - set(there)) if not arguments.fold else []
+    # The folder of one fold says nothing of the others.
+    alone = found.folders == (found.root,)
+    others = [] if arguments.fold or alone else sorted(set(range(spec.folds)) - set(there))
     if others:
         print(f"{found.root} holds {len(there)} of {spec.folds} folds; these figures are of the folds that it holds.")
     return {"db": spec.db, "dir": str(arguments.dir), **figures, "missing_folds": sorted({*missing, *others})}
@@ -234,18 +234,18 @@ def _database(metadata: dict[str, Any], db: str | None) -> Database:
     name = db or metadata.get("db")
     if name is None:
         raise InputError("the folder of models does not say which database it is of: name it with --db.")
-    spec, config = database(name), metadata.get("config", {})
+    spec, config = database(name), metadata.get("config")
     # Version 1 called a run's database its dataset.
-    own = config.get("database", config.get("dataset", {}))
-    patterns, folds = own.get("night_patterns"), own.get("folds")
+    own = config.get("database", config.get("dataset")) if isinstance(config, dict) else None
+    patterns, folds = (own.get("night_patterns"), own.get("folds")) if isinstance(own, dict) else (None, None)
     if isinstance(patterns, list) and all(isinstance(p, str) and NIGHT_PATTERN.fullmatch(p) for p in patterns):
         spec = replace(spec, night_patterns=tuple(patterns))
-    return replace(spec, folds=folds) if isinstance(folds, int) and folds > 1 else spec
+    return replace(spec, folds=folds) if isinstance(folds, int) and 1 < folds < 10_000 else spec
 
 
 def _ensure_synthetic(arguments: argparse.Namespace, spec: Database, data: Path) -> None:
-    """Make the synthetic nights in their default folder, where they are not there yet."""
-    if spec.db == "synthetic" and not arguments.data:
+    """Make the synthetic nights in their default folder, where they were asked for and are not there yet."""
+    if spec.db == "synthetic" and arguments.db and not arguments.data:
         from config import SyntheticConfig
         from data.prepare.synthetic import ensure_nights
 

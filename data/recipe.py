@@ -83,7 +83,8 @@ class Recipe:
         db = database(str(metadata.get("db")))
         if "channels" in metadata:
             channels = metadata["channels"]
-            if not isinstance(channels, dict) or not channels or not channels.keys() <= set(MODALITIES):
+            named = isinstance(channels, dict) and all(isinstance(name, str) for name in channels.values())
+            if not named or not channels or not channels.keys() <= set(MODALITIES):
                 raise InputError("its metadata name no channel for each of its modalities: train it again.")
             return cls.of_nights(db, channels, {}, scaled=True)
         found = cls.of_nights(db, {"eeg": str(metadata.get("channel") or db.channel)}, {})
@@ -147,14 +148,15 @@ class Recipe:
         Args:
             modality: whose channel it is.
             signals: float32 (epochs, 3000) at 100 Hz, all epochs of a recording or of a night file.
-            about: what is known of them: ``prepared``, whether they come from a night file, whose channels are filtered
-                and perhaps scaled; ``unit``; and ``quartiles``, of the whole recording that a trimmed night was cut of.
+            about: what is known of them: ``prepared``, whether they come from a night file; ``filtered``, whether they
+                went through a band-pass then; ``unit``; and ``quartiles``, of the whole recording that a trimmed night
+                was cut of.
 
         Returns:
             float32 (epochs, 3000).
         """
         prepared, band = about.get("prepared", False), self.channels[modality].band
-        if band and not prepared:
+        if band and not about.get("filtered", False):
             filtered = band_pass(signals.reshape(-1).astype(np.float64), band)
             signals = filtered.reshape(signals.shape)
         if self.scaled and not (prepared and self._is_scaled(about)):
@@ -167,15 +169,27 @@ class Recipe:
 
 
 def _spec(db: Database, name: str, about: Mapping[str, Any]) -> ChannelSpec:
-    """How the night files' channel ``name`` is made: as its night says, else as the database specifies it."""
-    listed = [channel for channel in about.get("channels", ()) if isinstance(channel, dict)]
-    found = next((channel for channel in listed if channel.get("name") == name and "band_hz" in channel), None)
-    if found:
-        return ChannelSpec(name, tuple(map(str, found.get("spellings", ()))), _band(found))
+    """How the night files' channel ``name`` is made: as its night says, else as the database specifies it.
+
+    Raises:
+        InputError: the night says it in no form that is known.
+    """
+    try:
+        return _as_the_night_says(db, name, about)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InputError(
+            f"a night file describes its channel {name} in no known form: prepare the nights again."
+        ) from None
+
+
+def _as_the_night_says(db: Database, name: str, about: Mapping[str, Any]) -> ChannelSpec:
+    listed = about.get("channels", ())
+    found: dict[str, Any] = next((channel for channel in listed if channel.get("name") == name), {})
+    if "band_hz" in found:
+        return ChannelSpec(name, tuple(map(str, found["spellings"])), _band(found))
     # Nights that version 1 prepared say it in their settings, spellings in the custom specification.
     settings = _settings(about)
-    listed = [channel for channel in settings.get("channels", ()) if isinstance(channel, dict)]
-    old = next((channel for channel in listed if channel.get("name") == name), None)
+    old = next((channel for channel in settings.get("channels", ()) if channel.get("name") == name), None)
     known = next((channel for channel in db.channels if channel.name == name), None)
     if known or old is None:
         return known or ChannelSpec(name)
@@ -189,13 +203,27 @@ def _settings(about: Mapping[str, Any]) -> dict[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
+BAND_LIMITS = (0.01, 49)
+"""Hz, between which a band-pass may lie at 100 Hz."""
+
+
 def _band(channel: Mapping[str, Any]) -> tuple[float, float] | None:
-    low, high = channel["band_hz"] or (None, None)
-    return None if low is None or high is None else (float(low), float(high))
+    """The band of a channel, which a file may give in any form.
+
+    Raises:
+        ValueError: it is no band.
+    """
+    if channel["band_hz"] is None:
+        return None
+    low, high = map(float, channel["band_hz"])
+    if not BAND_LIMITS[0] <= low < high <= BAND_LIMITS[1]:
+        raise ValueError(f"{low} to {high} Hz is no band")
+    return low, high
 
 
 def _level(amplitude: Any, offset: Any) -> Level | None:
-    numbers = all(isinstance(value, (int, float)) and np.isfinite(value) for value in (amplitude, offset))
+    """The level that two values give, which a file may give in any form; None where they are none."""
+    numbers = all(type(value) in (int, float) and abs(value) < 1e300 for value in (amplitude, offset))
     return Level(float(amplitude), float(offset)) if numbers and amplitude > 0 else None
 
 

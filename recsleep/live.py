@@ -44,9 +44,13 @@ class LiveStager:
     """
 
     def __init__(self, model: Stager | RecSleepNet | str | Path, amplitude: float | None = None) -> None:
-        (predictor,) = as_stager(model).predictors
+        predictor = as_stager(model).predictors[0]
         if not isinstance(predictor, RecSleepNetPredictor):
             raise InputError("live staging takes a RecSleepNet, for no other model stages epoch by epoch.")
+        if any(channel.band for channel in predictor.recipe.channels.values()):
+            raise InputError(
+                "this model takes filtered EEG, and its filter needs the whole night: stage it with recsleep.stage."
+            )
         self.network, self.level = predictor.network, predictor.recipe.level
         if amplitude is not None and self.level is None:
             raise InputError("the model does not say its training level: calibrate the signal yourself.")

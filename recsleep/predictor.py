@@ -90,6 +90,8 @@ def load_fold(folder: Path, db: str | None = None) -> list[RecSleepNetPredictor]
             recipe = Recipe.of_metadata(metadata)
         except InputError as error:
             raise InputError(f"{folder / METADATA}: {error}") from None
+        if recipe.channels.keys() != {"eeg"}:
+            raise InputError(f"{folder / METADATA}: a RecSleepNet takes one EEG channel; its recipe says otherwise.")
         network = saved.load_model(folder, [RecSleepNet])
         model = {"folder": str(folder), "sha256": metadata["sha256"][WEIGHTS]}
         return [RecSleepNetPredictor(network, recipe, [model], metadata)]
@@ -150,10 +152,12 @@ def together(predictors: Sequence[RecSleepNetPredictor]) -> RecSleepNetPredictor
     """One predictor that averages the probabilities of others; its level is the median of theirs.
 
     Raises:
-        InputError: they differ in architecture.
+        InputError: they differ in architecture, or in more of their recipes than the level.
     """
     if len(predictors) == 1:
         return predictors[0]
+    if any(replace(p.recipe, level=None) != replace(predictors[0].recipe, level=None) for p in predictors):
+        raise InputError("these models were trained on differently prepared channels, so they cannot be averaged.")
     levels = [predictor.recipe.level for predictor in predictors]
     known = [level for level in levels if level]
     level = None

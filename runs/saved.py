@@ -140,7 +140,7 @@ class Folds:
     """The folds found in a folder.
 
     Attributes:
-        root: the folder that holds them.
+        root: the folder that holds them, or the only fold's own.
         folders: the folder of each, in the order of their numbers.
         db: the database that the folders' names say, if any.
         unfinished: the numbers of folds in ``root`` that hold no finished model.
@@ -184,7 +184,7 @@ def find_folds(folder: Path, db: str | None, is_fold: Callable[[Path], bool]) ->
     named = next((part for part in reversed(folder.absolute().parts[-2:]) if part in (*DATABASES, *ALIASES)), db)
     known = named and database(named).db
     if is_fold(folder):
-        return Folds(folder.parent, (folder,), known)
+        return Folds(folder, (folder,), known)
     numbered = sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
     folds = tuple(path for path in numbered if is_fold(path))
     if folds:

@@ -42,8 +42,10 @@ class Alone(Generic[Item, Result]):
         with tempfile.TemporaryDirectory(prefix="call-") as folder:
             call, answer = Path(folder) / "call", Path(folder) / "answer"
             call.write_bytes(pickle.dumps((self.function, item)))
-            paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-            command = [sys.executable, "-m", "runs.workers", str(call), str(answer)]
+            # The fresh process looks for modules where this one does. Without -P, it would look in the working folder
+            # first, which may hold a config.py of the user.
+            paths = {"PYTHONPATH": os.pathsep.join(str(Path(path).absolute()) for path in sys.path)}
+            command = [sys.executable, "-P", "-m", "runs.workers", str(call), str(answer)]
             # The fresh process ends when this one does, for then nobody holds the other end of its input.
             with subprocess.Popen(command, env=SHARED_GPU | os.environ | paths, stdin=subprocess.PIPE) as process:
                 code = process.wait()

@@ -77,7 +77,9 @@ def evaluate(predictor: Predictor, fold: int, subjects: Sequence[int], database:
     files = find_nights(tested, data)
     paths = [path for nights in files.values() for path in nights]
     with tqdm(paths, desc=f"fold {fold} {predictor.task}", unit="night", leave=False) as bar:
-        nights = list(predict_nights(predictor, bar, bar.write))
+        # A night without one of several modalities is no mistake; one without the only channel is.
+        leave_out = bar.write if predictor.variant else None
+        nights = list(predict_nights(predictor, bar, leave_out))
     folder = predictor.models[0]["folder"] if predictor.models else ""
     return Evaluated(fold, folder, predictor.task, predictor.variant, nights, missing_subjects(tested, files))
 

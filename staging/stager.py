@@ -21,6 +21,7 @@ from data.recordings.channels import (
     Choice,
     NightRecording,
     choose,
+    derivation,
     open_signals,
     read_channel,
 )
@@ -148,7 +149,7 @@ class Stager:
                     *absences,
                 ],
                 "models": [
-                    {**model, "task": task, "variant": predictor.variant}
+                    {"task": task, "variant": predictor.variant, **model}
                     for task, predictor in used.items()
                     for model in predictor.models
                 ],
@@ -190,8 +191,13 @@ class Stager:
         for modality, spec in self.channels.items():
             try:
                 choice = _choice(recording, modality, spec, named.get(modality, ""))
-                if choice is None:
-                    continue
+            except InputError:
+                if modality in named or len(self.channels) == 1:
+                    raise
+                choice = None
+            if choice is None:
+                continue
+            try:
                 recipe = next(p.recipe for p in self.predictors if modality in p.recipe.channels)
                 # What is calibrated may have any unit, and says it in µV where it can.
                 as_stored = recipe.as_stored and not (calibrate and recipe.level)
@@ -258,8 +264,9 @@ def _choice(recording: AnyRecording, modality: str, spec: ChannelSpec, name: str
     if own:
         return Choice(own, (own,))
     if modality == "eeg":
-        derivations = [spelled for spelled in (spec.name, *spec.spellings) if "-" in spelled]
-        return choose(recording, preferred=derivations[-1] if derivations else spec.name)
+        derivations = [spelled for spelled in (spec.name, *spec.spellings) if "-" in spelled] or [spec.name]
+        found = (derivation(spelled, recording.channels) for spelled in derivations)
+        return next((choice for choice in found if choice), None) or choose(recording)
     for pattern in NAMES[modality]:
         for recorded in recording.channels:
             if re.search(pattern, recorded.casefold().replace("_", " ")):

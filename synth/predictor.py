@@ -143,6 +143,8 @@ class FineTunedPredictor:
             known = predictor.task in TASKS and metadata["tcm"] in TCMS and isinstance(metadata["db"], str)
             known = known and isinstance(size, int) and size > 0 and isinstance(predictor.rank, tuple)
             known = known and all(type(subject) is int for subject in metadata["split"]["test"])
+        except InputError as error:
+            raise InputError(f"{folder / METADATA}: {error}") from None
         except (KeyError, TypeError, ValueError, AttributeError):
             known = False
         if not known:
@@ -172,7 +174,7 @@ class FineTunedPredictor:
 
     @property
     def models(self) -> list[dict[str, str]]:
-        return [{"folder": str(self.folder), "sha256": self.metadata["sha256"][WEIGHTS]}]
+        return [{"folder": str(self.folder), "sha256": self.metadata["sha256"][WEIGHTS], "variant": self.variant}]
 
     @cached_property
     def _network(self) -> NetworkPredictor:
@@ -246,7 +248,15 @@ def load_stager(folder: str | Path, db: str | None = None) -> Stager:
         raise InputError(f"{folder} holds models of {' and '.join(databases)}: name the folder of one.")
     if db is not None and database(db).db != databases[0]:
         raise InputError(f"{folder} was trained on {databases[0]}, not {db}: choose with --db.")
-    return Stager(tuple(MeanPredictor(tuple(members)) for members in _by_task_and_modalities(loaded).values()))
+    groups = [tuple(members) for members in _by_task_and_modalities(loaded).values()]
+    for members in groups:
+        if any(member.recipe != members[0].recipe for member in members):
+            raise InputError(
+                f"{folder} holds models that were trained on differently prepared channels: name one fold."
+            )
+    # Where two groups suit a recording equally well, the stager takes the first.
+    groups.sort(key=lambda members: max(member.rank for member in members), reverse=True)
+    return Stager(tuple(MeanPredictor(members) for members in groups))
 
 
 def _by_task_and_modalities(

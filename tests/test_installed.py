@@ -77,5 +77,20 @@ def test_an_installed_toolkit_works_from_a_folder_with_files_of_the_same_names(o
         assert "--db" in output(commands / command, "--help")
 
 
+def test_a_fresh_process_does_not_import_the_modules_of_the_working_folder(notebook, tmp_path, project):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import config; from runs.workers import Alone; print(Alone(config.configure)('ucddb').database.db)"
+    )
+    ran = subprocess.run(
+        [sys.executable, script],
+        cwd=notebook,
+        env=os.environ | {"PYTHONPATH": str(project)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.stdout == "ucddb\n", ran.stderr
+
+
 def test_every_result_tells_the_version_of_the_toolkit():
     assert versions()["recsleep"] == VERSION

@@ -91,9 +91,12 @@ def test_every_database_whose_nights_are_at_hand_is_evaluated(models, tmp_path, 
         if not link:
             assert "night files data/isruc does not exist" in printed.err and "data/ucddb" in printed.err
             (tmp_path / "data").mkdir()
+            # A folder with a database's name that holds no model keeps nobody from the others either.
+            (models / "shhs").mkdir()
             (tmp_path / "data" / "ucddb").symlink_to(tmp_path / "nights")
     assert "2 folds pooled" in printed.out
     assert "Not evaluated:\n  the folder of night files data/isruc does not exist" in printed.out
+    assert "shhs holds no trained model" in printed.out
 
 
 def test_folds_that_were_not_trained_are_no_failure(models, capsys):

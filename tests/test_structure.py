@@ -67,7 +67,9 @@ def within(module: str, packages) -> bool:
 @pytest.fixture(scope="module")
 def graph(project) -> grimp.ImportGraph:
     """The imports of every module of the toolkit, those inside functions too, those for type checkers left out."""
-    graph = grimp.build_graph(*MAY_IMPORT, include_external_packages=True, exclude_type_checking_imports=True)
+    graph = grimp.build_graph(
+        *MAY_IMPORT, include_external_packages=True, exclude_type_checking_imports=True, cache_dir=None
+    )
     # Grimp reads packages only; these are the modules beside them.
     for path in project.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

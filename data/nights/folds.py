@@ -1,5 +1,6 @@
 """Which subjects train, validate and test in each fold, and which night files they have."""
 
+import fnmatch
 import itertools
 import re
 from collections.abc import Collection
@@ -157,7 +158,10 @@ def _subjects_named(spec: Database, names: Collection[str]) -> list[int]:
 
 
 def _as_regex(glob: str) -> str:
-    return "".join({"*": ".*", "?": "."}.get(character, re.escape(character)) for character in glob)
+    """A part of a file name with the wildcards ``*``, ``?`` and ``[...]`` as a regular expression."""
+    body = fnmatch.translate(glob)
+    # Without what makes it match a whole name.
+    return body.removeprefix("(?s:").removesuffix(")\\Z")
 
 
 def with_subjects_found(spec: Database, nights: Collection[int]) -> Database:

@@ -86,7 +86,16 @@ def channel_about(about: Mapping[str, Any], name: str) -> dict[str, Any]:
     spread, known = found.get("quartiles"), None
     if isinstance(spread, list) and len(spread) == 3 and all(type(value) in (int, float) for value in spread):
         known = spread if np.isfinite(spread).all() and spread == sorted(spread) else None
-    return {"prepared": True, "unit": str(found.get("unit") or ""), "quartiles": known}
+    band = next((each["band_hz"] for each in (found, _settings_of(about, name)) if "band_hz" in each), True)
+    return {"prepared": True, "filtered": bool(band), "unit": str(found.get("unit") or ""), "quartiles": known}
+
+
+def _settings_of(about: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What version 1 wrote about the channel in the settings of a night."""
+    settings = about.get("settings")
+    listed = settings.get("channels") if isinstance(settings, dict) else None
+    listed = [channel for channel in listed if isinstance(channel, dict)] if isinstance(listed, list) else []
+    return next((channel for channel in listed if channel.get("name") == name), {})
 
 
 def deviations(signals: np.ndarray) -> np.ndarray:

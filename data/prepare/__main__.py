@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import command_line
-from data.databases import ALIASES, DATABASES
+from data.databases import DATABASES, database
 from data.terms import InputError
 
 FORMATS = ("npz", "parquet")
@@ -44,9 +44,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def prepare(arguments: argparse.Namespace) -> int:
-    db = ALIASES.get(arguments.db, arguments.db)
-    if db not in DATABASES:
-        raise InputError(f"unknown database {db!r}: choose one of {', '.join(DATABASES)}.")
+    db = database(arguments.db).db
     if (db == "custom") != (arguments.spec is not None):
         raise InputError("--db custom and --spec FILE go together.")
     command_line.check_workers(arguments)
@@ -64,21 +62,21 @@ def prepare(arguments: argparse.Namespace) -> int:
     from data.prepare.custom import load_spec
     from data.prepare.sources import find_sources
 
-    database = load_spec(location(arguments.spec)) if db == "custom" else DATABASES[db]
-    channels = database.chosen(arguments.select_ch)
+    spec = load_spec(location(arguments.spec)) if db == "custom" else DATABASES[db]
+    channels = spec.chosen(arguments.select_ch)
     if arguments.download:
         from data.prepare.download import download
 
         download(db, folder)
-    sources = find_sources(database, folder)
+    sources = find_sources(spec, folder)
     if arguments.list:
         from data.prepare.listing import listing
 
         for source in sources:
-            print(listing(source, database, channels))
+            print(listing(source, spec, channels))
         return 0
     require_writable(output)
-    jobs = make_jobs(sources, output, arguments.format, database, channels, PreparationConfig())
+    jobs = make_jobs(sources, output, arguments.format, spec, channels, PreparationConfig())
     outcomes = prepare_all(jobs, output, arguments.jobs, arguments.cluster)
     print(summary(outcomes))
     failed = any(outcome.status == "failed" for outcome in outcomes)
@@ -96,9 +94,9 @@ def _synthetic(arguments: argparse.Namespace, output: Path) -> int:
     from config import SyntheticConfig
     from data.prepare.synthetic import ensure_nights
 
-    database = DATABASES["synthetic"]
-    ensure_nights(output, database, SyntheticConfig())
-    print(f"{len(database.subjects)} synthetic nights are in {output}.")
+    spec = DATABASES["synthetic"]
+    ensure_nights(output, spec, SyntheticConfig())
+    print(f"{len(spec.subjects)} synthetic nights are in {output}.")
     return 0
 
 

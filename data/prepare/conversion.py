@@ -17,7 +17,7 @@ from data.recipe import SCALED_UNIT, band_pass, quartiles, resample, scale
 from data.recordings.recording import Channel, Recording, open_recording
 from data.scorings import read_scoring
 from data.scorings.scoring import Scoring, W
-from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, UNSCORED, InputError
+from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, UNSCORED, VERSION, InputError
 
 if TYPE_CHECKING:
     from config import PreparationConfig
@@ -94,6 +94,7 @@ def convert(
         arrays["events"] = scoring.event_labels(total, config.event_overlap_seconds)[kept]
         arrays["event_names"] = np.array(scoring.event_names)
     about = {
+        "version": VERSION,
         "recording": source.recording.name,
         "scoring": sorted(path.name for path in source.scoring.values()),
         "bytes": sizes(source),

@@ -135,12 +135,12 @@ def choose(recording: Recording | NightRecording, wanted: str = "", preferred: s
     names = recording.channels
     if wanted:
         same = [name for name in names if plain(name) == plain(wanted)]
-        choice = Choice(same[0], (same[0],)) if same else _derivation(wanted, names) or _difference(wanted, names)
+        choice = Choice(same[0], (same[0],)) if same else derivation(wanted, names) or _difference(wanted, names)
         if choice is None:
             raise InputError(f"{recording.path} has no channel {wanted}; it has {', '.join(names)}.")
         return choice
-    for derivation in (preferred, *DERIVATIONS):
-        choice = _derivation(derivation, names)
+    for named in (preferred, *DERIVATIONS):
+        choice = derivation(named, names)
         if choice:
             return choice
     alone = {parts[0]: name for name in reversed(names) if (parts := _parts(name))}
@@ -163,7 +163,7 @@ def _parts(name: str) -> tuple[str, str] | None:
     return electrode, reference
 
 
-def _derivation(wanted: str, names: Sequence[str]) -> Choice | None:
+def derivation(wanted: str, names: Sequence[str]) -> Choice | None:
     """``wanted`` as it was recorded, or as the difference of two electrodes with the same reference."""
     parts = _parts(wanted)
     if parts is None:
@@ -249,5 +249,13 @@ def read_channel(
             "unit": unit or "as stored",
             "missing_seconds": round(len(gaps) / first.rate, 2),
         },
-        recording.about(first.name) if isinstance(recording, NightRecording) else {},
+        _prepared(recording, choice),
     )
+
+
+def _prepared(recording: Recording | NightRecording, choice: Choice) -> dict[str, Any]:
+    """How a night file's channel was prepared; the quartiles of an electrode are not those of a derivation."""
+    if not isinstance(recording, NightRecording):
+        return {}
+    about = recording.about(choice.recorded[0])
+    return about if len(choice.recorded) == 1 else about | {"quartiles": None}

@@ -11,7 +11,7 @@ import trainer
 from config import PreparationConfig
 from data.databases import DATABASES, ChannelSpec
 from data.nights.files import write_arrays
-from data.nights.night import read_night
+from data.nights.night import channel_about, read_night
 from data.prepare.__main__ import main as prepare
 from data.prepare.conversion import convert
 from data.prepare.custom import load_spec
@@ -31,7 +31,20 @@ def test_it_is_read_as_it_was_written(recipe):
 
 @pytest.mark.parametrize(
     "spoilt",
-    [{"channels": {}}, {"channels": {"nose": {}}}, {"channels": [1]}, {"level": 3}, {"sampling_rate_hz": 128}, None],
+    [
+        *(
+            {"channels": {}},
+            {"channels": {"nose": {}}},
+            {"channels": [1]},
+            {"level": 3},
+            {"sampling_rate_hz": 128},
+            None,
+        ),
+        *(
+            {"channels": {"emg": {"name": "EMG", "spellings": [], "band_hz": b}}}
+            for b in ([40, 1], [1, 60], ["x", 2], 5)
+        ),
+    ],
 )
 def test_a_damaged_recipe_is_an_error(spoilt):
     values = None if spoilt is None else FULL.to_json() | spoilt
@@ -165,3 +178,39 @@ def test_a_model_keeps_the_recipe_of_its_custom_nights_and_stages_by_it(tmp_path
     night = read_night(tmp_path / "nights" / "subject0_0.npz", ("EMG",))
     expected = predictor.probabilities({"eeg": night.signals[:, 0]})
     np.testing.assert_allclose(staged.probabilities, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"channels": 5},
+        {"channels": [{"name": "EMG", "band_hz": 5, "spellings": []}]},
+        {"channels": [{"name": "EMG", "band_hz": None, "spellings": None}]},
+        {"settings": {"channels": 7}},
+        {"settings": {"channels": [{"name": "EMG", "band_hz": None}], "spec": [1]}},
+    ],
+)
+def test_a_night_that_describes_itself_in_no_known_form(about):
+    with pytest.raises(InputError, match="in no known form"):
+        Recipe.of_nights(DATABASES["custom"], {"emg": "EMG"}, about)
+
+
+def test_a_night_that_was_not_filtered_is_filtered_when_it_is_staged():
+    """By a model of another database, whose channel goes through a band-pass."""
+    x = np.random.default_rng(0).normal(0, 20, (4, 3000)).astype("float32")
+    recipe = Recipe({"emg": EMG})
+    for band, filtered in ((None, True), ([25, 49], False)):
+        night = {"channels": [{"name": "EMG", "band_hz": band, "spellings": []}]}
+        assert (recipe.applied("emg", x, channel_about(night, "EMG")) is not x) == filtered
+    assert recipe.applied("emg", x, channel_about({}, "EMG")) is x
+
+
+def test_a_derivation_of_a_night_file_has_quartiles_of_its_own(tmp_path):
+    x = np.random.default_rng(0).normal(((70.0,), (0.0,)), 1, (4, 2, 3000))
+    about = {"channels": [{"name": name, "quartiles": [69.0, 70.0, 71.0]} for name in ("C3", "M2")]}
+    names = {"ch_names": np.array(["C3", "M2"]), "y": np.zeros(4, int), "about": np.array(json.dumps(about))}
+    write_arrays(tmp_path / "n.npz", {"x": x.astype("float32"), **names})
+    with open_signals(tmp_path / "n.npz") as night:
+        signal = read_channel(night, choose(night, "C3-M2"))
+    made = Recipe({"eeg": ChannelSpec("C3-M2")}, scaled=True).applied("eeg", signal.signals, signal.prepared)
+    assert np.median(made) == pytest.approx(0, abs=1e-5)

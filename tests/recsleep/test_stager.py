@@ -173,6 +173,12 @@ def test_the_level_is_that_of_the_nights_around_sleep(tmp_path):
     assert night.periods() == [(300, 400)]
 
 
+def test_live_refuses_a_filter_that_needs_the_whole_night():
+    recipe = Recipe({"eeg": ChannelSpec("EEG", band=(0.5, 40.0))})
+    with pytest.raises(InputError, match="its filter needs the whole night"):
+        recsleep.LiveStager(Stager((RecSleepNetPredictor(networks(1)[0], recipe),)))
+
+
 def test_what_is_no_model(models, tmp_path):
     for folder, told in ((tmp_path / "absent", "does not exist"), (tmp_path, "holds no trained model")):
         with pytest.raises(InputError, match=told):
