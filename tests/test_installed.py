@@ -80,7 +80,8 @@ def test_an_installed_toolkit_works_from_a_folder_with_files_of_the_same_names(o
 def test_a_fresh_process_does_not_import_the_modules_of_the_working_folder(notebook, tmp_path, project):
     script = tmp_path / "script.py"
     script.write_text(
-        "import config; from runs.workers import Alone; print(Alone(config.configure)('ucddb').database.db)"
+        "from runs.settings import configure\nfrom runs.workers import Alone\n"
+        "print(Alone(configure)('ucddb').database.db)"
     )
     ran = subprocess.run(
         [sys.executable, script],
