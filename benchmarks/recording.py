@@ -85,14 +85,13 @@ def main() -> None:
             rest = seconds - sum(took.values())
             print(f"models: {number:2}   {seconds:5.1f} s in all   {parts}   starting and loading {rest:.1f}")
 
-        from recsleep.stager import load_stager
-        from recsleep.staging import stage_epochs
-
         from recsleep.live import LiveStager
+        from recsleep.predictor import load_stager
 
         signals = np.random.default_rng(0).normal(0, 20, (EPOCHS, 3000)).astype("float32")
         stagers = {1: load_stager(one, "sleepedfx"), len(folds): load_stager(models, "sleepedfx")}
-        medians = interleaved({f"{n}": partial(stage_epochs, s.network, signals) for n, s in stagers.items()})
+        night = {"eeg": signals}
+        medians = interleaved({f"{n}": partial(s.predictors[0].probabilities, night) for n, s in stagers.items()})
         ratio = medians[f"{len(folds)}"] / medians["1"]
         print(f"{EPOCHS} epochs: one network {medians['1']:.2f} s, {len(folds)} {ratio:.1f} times that")
         for number, stager in stagers.items():

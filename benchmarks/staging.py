@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from benchmarks.measure import EPOCH_FLOP, interleaved, machine, matrix_multiply
 from recsleep.model import RecSleepNet
-from recsleep.staging import stage_epochs
+from recsleep.predictor import stage_epochs
 
 EPOCHS = 1000
 

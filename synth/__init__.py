@@ -16,6 +16,7 @@ _PLACES = {
         "synth.models.neuronet": ("NeuroNet", "NeuroNetEncoder"),
         "synth.models.fusion": ("SynthSleepNet", "SynthSleepNetEncoder"),
         "synth.models.classifier": ("FineTuning", "Head", "SequenceClassifier"),
+        "synth.predictor": ("load_stager",),
         "synth.pytorch.state_dict": ("load_state_dict", "read_state_dict"),
     }.items()
     for name in names
