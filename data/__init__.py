@@ -1,1 +1,1 @@
-"""Nights: their files, the folds they are split into, and the stream that feeds a model."""
+"""Recordings and scorings, the night files they become, the recipe of a network, and the streams that feed it."""

@@ -1,1 +1,1 @@
-"""What comes after the model: scores."""
+"""What becomes of probabilities: scores against a scorer, a hypnogram, breathing events, pictures and a page."""
