@@ -104,8 +104,8 @@ def test_a_gap_is_said_and_unscored(staged):
     assert warnings[0] == "EEG C3-A2: 900 s of the recording are gaps."
 
 
-def test_finished_ones_are_kept(staged, models, nights, capsys):
-    _, out = staged
+def test_finished_ones_are_kept(staged, models, nights, tmp_path, capsys):
+    out = shutil.copytree(staged[1], tmp_path / "results")
     before = {path: path.stat().st_mtime_ns for path in out.iterdir() if path.name != "summary.csv"}
     assert stage(models, [nights / "good.edf", nights / "gap.edf"], out) == 0
     assert "2 kept" in capsys.readouterr().out
