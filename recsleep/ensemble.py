@@ -33,7 +33,11 @@ class Ensemble(keras.Model):
         self.members = len(networks)
         self.stacked = [
             self.add_weight(
-                shape=(self.members, *weights[0].shape), initializer="zeros", trainable=False, name=f"stacked_{number}"
+                shape=(self.members, *weights[0].shape),
+                initializer="zeros",
+                dtype=weights[0].dtype,
+                trainable=False,
+                name=f"stacked_{number}",
             )
             for number, weights in enumerate(zip(*(n.trainable_variables for n in networks), strict=True))
         ]
