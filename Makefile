@@ -18,17 +18,16 @@ test: $(VENV)/test-ready
 	$(VENV)/bin/python -m pytest -n 2 --cov --cov-report=term
 
 # The suite on the newest TensorFlow, but for the longest trainings; the models' tests on JAX and PyTorch too.
-test-latest: test-newest
-	$(MAKE) --jobs 2 --output-sync=target test-jax test-torch
+test-latest: test-newest test-jax test-torch
 
 test-newest: $(LATEST)/ready
 	$(LATEST)/bin/python -m pytest -n 2 -m "not long"
 
 test-jax: $(LATEST)/ready
-	KERAS_BACKEND=jax $(LATEST)/bin/python -m pytest -m "model and not whole_model"
+	KERAS_BACKEND=jax $(LATEST)/bin/python -m pytest -n 2 -m "model and not whole_model"
 
 test-torch: $(LATEST)/ready
-	KERAS_BACKEND=torch $(LATEST)/bin/python -m pytest -m model
+	KERAS_BACKEND=torch $(LATEST)/bin/python -m pytest -n 2 -m model
 
 lint: $(VENV)/test-ready
 	$(VENV)/bin/ruff check .
