@@ -151,7 +151,7 @@ def rounding():
     import keras
 
     keras.config.set_floatx("float64")
-    yield 1e-10 if keras.backend.backend() == "tensorflow" else 3e-6
+    yield 1e-10 if keras.backend.backend() == "tensorflow" else 1e-6
     keras.config.set_floatx("float32")
     # Keras makes its policy of the precision once, when it is first asked for.
     keras.config.set_dtype_policy("float32")
