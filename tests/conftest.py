@@ -1,6 +1,7 @@
 """What the tests share: night files written on the spot, and the reference material where it is at hand."""
 
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -35,7 +36,9 @@ def reference() -> Path:
 
 @pytest.fixture(autouse=True)
 def same_draws(request, monkeypatch):
-    """A model's test draws the same weights and inputs whatever ran before it in this process."""
+    """A test draws the same weights and inputs whatever ran before it in this process."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - the libraries under test draw from it
     if request.node.get_closest_marker("model"):
         import keras
 

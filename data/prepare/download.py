@@ -17,8 +17,10 @@ def download(db: str, folder: Path) -> None:
     if db not in DOWNLOADABLE:
         raise InputError(f"--download serves {' and '.join(DOWNLOADABLE)}; {db} must be asked for from its owners.")
     import mne
+    import pooch
     from tqdm import tqdm
 
+    pooch.get_logger().setLevel("WARNING")  # Its line for every file would break the progress bar.
     folder.mkdir(parents=True, exist_ok=True)
     with tqdm(DATABASES[db].subjects, desc=f"downloading {db}", unit="subject") as subjects:
         for subject in subjects:
