@@ -33,7 +33,7 @@ from synth.models.classifier import TCMS, FineTuning, Head, SelfAttention, Seque
 from synth.models.fusion import FusionDecoder, SynthSleepNet, SynthSleepNetEncoder, TokenEmbedding
 from synth.models.neuronet import MaskedDecoder, NeuroNet, NeuroNetEncoder, Projector
 
-pytestmark = [pytest.mark.model, pytest.mark.usefixtures("narrow")]
+pytestmark = [pytest.mark.model, pytest.mark.usefixtures("small_backbone")]
 
 RNG = np.random.default_rng(0)
 
@@ -144,7 +144,7 @@ CASES = [
         [(2, 1, 7, 16)],
         float32=True,
     ),
-    Case(FrameBackbone, {"window": 3, "lora": {"linear1": {"rank": 2}}}, lambda: (normal(2, 6, 300),), [(2, 6, 256)]),
+    Case(FrameBackbone, {"window": 3, "lora": {"linear1": {"rank": 2}}}, lambda: (normal(2, 6, 300),), [(2, 6, 144)]),
     Case(LoraDense, {"units": 6, "lora": LORA["proj"]}, lambda: (normal(2, 7, 8),), [(2, 7, 6)]),
     Case(TransformerBlock, {"dim": 16, "heads": 2, "lora": LORA}, lambda: (normal(2, 7, 16),), [(2, 7, 16)]),
     Case(NeuroNetEncoder, {**BACKBONE, "lora": LORA, "frozen": True}, lambda: (normal(2, 3000),), [(2, 7, 16)]),
@@ -191,6 +191,8 @@ CASES = [
         {"encoder": FUSION | {"modalities": ["EEG"], "dim": 64}, "classes": 2, "rank": 2},
         lambda: ({"signals": {"EEG": normal(1, 2, 3000)}, "mask": np.array([[True, True]])},),
         [(1, 2, 2)],
+        # An encoder and a classifier in a row, of random weights: over 16 draws of them the error was 0.5 to 20 %.
+        tolerance=0.25,
     ),
 ]
 
