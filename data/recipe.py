@@ -21,7 +21,7 @@ SCALED_UNIT = "interquartile ranges"
 
 @dataclass(frozen=True)
 class Level:
-    """How large a signal is: the median absolute deviation of its epochs, and its mean, both in the signal's unit."""
+    """How large a signal is: the median absolute deviation of its epochs and its mean, in the signal's unit."""
 
     amplitude: float
     offset: float = 0.0
@@ -56,13 +56,13 @@ class Recipe:
         Args:
             db: the database.
             channels: the night files' channel of each modality.
-            about: what preparation wrote down about one of the nights. It says how the channels were made, which no
-                table knows of a custom database; without it the database's own specification counts.
-            scaled: whether the network wants scaled channels.
+            about: what preparation wrote down about one of the nights: how the channels were made. What it does not say
+                is as the database specifies it.
+            scaled: whether the network takes scaled channels.
         """
         return cls(
             {modality: _spec(db, name, about) for modality, name in channels.items()},
-            as_stored=bool(_settings(about).get("as_stored", db.as_stored)),
+            as_stored=bool(settings_in(about).get("as_stored", db.as_stored)),
             scaled=scaled,
             nights_scaled=db.scaled,
         )
@@ -71,9 +71,9 @@ class Recipe:
     def of_metadata(cls, metadata: Mapping[str, Any]) -> "Recipe":
         """The recipe of a saved model.
 
-        Models saved before version 2 hold none. For these the rule is: the channels are those of ``channel`` or
-        ``channels`` in the metadata, specified as the database of that name specifies them; channels are scaled if the
-        metadata name several modalities; the level is ``amplitude`` and ``offset``.
+        Models saved before version 2 hold none. Their channels are those of ``channel`` or ``channels`` in the
+        metadata, as their database specifies them, and scaled in the second case; their level is ``amplitude`` and
+        ``offset``.
 
         Raises:
             InputError: the metadata describe no recipe.
@@ -125,47 +125,39 @@ class Recipe:
                 modality: ChannelSpec(str(channel["name"]), tuple(map(str, channel["spellings"])), _band(channel))
                 for modality, channel in values["channels"].items()
             }
-            level = values["level"] and _level(values["level"]["amplitude"], values["level"]["offset"])
-            known = (
-                bool(channels) and channels.keys() <= set(MODALITIES) and values["sampling_rate_hz"] == SAMPLING_RATE
-            )
-            recipe = cls(
+            if not channels or not channels.keys() <= set(MODALITIES) or values["sampling_rate_hz"] != SAMPLING_RATE:
+                raise ValueError
+            return cls(
                 channels,
-                values["unit"] == "as stored",
-                values["scaling"] == "quartiles",
-                values["nights_scaled"],
-                level,
+                as_stored=values["unit"] == "as stored",
+                scaled=values["scaling"] == "quartiles",
+                nights_scaled=values["nights_scaled"],
+                level=values["level"] and _level(values["level"]["amplitude"], values["level"]["offset"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-            known = None
-        if not known:
-            raise InputError("its recipe cannot be read: the model is of a newer version, or its metadata are damaged.")
-        return recipe
+            raise InputError(
+                "its recipe cannot be read: the model is of a newer version, or its metadata are damaged."
+            ) from None
 
     def applied(self, modality: str, signals: np.ndarray, about: Mapping[str, Any]) -> np.ndarray:
         """A channel as the network takes it, but for calibration to a level.
 
         Args:
-            modality: whose channel it is.
+            modality: of the channel.
             signals: float32 (epochs, 3000) at 100 Hz, all epochs of a recording or of a night file.
             about: what is known of them: ``prepared``, whether they come from a night file; ``filtered``, whether they
-                went through a band-pass then; ``unit``; and ``quartiles``, of the whole recording that a trimmed night
-                was cut of.
+                went through a band-pass then; ``unit``; ``quartiles`` of the recording that a night was cut out of.
 
         Returns:
             float32 (epochs, 3000).
         """
-        prepared, band = about.get("prepared", False), self.channels[modality].band
-        if band and not about.get("filtered", False):
-            filtered = band_pass(signals.reshape(-1).astype(np.float64), band)
-            signals = filtered.reshape(signals.shape)
-        if self.scaled and not (prepared and self._is_scaled(about)):
+        band, unit = self.channels[modality].band, about.get("unit")
+        if band and not about.get("filtered"):
+            signals = band_pass(signals.reshape(-1).astype(np.float64), band).reshape(signals.shape)
+        is_scaled = about.get("prepared") and (unit == SCALED_UNIT if unit else self.nights_scaled)
+        if self.scaled and not is_scaled:
             signals = scale(signals, about.get("quartiles"))
         return signals.astype(np.float32, copy=False)
-
-    def _is_scaled(self, about: Mapping[str, Any]) -> bool:
-        """Whether a night file's channel was scaled when it was prepared."""
-        return about["unit"] == SCALED_UNIT if about.get("unit") else self.nights_scaled
 
 
 def _spec(db: Database, name: str, about: Mapping[str, Any]) -> ChannelSpec:
@@ -175,30 +167,32 @@ def _spec(db: Database, name: str, about: Mapping[str, Any]) -> ChannelSpec:
         InputError: the night says it in no form that is known.
     """
     try:
-        return _as_the_night_says(db, name, about)
+        found = listed_channel(about, name)
+        if "band_hz" in found:
+            return ChannelSpec(name, tuple(map(str, found["spellings"])), _band(found))
+        # Nights that version 1 prepared say it in their settings, spellings in the custom specification.
+        settings = settings_in(about)
+        old = listed_channel(settings, name)
+        known = next((channel for channel in db.channels if channel.name == name), None)
+        if known or not old:
+            return known or ChannelSpec(name)
+        written = (settings.get("spec") or {}).get("channels", {}).get(name, [])
+        spellings = written.get("spellings", []) if isinstance(written, dict) else written
+        spellings = [spellings] if isinstance(spellings, str) else map(str, spellings)
+        return ChannelSpec(name, tuple(spellings), _band(old))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError(
             f"a night file describes its channel {name} in no known form: prepare the nights again."
         ) from None
 
 
-def _as_the_night_says(db: Database, name: str, about: Mapping[str, Any]) -> ChannelSpec:
-    listed = about.get("channels", ())
-    found: dict[str, Any] = next((channel for channel in listed if channel.get("name") == name), {})
-    if "band_hz" in found:
-        return ChannelSpec(name, tuple(map(str, found["spellings"])), _band(found))
-    # Nights that version 1 prepared say it in their settings, spellings in the custom specification.
-    settings = _settings(about)
-    old = next((channel for channel in settings.get("channels", ()) if channel.get("name") == name), None)
-    known = next((channel for channel in db.channels if channel.name == name), None)
-    if known or old is None:
-        return known or ChannelSpec(name)
-    written = (settings.get("spec") or {}).get("channels", {}).get(name, [])
-    spellings = written.get("spellings", []) if isinstance(written, dict) else written
-    return ChannelSpec(name, (spellings,) if isinstance(spellings, str) else tuple(map(str, spellings)), _band(old))
+def listed_channel(about: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What the list ``channels`` in ``about`` says of the channel ``name``; empty where it does not name it."""
+    return next((channel for channel in about.get("channels", ()) if channel.get("name") == name), {})
 
 
-def _settings(about: Mapping[str, Any]) -> dict[str, Any]:
+def settings_in(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of preparation in ``about``, if they are there."""
     settings = about.get("settings")
     return settings if isinstance(settings, dict) else {}
 

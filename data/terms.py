@@ -34,3 +34,8 @@ class InputError(ValueError):
 
     def __init__(self, sentence: str) -> None:
         super().__init__(re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", sentence))
+
+
+def in_one_line(error: Exception) -> str:
+    """What another library's error says, or what kind of error it is, short enough for a sentence of ours."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
