@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from data.databases import DATABASES, ChannelSpec, Database, database
-from data.terms import MODALITIES, SAMPLING_RATE, InputError
+from data.terms import EPOCH_SAMPLES, MODALITIES, SAMPLING_RATE, InputError
 
 SCALED_UNIT = "interquartile ranges"
 """Unit of channels that were scaled by their quartiles when the night was prepared."""
@@ -243,6 +243,12 @@ def resample(signal: np.ndarray, rate: float) -> np.ndarray:
 
     ratio = Fraction(SAMPLING_RATE / rate).limit_denominator(100_000)
     return resample_poly(signal, ratio.numerator, ratio.denominator, padtype="edge")
+
+
+def in_epochs(signal: np.ndarray, epochs: int, first: int = 0) -> np.ndarray:
+    """``signal`` (samples,) from sample ``first`` on as (epochs, 3000); its last value fills what it lacks."""
+    cut = signal[first : first + epochs * EPOCH_SAMPLES]
+    return np.pad(cut, (0, epochs * EPOCH_SAMPLES - len(cut)), mode="edge").reshape(epochs, EPOCH_SAMPLES)
 
 
 def band_pass(signal: np.ndarray, band: tuple[float, float]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """From one recording and its scoring to the arrays of a night.
 
-The order is fixed: channels, units, resampling, filters, epochs aligned with the scoring, trimming of wake, and only
-then the removal of epochs without a stage.
+The order is fixed: channels, units, resampling, filters, epochs aligned with the scoring, trimming of wake, removal of
+epochs without a stage.
 """
 
 import json
@@ -13,11 +13,11 @@ import numpy as np
 from data.databases import ChannelSpec, Database
 from data.nights.night import night_from_arrays
 from data.prepare.sources import Source
-from data.recipe import SCALED_UNIT, band_pass, quartiles, resample, scale
+from data.recipe import SCALED_UNIT, band_pass, in_epochs, quartiles, resample, scale
 from data.recordings.recording import Channel, Recording, open_recording
 from data.scorings import read_scoring
 from data.scorings.scoring import Scoring, W
-from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, UNSCORED, VERSION, InputError
+from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, UNSCORED, VERSION, InputError, whole_epochs
 
 if TYPE_CHECKING:
     from config import PreparationConfig
@@ -54,8 +54,6 @@ def convert(
     Raises:
         InputError: the recording, the scoring, or the two together make no night.
     """
-    if source.problem:
-        raise InputError(source.problem)
     with open_recording(source.recording) as recording:
         names = find_channels(recording, channels)
         scoring = read_scoring(database, source.scoring, recording)
@@ -67,23 +65,14 @@ def convert(
             raise InputError(f"{source.recording}: no epoch of it has a stage.")
         x = np.empty((len(kept), len(channels), EPOCH_SAMPLES), np.float32)
         described = []
-        first = round(scoring.start * SAMPLING_RATE)
         for position, (channel, name) in enumerate(zip(channels, names, strict=True)):
             header = recording.channel(name)
-            signal = resample(recording.read(header, database.as_stored), header.rate)
-            if channel.band:
-                signal = band_pass(signal, channel.band)
-            spread = quartiles(signal)
-            if database.scaled:
-                signal = scale(signal, spread)
-            # Resampling may end a sample short; the night is cut in whole epochs.
-            short = first + total * EPOCH_SAMPLES - len(signal)
-            signal = np.pad(signal, (0, short), mode="edge") if short > 0 else signal
-            epochs = signal[first : first + total * EPOCH_SAMPLES].reshape(total, EPOCH_SAMPLES)
+            signal, spread = _read(recording, header, channel, database)
+            epochs = in_epochs(signal, total, round(scoring.start * SAMPLING_RATE))
             # What float32 cannot hold becomes infinite, and is told below.
             with np.errstate(over="ignore"):
                 x[:, position] = epochs[kept]
-            described.append(_described(channel, name, header, database, spread))
+            described.append(_described(channel, header, database, spread))
     arrays = {
         "x": x if database.scaled or len(channels) > 1 else x[:, 0],
         "ch_names": np.array([channel.name for channel in channels]),
@@ -127,17 +116,28 @@ def find_channels(recording: Recording, channels: Sequence[ChannelSpec]) -> list
     return [name for name in names if name is not None]
 
 
+def _read(
+    recording: Recording, header: Channel, channel: ChannelSpec, database: Database
+) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """A whole channel (samples,) at 100 Hz as the night has it, and its quartiles before scaling."""
+    signal = resample(recording.read(header, database.as_stored), header.rate)
+    if channel.band:
+        signal = band_pass(signal, channel.band)
+    spread = quartiles(signal)
+    return (scale(signal, spread) if database.scaled else signal), spread
+
+
 def _common_epochs(source: Source, recording: Recording, scoring: Scoring, notes: list[str]) -> int:
     """How many epochs both signal and scoring have; they may differ by one."""
-    signal = int((recording.seconds - scoring.start) / EPOCH_SECONDS + 1e-6)
+    signal = whole_epochs(recording.seconds - scoring.start)
     listed = len(scoring.stages)
     # Scorings often end in a long unscored entry that nothing was recorded for.
     scored = int(np.flatnonzero(scoring.stages != UNSCORED).max(initial=-1)) + 1
     if scored > signal + 1 or listed < signal - 1:
+        files = ", ".join(path.name for path in source.scoring.values())
         raise InputError(
-            f"{source.recording} lasts {signal} epochs of {EPOCH_SECONDS} s, its scoring "
-            f"{', '.join(path.name for path in source.scoring.values())} {scored if scored > signal else listed}: "
-            "they may differ by one; check that they belong together."
+            f"{source.recording} lasts {signal} epochs of {EPOCH_SECONDS} s, its scoring {files} "
+            f"{scored if scored > signal else listed}: they may differ by one; check that they belong together."
         )
     if listed != signal and (scored > signal or listed < signal):
         notes.append(f"signal of {signal} epochs and scoring of {listed} cut to the shorter")
@@ -156,19 +156,16 @@ def _kept(stages: np.ndarray, wake_minutes: float) -> tuple[np.ndarray, int]:
 
 
 def _described(
-    channel: ChannelSpec, recorded: str, header: Channel, database: Database, spread: tuple[float, float, float]
+    channel: ChannelSpec, header: Channel, database: Database, spread: tuple[float, float, float]
 ) -> dict[str, Any]:
-    """How a channel of the night was made, as a recipe needs to know it.
-
-    ``quartiles`` are those of the whole recording in the night's unit before scaling, for the night is trimmed.
-    """
-    unit = "µV" if header.is_voltage and not database.as_stored else header.unit
+    """How a channel of the night was made, as a recipe needs to know it; ``spread`` is of the whole recording."""
+    unit = SCALED_UNIT if database.scaled else header.unit_read(database.as_stored) or "as stored"
     return {
         "name": channel.name,
-        "from": recorded,
+        "from": header.name,
         "rate_hz": header.rate,
         "header_unit": header.unit,
-        "unit": SCALED_UNIT if database.scaled else unit or "as stored",
+        "unit": unit,
         "spellings": list(channel.spellings),
         "band_hz": list(channel.band) if channel.band else None,
         "quartiles": None if database.scaled else list(spread),

@@ -12,10 +12,10 @@ import numpy as np
 from data.databases import plain
 from data.nights.files import read_arrays
 from data.nights.night import night_from_arrays
-from data.recipe import resample
+from data.recipe import in_epochs, resample
 from data.recordings.recording import Channel, Recording, open_recording
 from data.store import reaching
-from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, UNSCORED, InputError
+from data.terms import EPOCH_SECONDS, SAMPLING_RATE, UNSCORED, InputError, whole_epochs
 
 DERIVATIONS = (
     *("C4-M1", "C3-M2", "Fpz-Cz", "F4-M1", "F3-M2", "Fz-Cz", "C4-M2", "C3-M1", "F4-M2", "F3-M1", "Cz-M1", "Cz-M2"),
@@ -69,10 +69,9 @@ class NightRecording:
     def __init__(self, path: Path, wanted: Sequence[str]) -> None:
         """Open ``path``; a channel without a name is called as the first of ``wanted``, or EEG."""
         self.path = path
-        names = read_arrays(path, ("ch_names",)).get("ch_names")
-        unnamed = wanted[0] if wanted else "EEG"
-        self.channels = (unnamed,) if names is None else tuple(map(str, np.atleast_1d(names)))
         arrays = read_arrays(path, ("x", "y", "fs", "ch_names", "about"))
+        unnamed = wanted[0] if wanted else "EEG"
+        self.channels = tuple(map(str, np.atleast_1d(arrays.get("ch_names", unnamed))))
         night = night_from_arrays(path, arrays, self.channels, scored=False)
         self.stages = night.stages if (night.stages != UNSCORED).any() else None
         self.seconds = float(len(night.stages) * EPOCH_SECONDS)
@@ -144,14 +143,14 @@ def choose(recording: Recording | NightRecording, wanted: str = "", preferred: s
         if choice:
             return choice
     alone = {parts[0]: name for name in reversed(names) if (parts := _parts(name))}
-    called = [name for name in names if "eeg" in name.casefold()]
-    single = next((alone[e.casefold()] for e in ELECTRODES if e.casefold() in alone), called[0] if called else None)
-    if single is None:
+    found = [alone[electrode.casefold()] for electrode in ELECTRODES if electrode.casefold() in alone]
+    found += [name for name in names if "eeg" in name.casefold()]
+    if not found:
+        listed = ", ".join(names)
         raise InputError(
-            f"{recording.path} has no channel that is EEG by its name; it has {', '.join(names)}: "
-            "name one with --channel."
+            f"{recording.path} has no channel that is EEG by its name; it has {listed}: name one with --channel."
         )
-    return Choice(single, (single,))
+    return Choice(found[0], (found[0],))
 
 
 def _parts(name: str) -> tuple[str, str] | None:
@@ -168,15 +167,12 @@ def derivation(wanted: str, names: Sequence[str]) -> Choice | None:
     parts = _parts(wanted)
     if parts is None:
         return None
-    recorded: dict[tuple[str, str], str] = {}
-    for name in names:
-        found = _parts(name)
-        if found:
-            recorded.setdefault(found, name)
+    recorded = {found: name for name in reversed(names) if (found := _parts(name))}
     if parts in recorded:
         return Choice(recorded[parts], (recorded[parts],))
     electrode, reference = parts
-    for (first, common), name in recorded.items():
+    # The order is that of the recording.
+    for (first, common), name in reversed(recorded.items()):
         if first == electrode and reference and (reference, common) in recorded:
             return Choice(f"{electrode.title()}-{reference.title()}", (name, recorded[reference, common]))
     return None
@@ -209,37 +205,36 @@ def read_channel(
     """
     headers = [recording.channel(name) for name in choice.recorded]
     first = headers[0]
-    epochs = int(recording.seconds / EPOCH_SECONDS + 1e-6)
+    path, epochs = recording.path, whole_epochs(recording.seconds)
     if epochs < 1:
-        raise InputError(
-            f"{recording.path} lasts {recording.seconds:g} s: at least an epoch of {EPOCH_SECONDS} s is wanted."
-        )
+        raise InputError(f"{path} lasts {recording.seconds:g} s: at least an epoch of {EPOCH_SECONDS} s is wanted.")
     if first.rate < lowest_rate:
-        raise InputError(
-            f"{recording.path}: {first.name} is sampled at {first.rate:g} Hz; {lowest_rate:g} Hz or more are needed."
-        )
+        needed = f"{lowest_rate:g} Hz or more are needed"
+        raise InputError(f"{path}: {first.name} is sampled at {first.rate:g} Hz; {needed}.")
     if any(h.rate != first.rate or h.is_voltage != first.is_voltage for h in headers):
-        raise InputError(
-            f"{recording.path}: {' and '.join(choice.recorded)} differ in rate or unit: no {choice.name} can be made."
-        )
+        both = " and ".join(choice.recorded)
+        raise InputError(f"{path}: {both} differ in rate or unit: no {choice.name} can be made.")
     signal = recording.read(first, as_stored, gaps=True)
     for header in headers[1:]:
         signal -= recording.read(header, as_stored, gaps=True)
     gaps = np.flatnonzero(np.isnan(signal))
     if len(gaps) == len(signal):
-        raise InputError(f"{recording.path}: {choice.name} holds no number all night: NaN, infinite or not recorded.")
+        raise InputError(f"{path}: {choice.name} holds no number all night: NaN, infinite or not recorded.")
     if np.nanmin(signal) == np.nanmax(signal):
-        raise InputError(f"{recording.path}: {choice.name} is flat all night.")
+        raise InputError(f"{path}: {choice.name} is flat all night.")
     if len(gaps):
         signal[gaps] = np.nanmedian(signal)
     lacking = np.bincount((gaps / first.rate / EPOCH_SECONDS).astype(int), minlength=epochs)[:epochs]
-    signal = resample(signal, first.rate)[: epochs * EPOCH_SAMPLES]
-    # Resampling may end a sample short.
-    signal = np.pad(signal, (0, epochs * EPOCH_SAMPLES - len(signal)), mode="edge")
-    unit = "µV" if first.is_voltage and not as_stored and isinstance(recording, Recording) else first.unit
+    if isinstance(recording, Recording):
+        unit, prepared = first.unit_read(as_stored), {}
+    else:
+        unit, prepared = first.unit, recording.about(first.name)
+        if len(headers) > 1:
+            # The quartiles of an electrode are not those of a derivation.
+            prepared["quartiles"] = None
     return ChannelSignal(
         choice.name,
-        signal.reshape(epochs, EPOCH_SAMPLES).astype(np.float32),
+        in_epochs(resample(signal, first.rate), epochs).astype(np.float32),
         lacking >= first.rate * EPOCH_SECONDS / 2,
         {
             "name": choice.name,
@@ -249,13 +244,5 @@ def read_channel(
             "unit": unit or "as stored",
             "missing_seconds": round(len(gaps) / first.rate, 2),
         },
-        _prepared(recording, choice),
+        prepared,
     )
-
-
-def _prepared(recording: Recording | NightRecording, choice: Choice) -> dict[str, Any]:
-    """How a night file's channel was prepared; the quartiles of an electrode are not those of a derivation."""
-    if not isinstance(recording, NightRecording):
-        return {}
-    about = recording.about(choice.recorded[0])
-    return about if len(choice.recorded) == 1 else about | {"quartiles": None}

@@ -41,6 +41,10 @@ class Channel:
     def is_voltage(self) -> bool:
         return self.unit.lower() in MICROVOLTS
 
+    def unit_read(self, as_stored: bool) -> str:
+        """The unit of what :meth:`Recording.read` gives."""
+        return "µV" if self.is_voltage and not as_stored else self.unit
+
 
 class Recording:
     """An open recording.

@@ -14,7 +14,7 @@ from data.recordings.recording import Recording
 from data.scorings import nsrr
 from data.scorings.scoring import N1, N2, N3, REM, W, from_intervals, read_text
 from data.scorings.sleepedf import read_annotations
-from data.terms import EPOCH_SECONDS, STAGES, UNSCORED, InputError
+from data.terms import EPOCH_SECONDS, STAGES, UNSCORED, InputError, whole_epochs
 
 SPELLINGS = {
     W: "w wake awake 0",
@@ -46,7 +46,7 @@ def read_scoring(path: Path, recording: Recording | NightRecording) -> np.ndarra
     Raises:
         InputError: it is none of these, uses an unknown label, or belongs to another recording.
     """
-    epochs = int(recording.seconds / EPOCH_SECONDS + 1e-6)
+    epochs = whole_epochs(recording.seconds)
     ending, start = path.suffix.lower(), 0.0
     if ending == ".npz":
         stages = _of_night(path, epochs)
