@@ -12,28 +12,15 @@ from data.scorings.scoring import N1, N2, N3, REM, Event, Scoring, W, from_codes
 from data.store import reaching
 from data.terms import EPOCH_SECONDS, EVENTS, UNSCORED, InputError
 
-LABELS = {
-    "0": W, "1": N1, "2": N2, "3": N3, "4": N3, "5": REM, "6": UNSCORED, "9": UNSCORED,
-}  # fmt: skip
+LABELS = {"0": W, "1": N1, "2": N2, "3": N3, "4": N3, "5": REM, "6": UNSCORED, "9": UNSCORED}
 """Of the numbers that both forms write; 6 is movement, 9 unscored."""
 
-STAGE_CONCEPTS = {
-    "SDO:WakeState": W,
-    "SDO:NonRapidEyeMovementSleep-N1": N1,
-    "SDO:NonRapidEyeMovementSleep-N2": N2,
-    "SDO:NonRapidEyeMovementSleep-N3": N3,
-    "SDO:NonRapidEyeMovementSleep-N4": N3,
-    "SDO:RapidEyeMovementSleep": REM,
-}
+STAGE_CONCEPTS = {"SDO:WakeState": W, "SDO:RapidEyeMovementSleep": REM}
+STAGE_CONCEPTS |= {f"SDO:NonRapidEyeMovementSleep-N{n}": stage for n, stage in ((1, N1), (2, N2), (3, N3), (4, N3))}
 
-EVENT_CONCEPTS = {
-    **{name.casefold(): name for name in EVENTS},
-    "sdo:obstructiveapneafinding": "Obstructive Apnea",
-    "sdo:centralapneafinding": "Central Apnea",
-    "sdo:mixedapneafinding": "Mixed Apnea",
-    "sdo:hypopneafinding": "Hypopnea",
-    "sdo:hemoglobinoxygendesaturationfinding": "SpO2 Desaturation",
-}
+EVENT_CONCEPTS = {name.casefold(): name for name in EVENTS}
+EVENT_CONCEPTS |= {f"sdo:{name.replace(' ', '').casefold()}finding": name for name in EVENTS[:4]}
+EVENT_CONCEPTS["sdo:hemoglobinoxygendesaturationfinding"] = EVENTS[4]
 
 
 def read_scoring(files: dict[str, Path], recording: Recording | None = None) -> Scoring:  # noqa: ARG001
@@ -99,8 +86,7 @@ def _event(path: Path, entry: Any, concept: str | None) -> Event | None:
 
 def _span(path: Path, entry: Any, what: str) -> tuple[float, float]:
     """Start and duration in seconds."""
-    start = _number(path, entry.findtext("Start"), f"Start of {what}")
-    duration = _number(path, entry.findtext("Duration"), f"Duration of {what}")
+    start, duration = (_number(path, entry.findtext(tag), f"{tag} of {what}") for tag in ("Start", "Duration"))
     if duration < 0:
         raise InputError(f"{path}: the Duration of {what} is {duration:g} s.")
     return start, duration
