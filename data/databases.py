@@ -95,10 +95,8 @@ class Database:
         Raises:
             InputError: a channel is named twice.
         """
-        chosen = []
-        for name in names:
-            known = (c for c in self.channels if plain(name) in map(plain, (c.name, *c.spellings)))
-            chosen.append(next(known, ChannelSpec(name)))
+        known = {plain(name): c for c in reversed(self.channels) for name in (c.name, *c.spellings)}
+        chosen = [known.get(plain(name), ChannelSpec(name)) for name in names]
         if len({plain(channel.name) for channel in chosen}) < len(chosen):
             raise InputError("--select_ch names a channel twice.")
         return tuple(chosen) or self.channels

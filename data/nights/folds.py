@@ -80,7 +80,11 @@ def find_nights(spec: Database, folder: Path) -> dict[int, list[Path]]:
     Raises:
         InputError: there is no such folder, a file could be two subjects', or a night is there in two forms.
     """
-    there = _entries(folder)
+    try:
+        with reaching(folder):
+            there = {path.name: path for path in folder.iterdir() if not path.name.startswith(".")}
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"the folder of night files {folder} does not exist: name it with --data.") from None
     subjects = spec.subjects or _subjects_named(spec, there)
     by_subject = _names_by_subject(spec.night_patterns, there, frozenset(subjects))
     owners: dict[str, int] = {}
@@ -92,10 +96,8 @@ def find_nights(spec: Database, folder: Path) -> dict[int, list[Path]]:
             raise InputError(f"{folder} holds night {twice[0]} as .npz and as Parquet: remove one of them.")
         for name in sorted(names):
             if owners.setdefault(name, subject) != subject:
-                raise InputError(
-                    f"{there[name]} fits the names of subjects {owners[name]} and {subject}: "
-                    "make night_patterns tell them apart."
-                )
+                both = f"{there[name]} fits the names of subjects {owners[name]} and {subject}"
+                raise InputError(f"{both}: make night_patterns tell them apart.")
             nights.setdefault(subject, []).append(there[name])
     return nights
 
@@ -106,7 +108,7 @@ def _is_night(path: Path) -> bool:
 
 def _names_by_subject(
     patterns: Collection[str], names: Collection[str], subjects: frozenset[int]
-) -> dict[int, list[str]]:
+) -> dict[int, set[str]]:
     """The ``names`` that fit a pattern with the number of one of ``subjects``, by subject.
 
     A pattern without its ``.npz`` stands for the names of Parquet nights, which are folders. Each name is looked at
@@ -118,33 +120,19 @@ def _names_by_subject(
         around = (start, end, end.removesuffix(".npz"))
         before, after_npz, after_tables = (re.compile(_as_regex(text), re.DOTALL) for text in around)
         parts.append((form, before, after_npz, after_tables))
-    by_subject: dict[int, list[str]] = {}
+    by_subject: dict[int, set[str]] = {}
     for name in names:
         # Digits may stand beside the number, so every part of a run of digits may be it.
         runs = [run.span() for run in re.finditer("[0-9]+", name)]
         spans = [span for first, end in runs for span in itertools.combinations(range(first, end + 1), 2)]
-        found = set()
         for form, before, after_npz, after_tables in parts:
             after = after_npz if name.endswith(".npz") else after_tables
-            found |= {
-                int(name[begin:end])
-                for begin, end in spans
-                if before.fullmatch(name, 0, begin)
-                and after.fullmatch(name, end)
-                and form.format(subject=int(name[begin:end])) == name[begin:end]
-            }
-        for subject in found & subjects:
-            by_subject.setdefault(subject, []).append(name)
+            for begin, end in spans:
+                subject = int(name[begin:end])
+                fits = before.fullmatch(name, 0, begin) and after.fullmatch(name, end)
+                if fits and subject in subjects and form.format(subject=subject) == name[begin:end]:
+                    by_subject.setdefault(subject, set()).add(name)
     return by_subject
-
-
-def _entries(folder: Path) -> dict[str, Path]:
-    """What ``folder`` holds, by name."""
-    try:
-        with reaching(folder):
-            return {path.name: path for path in folder.iterdir() if not path.name.startswith(".")}
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"the folder of night files {folder} does not exist: name it with --data.") from None
 
 
 def _subjects_named(spec: Database, names: Collection[str]) -> list[int]:
@@ -173,9 +161,8 @@ def with_subjects_found(spec: Database, nights: Collection[int]) -> Database:
     if spec.subjects:
         return spec
     if len(nights) < spec.folds:
-        raise InputError(
-            f"{len(nights)} subjects have night files, too few for {spec.folds} folds: lower them with --set folds=N."
-        )
+        few = f"{len(nights)} subjects have night files, too few for {spec.folds} folds"
+        raise InputError(f"{few}: lower them with --set folds=N.")
     return replace(spec, subjects=tuple(sorted(nights)))
 
 

@@ -14,7 +14,7 @@ from data.databases import ChannelSpec, Database
 from data.nights.night import night_from_arrays
 from data.prepare.sources import Source
 from data.recipe import SCALED_UNIT, band_pass, in_epochs, quartiles, resample, scale
-from data.recordings.recording import Channel, Recording, open_recording
+from data.recordings.recording import Recording, open_recording
 from data.scorings import read_scoring
 from data.scorings.scoring import Scoring, W
 from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, UNSCORED, VERSION, InputError, whole_epochs
@@ -46,10 +46,9 @@ def convert(
 ) -> dict[str, np.ndarray]:
     """The arrays of a night file.
 
-    Returns:
-        ``x`` float32 (epochs, 3000), or (epochs, channels, 3000) of several channels or a multimodal database;
-        ``ch_names``; ``y`` int32 (epochs,); ``fs``; ``events`` uint8 (epochs, kinds) and ``event_names`` where the
-        scoring has them; ``about``, a JSON text of where it all comes from.
+    They are ``x`` float32 (epochs, 3000), or (epochs, channels, 3000) of several channels or a multimodal database;
+    ``ch_names``; ``y`` int32 (epochs,); ``fs``; ``events`` uint8 (epochs, kinds) and ``event_names`` where the scoring
+    has them; ``about``, a JSON text of where it all comes from.
 
     Raises:
         InputError: the recording, the scoring, or the two together make no night.
@@ -66,13 +65,12 @@ def convert(
         x = np.empty((len(kept), len(channels), EPOCH_SAMPLES), np.float32)
         described = []
         for position, (channel, name) in enumerate(zip(channels, names, strict=True)):
-            header = recording.channel(name)
-            signal, spread = _read(recording, header, channel, database)
+            signal, about_channel = _read(recording, channel, name, database)
             epochs = in_epochs(signal, total, round(scoring.start * SAMPLING_RATE))
             # What float32 cannot hold becomes infinite, and is told below.
             with np.errstate(over="ignore"):
                 x[:, position] = epochs[kept]
-            described.append(_described(channel, header, database, spread))
+            described.append(about_channel)
     arrays = {
         "x": x if database.scaled or len(channels) > 1 else x[:, 0],
         "ch_names": np.array([channel.name for channel in channels]),
@@ -108,23 +106,33 @@ def find_channels(recording: Recording, channels: Sequence[ChannelSpec]) -> list
     """
     names = [channel.find(recording.channels) for channel in channels]
     if None in names:
-        lacking = channels[names.index(None)]
+        lacking, listed = channels[names.index(None)], ", ".join(recording.channels)
         spelled = f" (nor {', '.join(lacking.spellings)})" if lacking.spellings else ""
-        raise InputError(
-            f"{recording.path} has no channel {lacking.name}{spelled}; it has {', '.join(recording.channels)}."
-        )
+        raise InputError(f"{recording.path} has no channel {lacking.name}{spelled}; it has {listed}.")
     return [name for name in names if name is not None]
 
 
 def _read(
-    recording: Recording, header: Channel, channel: ChannelSpec, database: Database
-) -> tuple[np.ndarray, tuple[float, float, float]]:
-    """A whole channel (samples,) at 100 Hz as the night has it, and its quartiles before scaling."""
+    recording: Recording, channel: ChannelSpec, name: str, database: Database
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """A whole channel (samples,) at 100 Hz as the night has it, and how it was made, for the recipe of a network."""
+    header = recording.channel(name)
     signal = resample(recording.read(header, database.as_stored), header.rate)
     if channel.band:
         signal = band_pass(signal, channel.band)
     spread = quartiles(signal)
-    return (scale(signal, spread) if database.scaled else signal), spread
+    unit = header.unit_read(database.as_stored) or "as stored"
+    about = {
+        "name": channel.name,
+        "from": name,
+        "rate_hz": header.rate,
+        "header_unit": header.unit,
+        "unit": SCALED_UNIT if database.scaled else unit,
+        "spellings": list(channel.spellings),
+        "band_hz": list(channel.band) if channel.band else None,
+        "quartiles": None if database.scaled else list(spread),
+    }
+    return scale(signal, spread) if database.scaled else signal, about
 
 
 def _common_epochs(source: Source, recording: Recording, scoring: Scoring, notes: list[str]) -> int:
@@ -153,20 +161,3 @@ def _kept(stages: np.ndarray, wake_minutes: float) -> tuple[np.ndarray, int]:
         first, last = max(0, asleep[0] - margin), min(len(stages), asleep[-1] + margin + 1)
     within = np.arange(first, last)
     return within[stages[first:last] != UNSCORED], len(stages) - len(within)
-
-
-def _described(
-    channel: ChannelSpec, header: Channel, database: Database, spread: tuple[float, float, float]
-) -> dict[str, Any]:
-    """How a channel of the night was made, as a recipe needs to know it; ``spread`` is of the whole recording."""
-    unit = SCALED_UNIT if database.scaled else header.unit_read(database.as_stored) or "as stored"
-    return {
-        "name": channel.name,
-        "from": header.name,
-        "rate_hz": header.rate,
-        "header_unit": header.unit,
-        "unit": unit,
-        "spellings": list(channel.spellings),
-        "band_hz": list(channel.band) if channel.band else None,
-        "quartiles": None if database.scaled else list(spread),
-    }

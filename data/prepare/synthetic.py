@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.random import Generator
 from scipy import ndimage, signal
 from tqdm import tqdm
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 CHANNELS = ("EEG C4-M1", "EOG L", "EOG R", "EMG", "ECG", "Airflow", "SpO2")
 """In µV, but airflow (arbitrary units) and SpO2 (%)."""
+
+Rates = tuple[float, float, float, float, float]
+"""So many a minute in W, N1, N2, N3 and REM."""
 
 # Amplitude (µV, RMS) of each rhythm in W, N1, N2, N3, REM.
 RHYTHMS = {
@@ -99,7 +103,7 @@ def make_night(subject: int, config: "SyntheticConfig") -> dict[str, np.ndarray]
     }
 
 
-def _hypnogram(rng: np.random.Generator, epochs: int) -> np.ndarray:
+def _hypnogram(rng: Generator, epochs: int) -> np.ndarray:
     """Stages (epochs,): sleep onset, cycles of about 90 minutes with N3 early and REM late, awakenings, waking up."""
     cycle_epochs = 90 * 60 // EPOCH_SECONDS
     # The shares below describe a full night; a short one runs through the same cycles faster.
@@ -126,7 +130,7 @@ def _hypnogram(rng: np.random.Generator, epochs: int) -> np.ndarray:
     return stages
 
 
-def _as_scored(rng: np.random.Generator, true: np.ndarray) -> np.ndarray:
+def _as_scored(rng: Generator, true: np.ndarray) -> np.ndarray:
     """What a scorer writes down: at one transition in three, the change is placed an epoch early or late."""
     scored = true.copy()
     for edge in np.flatnonzero(np.diff(true)) + 1:
@@ -138,7 +142,7 @@ def _as_scored(rng: np.random.Generator, true: np.ndarray) -> np.ndarray:
     return scored
 
 
-def _rhythm(rng: np.random.Generator, samples: int, low: float, high: float) -> np.ndarray:
+def _rhythm(rng: Generator, samples: int, low: float, high: float) -> np.ndarray:
     """Band-limited noise of unit variance, waxing and waning as noise does."""
     band = signal.butter(2, (low, high), "bandpass", fs=SAMPLING_RATE, output="sos")
     noise = signal.sosfilt(band, rng.standard_normal(samples, dtype=np.float32))
@@ -150,7 +154,7 @@ def _by_stage(stage: np.ndarray, values: tuple[float, ...]) -> np.ndarray:
     return ndimage.uniform_filter1d(np.asarray(values)[stage], 3 * SAMPLING_RATE)
 
 
-def _drift(rng: np.random.Generator, samples: int, spread: float) -> np.ndarray:
+def _drift(rng: Generator, samples: int, spread: float) -> np.ndarray:
     """A positive factor around 1 that wanders over some minutes."""
     knots = np.exp(spread * rng.standard_normal(samples // (60 * SAMPLING_RATE) + 2))
     return np.interp(np.arange(samples), np.arange(len(knots)) * 60 * SAMPLING_RATE, knots)
@@ -163,25 +167,21 @@ def _add(track: np.ndarray, starts: np.ndarray, shapes: list[np.ndarray]) -> Non
         piece += shape[: len(piece)]
 
 
-def _starts(rng: np.random.Generator, stage: np.ndarray, per_minute: tuple[float, ...]) -> np.ndarray:
+def _starts(rng: Generator, stage: np.ndarray, per_minute: Rates) -> np.ndarray:
     """Random sample positions, so many a minute in each stage."""
     chance = np.asarray(per_minute) / (60 * SAMPLING_RATE)
     return np.flatnonzero(rng.random(len(stage), dtype=np.float32) < chance[stage])
 
 
 def _scatter(
-    track: np.ndarray,
-    rng: np.random.Generator,
-    stage: np.ndarray,
-    per_minute: tuple[float, ...],
-    draw: Callable[[], np.ndarray],
+    track: np.ndarray, rng: Generator, stage: np.ndarray, per_minute: Rates, draw: Callable[[], np.ndarray]
 ) -> None:
     """Add the shapes that ``draw`` draws at random positions, so many a minute in each stage."""
     starts = _starts(rng, stage, per_minute)
     _add(track, starts, [draw() for _ in starts])
 
 
-def _brain(rng: np.random.Generator, stage: np.ndarray) -> np.ndarray:
+def _brain(rng: Generator, stage: np.ndarray) -> np.ndarray:
     """EEG in µV."""
     samples = len(stage)
     fade = 1 / np.fft.rfftfreq(samples, 1 / SAMPLING_RATE).clip(0.3) ** 0.5
@@ -213,7 +213,7 @@ def _brain(rng: np.random.Generator, stage: np.ndarray) -> np.ndarray:
     return eeg
 
 
-def _eyes(rng: np.random.Generator, stage: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _eyes(rng: Generator, stage: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Left and right EOG, and the gaze that both pick up with opposite sign, in µV."""
     samples = len(stage)
     gaze = _by_stage(stage, (8.0, 32.0, 3.0, 2.0, 3.0)) * _rhythm(rng, samples, 0.15, 0.45)
@@ -231,7 +231,7 @@ def _eyes(rng: np.random.Generator, stage: np.ndarray) -> tuple[np.ndarray, np.n
     return left, right, gaze + blinks
 
 
-def _muscle(rng: np.random.Generator, stage: np.ndarray) -> np.ndarray:
+def _muscle(rng: Generator, stage: np.ndarray) -> np.ndarray:
     """Chin EMG in µV."""
     samples = len(stage)
     tone = _by_stage(stage, EMG_TONE) * _drift(rng, samples, 0.25) * rng.uniform(0.7, 1.4)
@@ -241,7 +241,7 @@ def _muscle(rng: np.random.Generator, stage: np.ndarray) -> np.ndarray:
     return tone * twitches * _rhythm(rng, samples, 18, 48) + 0.6 * rng.standard_normal(samples)
 
 
-def _heart(rng: np.random.Generator, stage: np.ndarray) -> np.ndarray:
+def _heart(rng: Generator, stage: np.ndarray) -> np.ndarray:
     """ECG in µV."""
     samples = len(stage)
     rate = _by_stage(stage, HEART_RATE) * rng.uniform(0.85, 1.15) * _drift(rng, samples, 0.04) / 60
@@ -253,7 +253,7 @@ def _heart(rng: np.random.Generator, stage: np.ndarray) -> np.ndarray:
     return ecg
 
 
-def _breathing_events(rng: np.random.Generator, true: np.ndarray) -> list[tuple[str, int, int]]:
+def _breathing_events(rng: Generator, true: np.ndarray) -> list[tuple[str, int, int]]:
     """(name, first sample, last sample + 1) of each apnea and hypopnea, in order, in sleep only."""
     per_hour = float(np.exp(rng.uniform(np.log(3), np.log(45))))
     kinds = rng.dirichlet((6, 1.5, 1.5, 9))
@@ -269,9 +269,7 @@ def _breathing_events(rng: np.random.Generator, true: np.ndarray) -> list[tuple[
     return events
 
 
-def _breathing(
-    rng: np.random.Generator, stage: np.ndarray, events: list[tuple[str, int, int]]
-) -> tuple[np.ndarray, np.ndarray]:
+def _breathing(rng: Generator, stage: np.ndarray, events: list[tuple[str, int, int]]) -> tuple[np.ndarray, np.ndarray]:
     """Airflow (arbitrary units) and oxygen saturation (%)."""
     samples = len(stage)
     depth = _drift(rng, samples, 0.15)

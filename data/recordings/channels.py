@@ -75,19 +75,15 @@ class NightRecording:
         night = night_from_arrays(path, arrays, self.channels, scored=False)
         self.stages = night.stages if (night.stages != UNSCORED).any() else None
         self.seconds = float(len(night.stages) * EPOCH_SECONDS)
-        self._night = night
+        self.night = night
 
     def channel(self, name: str) -> Channel:
         """What the file says of a channel; most name no unit."""
-        return Channel(name, float(SAMPLING_RATE), self._night.channel(name)["unit"])
-
-    def about(self, name: str) -> dict[str, Any]:
-        """How the channel was prepared, see :meth:`data.recipe.Recipe.applied`."""
-        return self._night.channel(name)
+        return Channel(name, float(SAMPLING_RATE), self.night.channel(name)["unit"])
 
     def read(self, channel: Channel, as_stored: bool, gaps: bool = False) -> np.ndarray:
         """All samples of a channel, float64 (samples,), as stored."""
-        signal = self._night.signals[:, self.channels.index(channel.name)].reshape(-1).astype(np.float64)
+        signal = self.night.signals[:, self.channels.index(channel.name)].reshape(-1).astype(np.float64)
         signal[~np.isfinite(signal)] = np.nan
         if not gaps and np.isnan(signal).any():
             raise InputError(f"{self.path}: channel {channel.name} holds NaN or infinite values.")
@@ -96,11 +92,7 @@ class NightRecording:
 
 @contextmanager
 def open_signals(path: Path, wanted: Sequence[str] = ()) -> Iterator[Recording | NightRecording]:
-    """Open a recording that may have gaps, or a night file; local or remote.
-
-    Args:
-        path: a file in a format that MNE reads, an ``.npz`` night, or a folder of Parquet tables.
-        wanted: the channels that will be asked for.
+    """Open a recording that may have gaps, or a night file, local or remote, to read the channels ``wanted``.
 
     Raises:
         InputError: there is none, or it is damaged.
@@ -124,9 +116,8 @@ def choose(recording: Recording | NightRecording, wanted: str = "", preferred: s
     Args:
         recording: an open one.
         wanted: a recorded channel, or a derivation such as C3-A2 of two recorded electrodes; A1 and A2 are M1 and M2.
-        preferred: the channel that the network was trained on, which comes first where ``wanted`` is empty; then come
-            :data:`DERIVATIONS`, recorded as such or of two electrodes with the same reference, :data:`ELECTRODES`
-            alone, and whatever is called EEG.
+        preferred: the channel that the network was trained on. Without ``wanted`` it comes first; then come
+            :data:`DERIVATIONS`, :data:`ELECTRODES` and whatever is called EEG.
 
     Raises:
         InputError: the recording has no such channel, or no EEG at all.
@@ -147,9 +138,8 @@ def choose(recording: Recording | NightRecording, wanted: str = "", preferred: s
     found += [name for name in names if "eeg" in name.casefold()]
     if not found:
         listed = ", ".join(names)
-        raise InputError(
-            f"{recording.path} has no channel that is EEG by its name; it has {listed}: name one with --channel."
-        )
+        reason = f"has no channel that is EEG by its name; it has {listed}"
+        raise InputError(f"{recording.path} {reason}: name one with --channel.")
     return Choice(found[0], (found[0],))
 
 
@@ -200,8 +190,7 @@ def read_channel(
         lowest_rate: Hz, below which the channel is of no use.
 
     Raises:
-        InputError: it is shorter than an epoch, sampled below the lowest rate, flat, or made of two channels that
-            differ in rate or kind of unit.
+        InputError: it is too short, too slow or flat, or its two channels differ in rate or kind of unit.
     """
     headers = [recording.channel(name) for name in choice.recorded]
     first = headers[0]
@@ -228,7 +217,7 @@ def read_channel(
     if isinstance(recording, Recording):
         unit, prepared = first.unit_read(as_stored), {}
     else:
-        unit, prepared = first.unit, recording.about(first.name)
+        unit, prepared = first.unit, recording.night.channel(first.name)
         if len(headers) > 1:
             # The quartiles of an electrode are not those of a derivation.
             prepared["quartiles"] = None

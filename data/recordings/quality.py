@@ -77,7 +77,7 @@ def assess(signals: np.ndarray, missing: np.ndarray) -> Quality:
     Raises:
         InputError: no epoch holds a signal.
     """
-    centred, spread = _centred(signals), deviations(signals)
+    spread = deviations(signals)
     # First without what is flat to the last digits, then without what is flat against that level.
     level = 1e-5 * np.ptp(signals)
     silent = missing.copy()
@@ -88,14 +88,15 @@ def assess(signals: np.ndarray, missing: np.ndarray) -> Quality:
         level = np.median(spread[~silent])
     if level == 0:
         raise InputError("most of its samples have the same value: it is recorded too coarsely.")
-    rails = _at_rails(signals, ~silent, RAIL * level)
+    # Beyond the 0.05 % at either end of the range, or close to it.
+    low, high = np.percentile(signals[~silent], (0.05, 99.95))
+    rails = (signals <= low + RAIL * level) | (signals >= high - RAIL * level)
     silent |= rails.mean(axis=1) >= 0.5
     good = ~silent & (spread <= OUTLYING * level)
     if not good.any():
         raise InputError("it is clipped all along: no epoch holds a signal.")
-    return Quality(
-        float(np.median(spread[good])), silent, ~silent & ~good, float(rails[good].mean()), _noise(centred[good])
-    )
+    clipped, noise = float(rails[good].mean()), _noise(_centred(signals[good]))
+    return Quality(float(np.median(spread[good])), silent, ~silent & ~good, clipped, noise)
 
 
 def _centred(signals: np.ndarray) -> np.ndarray:
@@ -107,12 +108,6 @@ def flat(signals: np.ndarray, level: float) -> np.ndarray:
     """bool (epochs,): where at least half the seconds of ``signals`` (epochs, 3000) are flat against ``level``."""
     spans = np.ptp(signals.reshape(len(signals), EPOCH_SECONDS, SAMPLING_RATE), axis=2)
     return np.mean(spans <= STILL * level, axis=1) >= 0.5
-
-
-def _at_rails(signals: np.ndarray, epochs: np.ndarray, width: float) -> np.ndarray:
-    """Where ``signals`` lie beyond the 0.05 % at either end of the range that ``epochs`` have, or within ``width``."""
-    low, high = np.percentile(signals[epochs], (0.05, 99.95))
-    return (signals <= low + width) | (signals >= high - width)
 
 
 def _noise(centred: np.ndarray) -> float:
@@ -175,14 +170,11 @@ def warnings(quality: Quality, unit: str, level: Level | None = None) -> list[st
     if quality.clipped > CLIPPED:
         told.append(f"it is clipped: {quality.clipped:.1%} of its samples lie at the ends of its range.")
     if quality.noise > NOISY:
-        told.append(
-            f"it is mostly noise: {quality.noise:.0%} of its power lies above 20 Hz, where sleep EEG has a few percent."
-        )
+        share = f"{quality.noise:.0%} of its power lies above 20 Hz"
+        told.append(f"it is mostly noise: {share}, where sleep EEG has a few percent.")
     if unit == "µV" and not PLAUSIBLE[0] <= quality.amplitude <= PLAUSIBLE[1]:
-        told.append(
-            f"its unit is probably wrong: its level is {quality.amplitude:.3g} µV, that of sleep EEG "
-            f"{PLAUSIBLE[0]} to {PLAUSIBLE[1]} µV."
-        )
+        levels = f"its level is {quality.amplitude:.3g} µV, that of sleep EEG {PLAUSIBLE[0]} to {PLAUSIBLE[1]} µV"
+        told.append(f"its unit is probably wrong: {levels}.")
     ratio = quality.amplitude / level.amplitude if level else 1
     if not 1 / 3 <= ratio <= 3:
         told.append(f"its level is {ratio:.3g} times that of training, and it is staged without calibration.")

@@ -24,13 +24,7 @@ def read_scoring(files: dict[str, Path], recording: Recording) -> Scoring:
     stages = from_codes(files["stages"], read_text(files["stages"]).split(), LABELS)
     if "events" not in files:
         return Scoring(stages, notes=("no table of breathing events",))
-    events, lost = _events(files["events"], recording)
-    notes = (f"{lost} breathing events without a duration left out",) if lost else ()
-    return Scoring(stages, 0.0, events, EVENTS[:4], notes)
-
-
-def _events(path: Path, recording: Recording) -> tuple[tuple[Event, ...], int]:
-    """The events of the table, and how many had no duration."""
+    path = files["events"]
     if recording.start is None:
         raise InputError(f"{path} gives clock times, but {recording.path} does not say when it starts.")
     begin = recording.start.hour * 3600 + recording.start.minute * 60 + recording.start.second
@@ -58,4 +52,5 @@ def _events(path: Path, recording: Recording) -> tuple[tuple[Event, ...], int]:
             at = f"{hour}:{minute}:{second}"
             raise InputError(f"{path}: the {name} at {at} lies outside the recording, which {lasts}.")
         events.append(Event(name, float(start), duration))
-    return tuple(events), lost
+    notes = (f"{lost} breathing events without a duration left out",) if lost else ()
+    return Scoring(stages, 0.0, tuple(events), EVENTS[:4], notes)

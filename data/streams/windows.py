@@ -54,18 +54,21 @@ def windows(nights: Sequence[Path], recipe: Recipe, batch_nights: int, window_ep
 
         return tf.data.Dataset.range(tf.cast(count, tf.int64)).map(lambda number: window(tf.cast(number, tf.int32)))
 
-    # Nothing is left to tune, and the tuner's thread holds up the end of a pass by seconds.
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return (
+    return untuned(
         tf.data.Dataset.from_tensor_slices([str(path) for path in nights])
         .map(load, num_parallel_calls=2)
         .padded_batch(batch_nights, padding_values=(0.0, UNSCORED))
         .prefetch(1)
         .flat_map(cut)
         .prefetch(4)
-        .with_options(options)
     )
+
+
+def untuned(stream: tf.data.Dataset) -> tf.data.Dataset:
+    """``stream`` without the tuner: nothing is left to tune, and its thread delays the end of a pass by seconds."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return stream.with_options(options)
 
 
 def count_windows(night_epochs: Sequence[int], batch_nights: int, window_epochs: int) -> int:
@@ -80,7 +83,7 @@ def reading() -> Iterator[None]:
     try:
         yield
     except (tf.errors.UnknownError, tf.errors.InvalidArgumentError) as error:
-        _, marker, told = error.message.partition("InputError: ")
+        _, marker, sentence = error.message.partition("InputError: ")
         if not marker:
             raise
-        raise InputError(told.splitlines()[0]) from None
+        raise InputError(sentence.splitlines()[0]) from None
