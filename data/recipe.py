@@ -1,8 +1,8 @@
 """The recipe of a network: everything between a recording and the numbers that the network sees.
 
-Preparation, training, evaluation and staging apply the same recipe, and every trained model keeps it in its
-``metadata.json``. The order is fixed: the channel of each modality is read in µV or as stored, resampled to 100 Hz and
-band-passed; then it is either scaled by its quartiles or calibrated to a level, or left as it is.
+Preparation, training, evaluation and staging apply it, and every model keeps it in its ``metadata.json``. The order is
+fixed: a channel is read in µV or as stored, resampled to 100 Hz and band-passed; then it may be scaled by its quartiles
+or calibrated to a level.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,13 +32,11 @@ class Recipe:
     """What a network takes.
 
     Attributes:
-        channels: the channel of each modality, by the modality's name in ``data.terms.MODALITIES``; its name is that in
-            the night files that the network was trained on.
+        channels: the training nights' channel of each modality, by the modality's name in ``data.terms.MODALITIES``.
         as_stored: whether voltages stay in the recording's own unit, else they are in µV.
         scaled: whether each channel is scaled by its quartiles, see :func:`scale`.
         nights_scaled: whether night files that do not say their channels' unit hold scaled channels.
-        level: the level of the training nights, to which a recording is calibrated; None where it is not known, or
-            where channels are scaled.
+        level: of the training nights, to which a recording is calibrated; None if unknown, or if channels are scaled.
     """
 
     channels: dict[str, ChannelSpec]
@@ -51,14 +49,9 @@ class Recipe:
     def of_nights(
         cls, db: Database, channels: Mapping[str, str], about: Mapping[str, Any], scaled: bool = False
     ) -> "Recipe":
-        """The recipe of a network that is trained on the night files of ``db``.
+        """The recipe of a network that is trained on the ``channels`` of ``db``'s night files.
 
-        Args:
-            db: the database.
-            channels: the night files' channel of each modality.
-            about: what preparation wrote down about one of the nights: how the channels were made. What it does not say
-                is as the database specifies it.
-            scaled: whether the network takes scaled channels.
+        ``about`` is what preparation wrote down about one of them; what it does not say is as the database has it.
         """
         return cls(
             {modality: _spec(db, name, about) for modality, name in channels.items()},
@@ -135,21 +128,17 @@ class Recipe:
                 level=values["level"] and _level(values["level"]["amplitude"], values["level"]["offset"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-            raise InputError(
-                "its recipe cannot be read: the model is of a newer version, or its metadata are damaged."
-            ) from None
+            reason = "the model is of a newer version, or its metadata are damaged"
+            raise InputError(f"its recipe cannot be read: {reason}.") from None
 
     def applied(self, modality: str, signals: np.ndarray, about: Mapping[str, Any]) -> np.ndarray:
-        """A channel as the network takes it, but for calibration to a level.
+        """A channel as the network takes it, but for calibration to a level: float32 (epochs, 3000).
 
         Args:
             modality: of the channel.
             signals: float32 (epochs, 3000) at 100 Hz, all epochs of a recording or of a night file.
             about: what is known of them: ``prepared``, whether they come from a night file; ``filtered``, whether they
                 went through a band-pass then; ``unit``; ``quartiles`` of the recording that a night was cut out of.
-
-        Returns:
-            float32 (epochs, 3000).
         """
         band, unit = self.channels[modality].band, about.get("unit")
         if band and not about.get("filtered"):
@@ -161,11 +150,7 @@ class Recipe:
 
 
 def _spec(db: Database, name: str, about: Mapping[str, Any]) -> ChannelSpec:
-    """How the night files' channel ``name`` is made: as its night says, else as the database specifies it.
-
-    Raises:
-        InputError: the night says it in no form that is known.
-    """
+    """How the night files' channel ``name`` is made: as its night says, else as the database specifies it."""
     try:
         found = listed_channel(about, name)
         if "band_hz" in found:
@@ -181,9 +166,8 @@ def _spec(db: Database, name: str, about: Mapping[str, Any]) -> ChannelSpec:
         spellings = [spellings] if isinstance(spellings, str) else map(str, spellings)
         return ChannelSpec(name, tuple(spellings), _band(old))
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise InputError(
-            f"a night file describes its channel {name} in no known form: prepare the nights again."
-        ) from None
+        what = f"a night file describes its channel {name} in no known form"
+        raise InputError(f"{what}: prepare the nights again.") from None
 
 
 def listed_channel(about: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -202,11 +186,7 @@ BAND_LIMITS = (0.01, 49)
 
 
 def _band(channel: Mapping[str, Any]) -> tuple[float, float] | None:
-    """The band of a channel, which a file may give in any form.
-
-    Raises:
-        ValueError: it is no band.
-    """
+    """The band of a channel that a file describes; TypeError or ValueError where it is none."""
     if channel["band_hz"] is None:
         return None
     low, high = map(float, channel["band_hz"])
@@ -216,7 +196,7 @@ def _band(channel: Mapping[str, Any]) -> tuple[float, float] | None:
 
 
 def _level(amplitude: Any, offset: Any) -> Level | None:
-    """The level that two values give, which a file may give in any form; None where they are none."""
+    """The level of two values from a file; None where they are none."""
     numbers = all(type(value) in (int, float) and abs(value) < 1e300 for value in (amplitude, offset))
     return Level(float(amplitude), float(offset)) if numbers and amplitude > 0 else None
 
@@ -265,11 +245,9 @@ def quartiles(signal: np.ndarray) -> tuple[float, float, float]:
 
 
 def scale(signal: np.ndarray, known: Sequence[float] | None = None) -> np.ndarray:
-    """``signal`` less its median, over its interquartile range; a range of 0 counts as 1.
+    """``signal``, of any shape, less its median, over its interquartile range; a range of 0 counts as 1.
 
-    Args:
-        signal: of any shape.
-        known: the quartiles of the whole recording that ``signal`` is a part of; without them they are its own.
+    The quartiles may be ``known``, of a longer signal that this one is a part of.
     """
     low, median, high = known or quartiles(signal)
     return (signal - median) / ((high - low) or 1.0)

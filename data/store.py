@@ -231,11 +231,7 @@ def remove_unfinished(folder: Path, below: bool = True) -> None:
 
 
 def require_writable(folder: Path) -> None:
-    """Try whether ``folder`` can be written, or made, before hours of work end in a refusal; nothing stays behind.
-
-    Raises:
-        InputError: it cannot.
-    """
+    """Raise InputError if ``folder`` can be neither written nor made; nothing stays behind of the trial."""
     if is_remote(folder):
         if str(folder).startswith("http"):
             raise InputError(f"{folder}: a web server can be read from, not written to; name a folder or a bucket.")

@@ -40,10 +40,7 @@ def subjects_tested(spec: Database, fold: int) -> tuple[int, ...]:
 
 
 def split(spec: Database, fold: int, available: Collection[int], seed: int, validation_fraction: float) -> Split:
-    """The fold's subjects, drawn as the reference code draws them.
-
-    ``available`` are the subjects that have night files. Test subjects are the published ones; validation subjects are
-    drawn from the others available, so with every file at hand the split is the reference's.
+    """The fold's subjects, drawn from those ``available``, who have night files, as the reference code draws them.
 
     Raises:
         InputError: a test subject has no file, or too few other subjects have.
@@ -111,8 +108,8 @@ def _names_by_subject(
 ) -> dict[int, set[str]]:
     """The ``names`` that fit a pattern with the number of one of ``subjects``, by subject.
 
-    A pattern without its ``.npz`` stands for the names of Parquet nights, which are folders. Each name is looked at
-    once: a loop over subjects and names would take a time that grows with the product of their numbers.
+    A pattern without its ``.npz`` stands for the names of Parquet nights. Each name is looked at once, not once for
+    each subject: there may be thousands of both.
     """
     parts = []
     for pattern in patterns:

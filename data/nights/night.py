@@ -97,9 +97,9 @@ def deviations(signals: np.ndarray) -> np.ndarray:
 def read_night(path: str | Path, channels: Sequence[str]) -> Night:
     """Read ``channels`` of a night file, local or remote.
 
-    The file is an ``.npz`` with ``x`` of shape (n, 3000), (n, 3000, 1), (n, 1, 3000), or (n, channels, 3000) together
-    with ``ch_names``, and ``y`` of shape (n,); or a folder with ``x.parquet`` and ``y.parquet``. An ``.npz`` with one
-    unnamed channel serves whatever channel is wanted.
+    It is an ``.npz`` with ``x`` of shape (n, 3000), (n, 3000, 1), (n, 1, 3000), or (n, channels, 3000) with the names
+    ``ch_names``, and ``y`` of shape (n,); or a folder with ``x.parquet`` and ``y.parquet``. A single channel without a
+    name serves whatever channel is wanted.
 
     Raises:
         InputError: the night is missing, damaged, or not such a night.
@@ -143,9 +143,8 @@ def _signals(
     if x.ndim != 3:
         raise InputError(f"{path}: x has shape {x.shape}; (epochs, {EPOCH_SAMPLES}) is wanted.")
     if x.shape[2] != EPOCH_SAMPLES:
-        raise InputError(
-            f"{path} has epochs of {x.shape[2]} samples; {EPOCH_SECONDS} s at {SAMPLING_RATE} Hz are {EPOCH_SAMPLES}."
-        )
+        needed = f"{EPOCH_SECONDS} s at {SAMPLING_RATE} Hz are {EPOCH_SAMPLES}"
+        raise InputError(f"{path} has epochs of {x.shape[2]} samples; {needed}.")
     if names is None:
         if x.shape[1] > 1 or len(wanted) > 1:
             raise InputError(f"{path} has {x.shape[1]} channels and no ch_names to tell them apart.")

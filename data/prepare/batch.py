@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,26 +35,21 @@ class Job:
     config: "PreparationConfig"
 
 
+COUNTED = {**dict(enumerate(STAGES)), UNSCORED: "unscored"}
+"""Columns of ``nights.csv`` by the label that they count."""
+NOTHING = {"epochs": 0, **dict.fromkeys(COUNTED.values(), 0), "trimmed_minutes": 0.0, "dropped_epochs": 0}
+NOTHING |= {"events": "", "channels": "", "notes": "", "seconds": 0.0}
+"""What ``nights.csv`` holds of a night that failed."""
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one night: ``status`` is written, kept or failed; one row of ``nights.csv``."""
+    """What became of one night: ``status`` is written, kept or failed; ``found`` goes into ``nights.csv``."""
 
     night: str
     status: str
     recording: str
-    epochs: int = 0
-    W: int = 0
-    N1: int = 0
-    N2: int = 0
-    N3: int = 0
-    REM: int = 0
-    unscored: int = 0
-    trimmed_minutes: float = 0.0
-    dropped_epochs: int = 0
-    events: str = ""
-    channels: str = ""
-    notes: str = ""
-    seconds: float = 0.0
+    found: dict[str, Any] = field(default_factory=lambda: NOTHING)
     reason: str = ""
 
 
@@ -105,21 +100,17 @@ def _outcome(night: str, status: str, arrays: dict[str, np.ndarray], seconds: fl
         raise ValueError("y holds no stages")
     names = arrays.get("event_names", ())
     counts = arrays["events"].sum(axis=0) if len(names) else ()
-    of_stages: dict[str, Any] = {stage: int((stages == number).sum()) for number, stage in enumerate(STAGES)}
-    return Outcome(
-        night,
-        status,
-        about["recording"],
-        epochs=len(stages),
-        **of_stages,
-        unscored=int((stages == UNSCORED).sum()),
-        trimmed_minutes=about["trimmed_minutes"],
-        dropped_epochs=about["dropped_epochs"],
-        events="; ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True)),
-        channels="; ".join(f"{c['name']} ({c['unit']})" for c in about["channels"]),
-        notes="; ".join(about["notes"]),
-        seconds=round(seconds, 2),
-    )
+    found = {
+        "epochs": len(stages),
+        **{name: int((stages == label).sum()) for label, name in COUNTED.items()},
+        "trimmed_minutes": about["trimmed_minutes"],
+        "dropped_epochs": about["dropped_epochs"],
+        "events": "; ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True)),
+        "channels": "; ".join(f"{c['name']} ({c['unit']})" for c in about["channels"]),
+        "notes": "; ".join(about["notes"]),
+        "seconds": round(seconds, 2),
+    }
+    return Outcome(night, status, about["recording"], found)
 
 
 def prepare_all(jobs: Sequence[Job], output: Path, processes: int = 1, cluster: str | None = None) -> list[Outcome]:
@@ -153,7 +144,10 @@ def _table(outcomes: Sequence[Outcome]) -> "pd.DataFrame":
     def escaped(value: Any) -> Any:
         return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
-    return pd.DataFrame([{name: escaped(value) for name, value in asdict(outcome).items()} for outcome in outcomes])
+    def row(o: Outcome) -> dict[str, Any]:
+        return {"night": o.night, "status": o.status, "recording": o.recording, **o.found, "reason": o.reason}
+
+    return pd.DataFrame([{name: escaped(value) for name, value in row(o).items()} for o in outcomes])
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
@@ -163,7 +157,7 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     good = [outcome for outcome in outcomes if outcome.status != "failed"]
     lines = []
     if good:
-        columns = ["night", "status", "epochs", *STAGES, "unscored", "trimmed_minutes", "dropped_epochs"]
+        columns = ["night", "status", "epochs", *COUNTED.values(), "trimmed_minutes", "dropped_epochs"]
         table = _table(good)[columns]
         sums = {"night": f"{len(good)} nights", "status": "", **{name: table[name].sum() for name in columns[2:]}}
         shown = pd.concat([table, pd.DataFrame([sums])])
@@ -172,11 +166,11 @@ def summary(outcomes: Sequence[Outcome]) -> str:
             lines.append(f"The first 20 nights of {len(good)}; all are in {TABLE}.")
         titles = {"trimmed_minutes": "trimmed min", "dropped_epochs": "dropped"}
         lines.append(shown.rename(columns=titles).to_string(index=False))
-        lines += [f"note: {outcome.night}: {outcome.notes}" for outcome in good if outcome.notes]
+        lines += [f"note: {o.night}: {o.found['notes']}" for o in good if o.found["notes"]]
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     if failed:
         lines.append(f"{len(failed)} of {len(outcomes)} failed:")
-        lines += [f"  {outcome.night}: {outcome.reason}" for outcome in failed]
+        lines += [f"  {o.night}: {o.reason}" for o in failed]
     return "\n".join(lines)
 
 

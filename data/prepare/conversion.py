@@ -142,11 +142,9 @@ def _common_epochs(source: Source, recording: Recording, scoring: Scoring, notes
     # Scorings often end in a long unscored entry that nothing was recorded for.
     scored = int(np.flatnonzero(scoring.stages != UNSCORED).max(initial=-1)) + 1
     if scored > signal + 1 or listed < signal - 1:
-        files = ", ".join(path.name for path in source.scoring.values())
-        raise InputError(
-            f"{source.recording} lasts {signal} epochs of {EPOCH_SECONDS} s, its scoring {files} "
-            f"{scored if scored > signal else listed}: they may differ by one; check that they belong together."
-        )
+        files, its = ", ".join(path.name for path in source.scoring.values()), scored if scored > signal else listed
+        lengths = f"{source.recording} lasts {signal} epochs of {EPOCH_SECONDS} s, its scoring {files} {its}"
+        raise InputError(f"{lengths}: they may differ by one; check that they belong together.")
     if listed != signal and (scored > signal or listed < signal):
         notes.append(f"signal of {signal} epochs and scoring of {listed} cut to the shorter")
     return min(signal, listed)

@@ -72,11 +72,9 @@ def ensure_nights(folder: Path, spec: Database, config: "SyntheticConfig") -> No
 
 
 def make_night(subject: int, config: "SyntheticConfig") -> dict[str, np.ndarray]:
-    """One subject's night, the same for the same subject and configuration.
+    """The arrays of one subject's night file, the same for the same subject and configuration.
 
-    Returns:
-        ``x`` float32 (epochs, channels, 3000), ``ch_names``, ``y`` stages (epochs,), ``events`` 0/1 (epochs, 5),
-        ``event_names``, ``fs`` and ``about``: the keys of a multi-channel night file.
+    ``x`` is float32 (epochs, channels, 3000), ``y`` int32 (epochs,), ``events`` 0/1 (epochs, 5).
     """
     rng = np.random.default_rng((config.synthetic_seed, subject))
     epochs = max(20, round(config.hours * rng.uniform(0.94, 1.06) * 3600 / EPOCH_SECONDS))

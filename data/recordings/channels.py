@@ -50,8 +50,8 @@ class ChannelSignal:
         name: of the channel or derivation.
         signals: float32 (epochs, 3000) at 100 Hz, in µV where the recording gives a voltage, else as stored.
         missing: bool (epochs,), where half an epoch or more was not recorded.
-        about: where it comes from, as JSON values: recorded channels, their rate and unit, and the signal's unit.
-        prepared: what a night file says of how it was prepared, for the recipe; empty for a recording.
+        about: JSON values: the recorded channels, their rate and unit, and the signal's unit.
+        prepared: how a night file's channel was prepared, for the recipe; empty for a recording.
     """
 
     name: str

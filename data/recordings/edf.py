@@ -50,10 +50,9 @@ class Channel:
 
 @dataclass(frozen=True)
 class EdfHeader:
-    """What the header says: signal channels in their order, length in seconds, and start.
+    """What the header says: signal channels in their order, length in seconds with gaps, and start.
 
-    Of an interrupted file (EDF+D) the length counts its gaps, and ``onsets`` (records,) are the seconds at which its
-    records, of ``record_seconds`` each, begin.
+    Of an interrupted file (EDF+D), ``onsets`` (records,) are the seconds at which its records begin.
     """
 
     channels: tuple[Channel, ...]

@@ -4,18 +4,16 @@ A network trained in µV fails silently on the same EEG in volts, or from an amp
 scaled until its level equals the training nights'. The level is the median, over the epochs that hold a signal, of each
 epoch's median absolute deviation from its own median:
 
-- an epoch's own rather than the night's, for the offset of a DC-coupled amplifier drifts and jumps;
-- medians within the epoch, which a movement of a few seconds does not shift;
-- a median over epochs, which an hour of artefacts hardly shifts, and which epochs without a signal, or beyond ten times
-  the level, do not enter at all. A lead that falls off, flat or at the rail, therefore changes nothing.
+- from the epoch's median, not the night's, for the offset of a DC-coupled amplifier drifts and jumps;
+- a median within the epoch, which a movement of a few seconds does not shift;
+- a median over epochs, which an hour of artefacts hardly shifts. Epochs without a signal, or beyond ten times the
+  level, do not count, so a lead that falls off changes nothing.
 
-Training levels are those of nights trimmed to half an hour of wake around sleep, so long recordings are measured there
-too, once a first pass has found sleep (:func:`near_sleep`). A level is a ratio: a night times any factor gives the same
-signal, and the same stages.
+Training nights are trimmed to half an hour of wake around sleep, so long recordings are measured there too, once a
+first pass has found sleep (:func:`near_sleep`).
 
 On ``ucddb018``, with the ten published ``sleepedfx`` folds, this gives an accuracy of 0.90 at 12.5 µV, 0.91 at 14,
-0.88 at 10, 0.73 at 6 and still 0.91 at 22: too low a level costs more than too high a one. The level as defined here
-lies 5 % below the deviation over the whole night, which puts the night on the safe side.
+0.88 at 10, 0.73 at 6 and still 0.91 at 22: too low a level costs more than too high a one.
 """
 
 from dataclasses import dataclass, replace
@@ -68,11 +66,7 @@ class Quality:
 
 
 def assess(signals: np.ndarray, missing: np.ndarray) -> Quality:
-    """Measure a signal.
-
-    Args:
-        signals: float32 (epochs, 3000) at 100 Hz, in any unit.
-        missing: bool (epochs,), epochs that were not recorded.
+    """Measure ``signals``, float32 (epochs, 3000) at 100 Hz, of which the epochs ``missing``, bool (epochs,), are gaps.
 
     Raises:
         InputError: no epoch holds a signal.
@@ -119,10 +113,7 @@ def _noise(centred: np.ndarray) -> float:
 
 
 def calibrated(signals: np.ndarray, quality: Quality, level: Level) -> np.ndarray:
-    """``signals`` (epochs, 3000) at the level that the network was trained with, silent epochs empty; float32.
-
-    Epoch by epoch, so that epochs may come one at a time.
-    """
+    """``signals`` (epochs, 3000) at the level that the network was trained with, silent epochs empty; float32."""
     factor = level.amplitude / quality.amplitude
     centred = _centred(signals) * factor
     centred[quality.silent] = 0
@@ -133,8 +124,7 @@ def calibrated(signals: np.ndarray, quality: Quality, level: Level) -> np.ndarra
 def unscored(lost: np.ndarray) -> np.ndarray:
     """bool (epochs,): epochs in stretches of more than ten minutes without EEG, which nobody can score.
 
-    Shorter ones are wake: the AASM's manual scores W while a sleeper is disconnected, and so did the scorer all 72
-    such epochs of the UCDDB nights at hand.
+    Shorter ones are wake: the AASM's manual scores W while a sleeper is disconnected.
     """
     long = np.zeros(len(lost), bool)
     for first, end in stretches(lost):
@@ -155,10 +145,7 @@ def near_sleep(stages: np.ndarray, minutes: float = 30) -> np.ndarray:
 def warnings(quality: Quality, unit: str, level: Level | None = None) -> list[str]:
     """What a user should know about a signal, a sentence each.
 
-    Args:
-        quality: of the signal.
-        unit: the signal's.
-        level: what the network expects, where the signal is staged without calibration.
+    ``level`` is what the network expects of a signal that is staged without calibration.
     """
     told, epochs = [], len(quality.silent)
     for which, what in (

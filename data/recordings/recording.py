@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 MNE_VOLTS = {"μV": 1e-6, "µV": 1e-6, "\x83\xcaV": 1e-6, "uV": 1e-6, "mV": 1e-3}
 """What MNE multiplies an EDF channel of such a unit with; it leaves the numbers of all other units alone."""
 
-
 LOWEST_RATE = 0.5
 """Hz, of a channel that can be used."""
 
@@ -83,7 +82,7 @@ class Recording:
         """What the recording says of a channel.
 
         Raises:
-            InputError: it says it of two channels of this name, or says nothing usable.
+            InputError: two channels have this name, or it cannot be used.
         """
         channel, *others = (channel for channel in self._described if channel.name == name)
         if others:
@@ -95,12 +94,9 @@ class Recording:
         return channel
 
     def read(self, channel: Channel, as_stored: bool, gaps: bool = False) -> np.ndarray:
-        """All samples of a channel, float64 (samples,): in µV where its unit is one of voltage, else as stored.
+        """All samples of a channel, float64 (samples,): in µV if it is a voltage and not wanted ``as_stored``.
 
-        Args:
-            channel: as :meth:`channel` gave it.
-            as_stored: leave voltages in the recording's own unit too.
-            gaps: whether samples may be missing; they are NaN.
+        With ``gaps``, samples may be missing; they are NaN.
 
         Raises:
             InputError: the channel cannot be read, is flat, or holds values that are not finite.
@@ -151,8 +147,7 @@ def open_recording(path: Path, gaps: bool = False) -> Iterator[Recording]:
     """Open a recording, local or remote; a remote one is fetched for as long as it is open.
 
     Raises:
-        InputError: it is missing, empty, truncated, of no format that MNE reads, or, unless ``gaps`` are welcome,
-            interrupted.
+        InputError: it is missing, empty, truncated, of no format that MNE reads, or has ``gaps`` that it may not have.
     """
     with on_disk(path) as local:
         if is_remote(path) and path.suffix.lower() in SEVERAL_FILES:

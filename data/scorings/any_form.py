@@ -38,10 +38,8 @@ COLUMNS = {
 def read_scoring(path: Path, recording: Recording | NightRecording) -> np.ndarray:
     """Stages int32 (epochs,) of the recording's own epochs; -1 where the scorer has none.
 
-    Args:
-        path: a night file, NSRR's XML, a table with a stage and its start in s, a line with a stage for each epoch, or
-            what MNE reads annotations from, such as EDF+; local or remote.
-        recording: the one that was scored.
+    ``path``, local or remote, is a night file, NSRR's XML, a table with a stage and its start in s, a line with a stage
+    for each epoch, or what MNE reads annotations from, such as EDF+.
 
     Raises:
         InputError: it is none of these, uses an unknown label, or belongs to another recording.

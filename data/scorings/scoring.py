@@ -34,7 +34,7 @@ class Scoring:
         stages: int32 (epochs,), positions in ``data.terms.STAGES``, or -1 for what is not scored.
         start: where in the recording the first epoch begins, in seconds.
         events: the breathing events.
-        event_names: the kinds of event that this scoring would name if they occurred.
+        event_names: the kinds of event that were looked for.
         notes: what was left out, for the user to know.
     """
 

@@ -20,12 +20,6 @@ BATCHES_MIXED = 8
 def epochs(nights: Sequence[Path], recipe: Recipe, batch: int, seed: Sequence[int]) -> tf.data.Dataset:
     """Stream all epochs of ``nights``, scored or not, in an order drawn from ``seed``, but for a last batch not full.
 
-    Args:
-        nights: their files, local or remote.
-        recipe: of the signals of each modality.
-        batch: epochs in a batch.
-        seed: numbers that settle the order.
-
     Returns:
         Batches of each modality's signals, float32 (batch, 3000), by its name.
 

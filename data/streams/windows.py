@@ -16,8 +16,7 @@ def windows(nights: Sequence[Path], recipe: Recipe, batch_nights: int, window_ep
     """Stream ``nights``, in their order, as windows of consecutive 30-s epochs.
 
     Groups of ``batch_nights`` nights run side by side; a night shorter than its group's longest is padded with zeros of
-    weight 0. The recipe has one channel. Files are read as their group comes up: memory holds three groups, however
-    many nights there are.
+    weight 0. The recipe has one channel. Memory holds three groups, however many nights there are.
 
     Returns:
         Batches ``(inputs, stages, weights)``: ``inputs["signals"]`` float32 (nights, epochs, 3000); ``inputs["start"]``
