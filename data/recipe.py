@@ -6,7 +6,7 @@ or calibrated to a level.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -90,7 +90,7 @@ class Recipe:
 
     def calibrated_to(self, level: Level | None) -> "Recipe":
         """The same recipe with that level."""
-        return Recipe(self.channels, self.as_stored, self.scaled, self.nights_scaled, level)
+        return replace(self, level=level)
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as JSON values; :meth:`from_json` reads them."""
@@ -103,7 +103,7 @@ class Recipe:
             "sampling_rate_hz": SAMPLING_RATE,
             "scaling": "quartiles" if self.scaled else None,
             "nights_scaled": self.nights_scaled,
-            "level": self.level and {"amplitude": self.level.amplitude, "offset": self.level.offset},
+            "level": self.level and asdict(self.level),
         }
 
     @classmethod

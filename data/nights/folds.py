@@ -48,16 +48,12 @@ def split(spec: Database, fold: int, available: Collection[int], seed: int, vali
     test = subjects_tested(spec, fold)
     absent = sorted(set(test) - set(available))
     if absent:
-        raise InputError(
-            f"fold {fold} of {spec.db} tests subject {absent[0]}, who has no night file: "
-            "add it, or choose other folds with --from_fold and --to_fold."
-        )
+        tested = f"fold {fold} of {spec.db} tests subject {absent[0]}, who has no night file"
+        raise InputError(f"{tested}: add it, or choose other folds with --from_fold and --to_fold.")
     others = [subject for subject in spec.subjects if subject in available and subject not in test]
     if len(others) < 2:
-        raise InputError(
-            f"fold {fold} of {spec.db} needs at least 2 subjects beside its test subjects, to train and to validate; "
-            f"{len(others)} have night files."
-        )
+        needed = f"fold {fold} of {spec.db} needs at least 2 subjects beside its test subjects"
+        raise InputError(f"{needed}, to train and to validate; {len(others)} have night files.")
     size = min(max(1, round(len(others) * validation_fraction)), len(others) - 1)
     # The legacy generator: it is what gives the reference's subjects.
     drawn = np.random.RandomState(seed + fold).choice(others, size=size, replace=False)

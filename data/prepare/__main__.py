@@ -21,9 +21,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", "--output_dir", metavar="DIR", help=f"{nights} (default data/DB)")
     instead = "channels to take instead of the database's own"
     parser.add_argument("--select_ch", nargs="+", default=[], metavar="NAME", help=instead)
-    parser.add_argument(
-        "--format", choices=("npz", "parquet"), default="npz", help="form of the night files (default npz)"
-    )
+    form = "form of the night files (default npz)"
+    parser.add_argument("--format", choices=("npz", "parquet"), default="npz", help=form)
     parser.add_argument("--spec", metavar="FILE", help="of --db custom: a .toml or .yaml file that describes it")
     parser.add_argument("--list", action="store_true", help="show what the recordings hold, and write nothing")
     parser.add_argument("--download", action="store_true", help="fetch Sleep-EDF into the folder of recordings first")

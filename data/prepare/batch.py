@@ -37,7 +37,12 @@ class Job:
 
 COUNTED = {**dict(enumerate(STAGES)), UNSCORED: "unscored"}
 """Columns of ``nights.csv`` by the label that they count."""
-NOTHING = {"epochs": 0, **dict.fromkeys(COUNTED.values(), 0), "trimmed_minutes": 0.0, "dropped_epochs": 0}
+NOTHING: dict[str, Any] = {
+    "epochs": 0,
+    **dict.fromkeys(COUNTED.values(), 0),
+    "trimmed_minutes": 0.0,
+    "dropped_epochs": 0,
+}
 NOTHING |= {"events": "", "channels": "", "notes": "", "seconds": 0.0}
 """What ``nights.csv`` holds of a night that failed."""
 
@@ -203,8 +208,8 @@ def _same_subjects(sources: Sequence[Source], output: Path) -> None:
         name = re.compile(rf"subject\d+_{re.escape(source.night.partition('_')[2])}")
         others = [night for night in there if name.fullmatch(night)]
         if others and source.night not in there:
-            other = f"{output / others[0]} is {source.recording} under another subject's number"
-            raise InputError(
-                f"{other}, as recordings were added: let the spec's subject find the number in their names, "
-                "or name another --out."
+            what = (
+                f"{output / others[0]} is {source.recording} under another subject's number, as recordings were added"
             )
+            remedy = "let the spec's subject find the number in their names, or name another --out"
+            raise InputError(f"{what}: {remedy}.")

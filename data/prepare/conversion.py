@@ -6,6 +6,7 @@ epochs without a stage.
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,8 +32,7 @@ def settings(database: Database, channels: Sequence[ChannelSpec], config: "Prepa
         "as_stored": database.as_stored,
         "multimodal": database.scaled,
         "spec": database.details,
-        "wake_minutes": config.wake_minutes,
-        "event_overlap_seconds": config.event_overlap_seconds,
+        **asdict(config),
     }
 
 

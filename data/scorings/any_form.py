@@ -77,10 +77,8 @@ def _of_night(path: Path, epochs: int) -> np.ndarray:
     if stages is None or stages.ndim != 1 or not np.isin(stages, range(UNSCORED, len(STAGES))).all():
         raise InputError(f"{path} holds no stages y.")
     if abs(len(stages) - epochs) > 1 or about.get("trimmed_minutes") or about.get("dropped_epochs"):
-        raise InputError(
-            f"{path} holds {len(stages)} epochs of a recording of {epochs}, for preparation leaves some out: "
-            "they cannot be placed; name the scoring that it was made of."
-        )
+        what = f"{path} holds {len(stages)} epochs of a recording of {epochs}, for preparation leaves some out"
+        raise InputError(f"{what}: they cannot be placed; name the scoring that it was made of.")
     return stages
 
 
