@@ -19,13 +19,7 @@ def plain(name: str) -> str:
 
 @dataclass(frozen=True)
 class ChannelSpec:
-    """A channel of a night file.
-
-    Attributes:
-        name: of the channel in the night file.
-        spellings: other names that recordings give it.
-        band: the limits in Hz of the band-pass filter that it goes through, if any.
-    """
+    """A channel of a night file: its name, other names that recordings give it, and its band-pass in Hz, if any."""
 
     name: str
     spellings: tuple[str, ...] = ()

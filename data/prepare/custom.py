@@ -27,6 +27,10 @@ KEYS = {
 }
 """What a spec may hold; the first four must be there, and ``labels`` except for form nsrr."""
 
+KINDS: dict[str, tuple[type, str]] = dict.fromkeys(("channels", "labels", "columns", "events"), (dict, "a table"))
+KINDS |= dict.fromkeys(("as_stored", "multimodal"), (bool, "true or false"))
+"""What the values of a spec must be; the others are texts."""
+
 FORMS = ("annotations", "csv", "lines", "nsrr")
 COLUMNS = {"start": "start", "duration": "duration", "label": "label"}
 
@@ -53,12 +57,11 @@ def _database(values: Any) -> Database:
     for key in ("recordings", "scoring", "form", "channels", *(["labels"] if values.get("form") != "nsrr" else [])):
         if not values.get(key):
             raise InputError(f"{key} is missing: {KEYS[key]}.")
-    for key in ("recordings", "scoring", "form", "subject"):
-        if not isinstance(values.get(key, ""), str):
-            raise InputError(f"{key} must be a text: {KEYS[key]}.")
-    for key in ("as_stored", "multimodal"):
-        if not isinstance(values.get(key, False), bool):
-            raise InputError(f"{key} must be true or false: {KEYS[key]}.")
+    for key, value in values.items():
+        kind, name = KINDS.get(key, (str, "a text"))
+        # An empty table may be written as nothing.
+        if not isinstance(value, kind) and (value or kind is not dict):
+            raise InputError(f"{key} must be {name}: {KEYS[key]}.")
     if values["form"] not in FORMS:
         raise InputError(f"form is {values['form']!r}; it may be {', '.join(FORMS)}.")
     if not re.fullmatch(r"[^/\\\0{}]*(\{name\}[^/\\\0{}]*)?", values["scoring"]):
@@ -108,8 +111,6 @@ def _parsed(path: Path) -> Any:
 def _mapping(values: dict[str, Any], key: str, allowed: tuple[str, ...] = ()) -> dict[str, str]:
     """The table called ``key``, of texts; its values are ``allowed``, unless that is empty."""
     table = values.get(key) or {}
-    if not isinstance(table, dict):
-        raise InputError(f"{key} must be a table: {KEYS[key]}.")
     if not all(isinstance(part, (str, int)) for entry in table.items() for part in entry):
         raise InputError(f"{key} holds something else than texts: {KEYS[key]}.")
     table = {str(name): str(value) for name, value in table.items()}
@@ -119,9 +120,7 @@ def _mapping(values: dict[str, Any], key: str, allowed: tuple[str, ...] = ()) ->
     return table
 
 
-def _channels(table: Any) -> tuple[ChannelSpec, ...]:
-    if not isinstance(table, dict):
-        raise InputError(f"channels must be a table: {KEYS['channels']}.")
+def _channels(table: dict[str, Any]) -> tuple[ChannelSpec, ...]:
     channels = []
     for name, value in table.items():
         value = value if isinstance(value, dict) else {"spellings": value}

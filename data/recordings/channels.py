@@ -81,13 +81,10 @@ class NightRecording:
         """What the file says of a channel; most name no unit."""
         return Channel(name, float(SAMPLING_RATE), self.night.channel(name)["unit"])
 
-    def read(self, channel: Channel, as_stored: bool, gaps: bool = False) -> np.ndarray:
-        """All samples of a channel, float64 (samples,), as stored."""
+    def read(self, channel: Channel, as_stored: bool) -> np.ndarray:
+        """All samples of a channel, float64 (samples,), as stored; those that are no numbers are NaN."""
         signal = self.night.signals[:, self.channels.index(channel.name)].reshape(-1).astype(np.float64)
-        signal[~np.isfinite(signal)] = np.nan
-        if not gaps and np.isnan(signal).any():
-            raise InputError(f"{self.path}: channel {channel.name} holds NaN or infinite values.")
-        return signal
+        return np.where(np.isfinite(signal), signal, np.nan)
 
 
 @contextmanager
@@ -113,11 +110,9 @@ def is_parquet_night(path: Path) -> bool:
 def choose(recording: Recording | NightRecording, wanted: str = "", preferred: str = "") -> Choice:
     """The channel to stage.
 
-    Args:
-        recording: an open one.
-        wanted: a recorded channel, or a derivation such as C3-A2 of two recorded electrodes; A1 and A2 are M1 and M2.
-        preferred: the channel that the network was trained on. Without ``wanted`` it comes first; then come
-            :data:`DERIVATIONS`, :data:`ELECTRODES` and whatever is called EEG.
+    ``wanted`` is a recorded channel, or a derivation such as C3-A2 of two recorded electrodes; A1 and A2 are M1 and M2.
+    Without it, ``preferred``, the channel that the network was trained on, comes first; then come :data:`DERIVATIONS`,
+    :data:`ELECTRODES` and whatever is called EEG.
 
     Raises:
         InputError: the recording has no such channel, or no EEG at all.
@@ -183,11 +178,7 @@ def read_channel(
 ) -> ChannelSignal:
     """Read the channel that was chosen; what does not fill an epoch at the end is left out.
 
-    Args:
-        recording: an open one.
-        choice: the channel.
-        as_stored: leave voltages in the recording's own unit.
-        lowest_rate: Hz, below which the channel is of no use.
+    Voltages may stay in the recording's own unit, ``as_stored``; below ``lowest_rate`` in Hz the channel is of no use.
 
     Raises:
         InputError: it is too short, too slow or flat, or its two channels differ in rate or kind of unit.
@@ -203,9 +194,9 @@ def read_channel(
     if any(h.rate != first.rate or h.is_voltage != first.is_voltage for h in headers):
         both = " and ".join(choice.recorded)
         raise InputError(f"{path}: {both} differ in rate or unit: no {choice.name} can be made.")
-    signal = recording.read(first, as_stored, gaps=True)
+    signal = recording.read(first, as_stored)
     for header in headers[1:]:
-        signal -= recording.read(header, as_stored, gaps=True)
+        signal -= recording.read(header, as_stored)
     gaps = np.flatnonzero(np.isnan(signal))
     if len(gaps) == len(signal):
         raise InputError(f"{path}: {choice.name} holds no number all night: NaN, infinite or not recorded.")

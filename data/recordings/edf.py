@@ -25,13 +25,9 @@ MICROVOLTS = {"v": 1e6, "volt": 1e6, "mv": 1e3, "uv": 1.0, "µv": 1.0, "μv": 1.
 
 @dataclass(frozen=True)
 class Channel:
-    """One channel as its recording describes it.
+    """One channel as its recording describes it: rate in Hz, and unit, "" where none is named.
 
-    Attributes:
-        name: of the channel.
-        rate: in Hz.
-        unit: "" where the recording names none.
-        scaled: whether neither of the two ranges in its header is empty.
+    It is ``scaled`` if neither of the two ranges in its header is empty.
     """
 
     name: str

@@ -42,9 +42,10 @@ class Recording:
     def __init__(self, path: Path, local: Path | None, raw: "mne.io.BaseRaw | None" = None, gaps: bool = False) -> None:
         """Open the file at ``local``, called ``path`` in messages, or take ``raw``, which MNE has opened already.
 
-        With ``gaps``, an EDF file may be interrupted.
+        With ``gaps``, and in ``raw``, samples may be missing.
         """
         self.path = path
+        self._gaps = gaps or raw is not None
         self._local = local
         self._raw = raw
         self.header = read_header(path, local, gaps) if local and local.suffix in (".edf", ".bdf") else None
@@ -93,10 +94,10 @@ class Recording:
             raise InputError(f"{self.path}: channel {name} has a damaged header: a range of it is empty.")
         return channel
 
-    def read(self, channel: Channel, as_stored: bool, gaps: bool = False) -> np.ndarray:
+    def read(self, channel: Channel, as_stored: bool) -> np.ndarray:
         """All samples of a channel, float64 (samples,): in µV if it is a voltage and not wanted ``as_stored``.
 
-        With ``gaps``, samples may be missing; they are NaN.
+        Missing ones are NaN.
 
         Raises:
             InputError: the channel cannot be read, is flat, or holds values that are not finite.
@@ -108,7 +109,7 @@ class Recording:
             raise InputError(f"{self.path}: channel {name} cannot be told from the others by its label.")
         signal = self._placed(signal[0], channel.rate)
         missing = ~np.isfinite(signal)
-        if missing.any() and not gaps:
+        if missing.any() and not self._gaps:
             raise InputError(f"{self.path}: channel {name} holds NaN or infinite values in {missing.sum()} samples.")
         signal[missing] = np.nan
         if missing.all() or np.nanmin(signal) == np.nanmax(signal):

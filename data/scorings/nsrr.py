@@ -36,20 +36,21 @@ def read_scoring(files: dict[str, Path], recording: Recording | None = None) -> 
     length = root.findtext("EpochLength")
     if length is not None and _number(path, length, "EpochLength") != EPOCH_SECONDS:
         raise InputError(f"{path} is scored in epochs of {length.strip()[:20]} s; {EPOCH_SECONDS} s are wanted.")
-    scored = root.findall("ScoredEvents/ScoredEvent")
-    if root.tag == "CMPStudyConfig":
-        codes = [(stage.text or "").strip() for stage in root.findall("SleepStages/SleepStage")]
-        events = [event for entry in scored if (event := _event(path, entry, entry.findtext("Name")))]
-        return Scoring(from_codes(path, codes, LABELS), 0.0, tuple(events), EVENTS)
+    of_concept = "EventConcept" if root.tag == "PSGAnnotation" else "Name"
     intervals, events = [], []
-    for entry in scored:
-        concept = (entry.findtext("EventConcept") or "").strip()
+    for entry in root.findall("ScoredEvents/ScoredEvent"):
+        concept = (entry.findtext(of_concept) or "").strip()
         stage = _stage(path, concept, entry.findtext("EventType") or "")
+        name = EVENT_CONCEPTS.get(concept.partition("|")[0].strip().casefold())
         if stage is not None:
             intervals.append((*_span(path, entry, concept), stage))
-        elif event := _event(path, entry, concept):
-            events.append(event)
-    stages, start = from_intervals(path, intervals)
+        elif name:
+            events.append(Event(name, *_span(path, entry, name)))
+    if root.tag == "PSGAnnotation":
+        stages, start = from_intervals(path, intervals)
+    else:
+        codes = [(stage.text or "").strip() for stage in root.findall("SleepStages/SleepStage")]
+        stages, start = from_codes(path, codes, LABELS), 0.0
     return Scoring(stages, start, tuple(events), EVENTS)
 
 
@@ -76,12 +77,6 @@ def _stage(path: Path, concept: str, kind: str) -> int | None:
     if code not in LABELS:
         raise InputError(f"{path}: {concept[:60]!r} is no sleep stage.")
     return LABELS[code]
-
-
-def _event(path: Path, entry: Any, concept: str | None) -> Event | None:
-    """The breathing event that an entry names, or None if it names something else."""
-    name = EVENT_CONCEPTS.get((concept or "").partition("|")[0].strip().casefold())
-    return None if name is None else Event(name, *_span(path, entry, name))
 
 
 def _span(path: Path, entry: Any, what: str) -> tuple[float, float]:
