@@ -132,17 +132,16 @@ def _subjects_named(spec: Database, names: Collection[str]) -> list[int]:
     """The subjects whose nights are there, of a database that does not list its own."""
     found = set()
     for pattern in spec.night_patterns:
-        before, after = re.split(r"\{subject[^}]*\}", pattern.removesuffix(".npz"))
-        subject = re.compile(f"{_as_regex(before)}(\\d{{1,9}}){_as_regex(after)}(\\.npz)?")
+        before, after = map(_as_regex, re.split(r"\{subject[^}]*\}", pattern.removesuffix(".npz")))
+        subject = re.compile(rf"{before}(\d{{1,9}}){after}(\.npz)?")
         found |= {int(match[1]) for name in names if (match := subject.fullmatch(name))}
     return sorted(found)
 
 
 def _as_regex(glob: str) -> str:
     """A part of a file name with the wildcards ``*``, ``?`` and ``[...]`` as a regular expression."""
-    body = fnmatch.translate(glob)
     # Without what makes it match a whole name.
-    return body.removeprefix("(?s:").removesuffix(")\\Z")
+    return fnmatch.translate(glob).removeprefix("(?s:").removesuffix(")\\Z")
 
 
 def with_subjects_found(spec: Database, nights: Collection[int]) -> Database:

@@ -117,15 +117,15 @@ def night_from_arrays(path: Path, arrays: dict[str, np.ndarray], channels: Seque
     Raises:
         InputError: they hold no such night.
     """
-    if not scored and "x" in arrays and "y" not in arrays:
-        arrays = {**arrays, "y": np.full(len(arrays["x"]), UNSCORED)}
+    if not scored and "x" in arrays:
+        arrays = {"y": np.full(len(arrays["x"]), UNSCORED), **arrays}
     for key in ("x", "y"):
         if key not in arrays:
             raise InputError(f"{path} has no {key!r}: a night file holds the signals x and the stages y.")
     names = tuple(map(str, np.atleast_1d(arrays["ch_names"]))) if "ch_names" in arrays else None
     signals = _signals(path, arrays["x"], names, channels, scored)
     fs = arrays.get("fs")
-    if fs is not None and (fs.size != 1 or fs.dtype.kind not in "fiu" or float(fs.item()) != SAMPLING_RATE):
+    if fs is not None and (fs.size != 1 or fs.dtype.kind not in "fiu" or fs.item() != SAMPLING_RATE):
         raise InputError(f"{path} is sampled at {fs} Hz: night files hold {SAMPLING_RATE} Hz; prepare it again.")
     stages = _stages(path, arrays["y"], len(signals), names is not None or not scored, scored)
     return Night(path.stem, signals, tuple(channels), stages, _events(path, arrays, len(signals)), about_of(arrays))

@@ -153,9 +153,8 @@ def _common_epochs(source: Source, recording: Recording, scoring: Scoring, notes
 def _kept(stages: np.ndarray, wake_minutes: float) -> tuple[np.ndarray, int]:
     """Positions of the epochs to keep, and how many were trimmed at both ends."""
     asleep = np.flatnonzero((stages != W) & (stages != UNSCORED))
-    first, last = 0, len(stages)
+    within = np.arange(len(stages))
     if len(asleep):
         margin = round(wake_minutes * 60 / EPOCH_SECONDS)
-        first, last = max(0, asleep[0] - margin), min(len(stages), asleep[-1] + margin + 1)
-    within = np.arange(first, last)
-    return within[stages[first:last] != UNSCORED], len(stages) - len(within)
+        within = within[max(0, asleep[0] - margin) : asleep[-1] + margin + 1]
+    return within[stages[within] != UNSCORED], len(stages) - len(within)

@@ -94,18 +94,14 @@ def _parsed(path: Path) -> Any:
     if path.suffix not in (".toml", ".yaml", ".yml"):
         raise InputError(f"{path}: a spec is a .toml, .yaml or .yml file.")
     text = read_text(path)
-    if path.suffix == ".toml":
-        try:
-            return tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise InputError(f"{path} is not valid TOML ({error}).") from None
     import yaml
 
     try:
-        return yaml.safe_load(text)
+        return tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
     # PyYAML's constructors meet a wrong value with almost any exception.
     except Exception as error:
-        raise InputError(f"{path} is not valid YAML ({in_one_line(error)}).") from None
+        form = "TOML" if path.suffix == ".toml" else "YAML"
+        raise InputError(f"{path} is not valid {form} ({in_one_line(error)}).") from None
 
 
 def _mapping(values: dict[str, Any], key: str, allowed: tuple[str, ...] = ()) -> dict[str, str]:

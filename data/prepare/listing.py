@@ -6,10 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from data.databases import ChannelSpec, Database
+from data.prepare.batch import COUNTED
 from data.prepare.sources import Source
 from data.recordings.recording import open_recording
 from data.scorings import read_scoring
-from data.terms import STAGES, UNSCORED, InputError
+from data.terms import InputError
 
 
 def listing(source: Source, database: Database, channels: Sequence[ChannelSpec]) -> str:
@@ -35,8 +36,7 @@ def listing(source: Source, database: Database, channels: Sequence[ChannelSpec])
             if source.problem:
                 raise InputError(source.problem)
             scoring = read_scoring(database, source.scoring, recording)
-            kinds = {**dict(enumerate(STAGES)), UNSCORED: "unscored"}
-            shown = ", ".join(f"{name} {np.sum(scoring.stages == number)}" for number, name in kinds.items())
+            shown = ", ".join(f"{name} {np.sum(scoring.stages == label)}" for label, name in COUNTED.items())
             files = ", ".join(path.name for path in source.scoring.values())
             lines.append(f"  scoring {files}: {len(scoring.stages)} epochs; {shown}")
             if scoring.event_names:

@@ -17,10 +17,8 @@ from data.recordings.recording import Channel, Recording, open_recording
 from data.store import reaching
 from data.terms import EPOCH_SECONDS, SAMPLING_RATE, UNSCORED, InputError, whole_epochs
 
-DERIVATIONS = (
-    *("C4-M1", "C3-M2", "Fpz-Cz", "F4-M1", "F3-M2", "Fz-Cz", "C4-M2", "C3-M1", "F4-M2", "F3-M1", "Cz-M1", "Cz-M2"),
-    *("Fz-M1", "Fz-M2", "Fp2-M1", "Fp1-M2", "O2-M1", "O1-M2", "Pz-Oz"),
-)
+DERIVATIONS: tuple[str, ...] = ("C4-M1", "C3-M2", "Fpz-Cz", "F4-M1", "F3-M2", "Fz-Cz", "C4-M2", "C3-M1", "F4-M2")
+DERIVATIONS += ("F3-M1", "Cz-M1", "Cz-M2", "Fz-M1", "Fz-M2", "Fp2-M1", "Fp1-M2", "O2-M1", "O1-M2", "Pz-Oz")
 """EEG derivations, the best for staging first: the AASM's, then what other laboratories record."""
 
 ELECTRODES = ("C4", "C3", "Cz", "F4", "F3", "Fz", "Fpz", "Fp2", "Fp1", "Pz", "P4", "P3")
@@ -29,9 +27,8 @@ ELECTRODES = ("C4", "C3", "Cz", "F4", "F3", "Fz", "Fpz", "Fp2", "Fp1", "Pz", "P4
 LOWEST_EEG_RATE = 60
 """Hz: EEG of up to 30 Hz."""
 
-_LABEL = re.compile(
-    r"(?:eeg)?[-:.]?((?:fp|af|[fcpot])(?:z|\d)|[am][12])(?:[-:/.]?((?:fp|af|[fcpot])(?:z|\d)|[a-z]*\d?))?"
-)
+_SCALP = r"(?:fp|af|[fcpot])(?:z|\d)"
+_LABEL = re.compile(rf"(?:eeg)?[-:.]?({_SCALP}|[am][12])(?:[-:/.]?({_SCALP}|[a-z]*\d?))?")
 
 
 @dataclass(frozen=True)
@@ -132,8 +129,7 @@ def choose(recording: Recording | NightRecording, wanted: str = "", preferred: s
     found = [alone[electrode.casefold()] for electrode in ELECTRODES if electrode.casefold() in alone]
     found += [name for name in names if "eeg" in name.casefold()]
     if not found:
-        listed = ", ".join(names)
-        reason = f"has no channel that is EEG by its name; it has {listed}"
+        reason = f"has no channel that is EEG by its name; it has {', '.join(names)}"
         raise InputError(f"{recording.path} {reason}: name one with --channel.")
     return Choice(found[0], (found[0],))
 

@@ -40,7 +40,6 @@ def read_annotations(path: Path, recording: "Recording | NightRecording") -> lis
     """
     import mne
 
-    shift = 0.0
     try:
         # MNE goes by the name's ending, in small letters.
         with on_disk(path, path.stem + path.suffix.lower()) as local, warnings.catch_warnings():
@@ -50,8 +49,7 @@ def read_annotations(path: Path, recording: "Recording | NightRecording") -> lis
                 # MNE leaves out the start in an EDF file's header.
                 begin = annotations.orig_time or start_of(file.read(184))
         # Onsets count from the annotation file's own start.
-        if begin is not None and recording.start is not None:
-            shift = (begin - recording.start).total_seconds()
+        shift = (begin - recording.start).total_seconds() if begin and recording.start else 0.0
     except InputError:
         raise
     # A damaged file may raise anything.

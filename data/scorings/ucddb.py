@@ -35,7 +35,7 @@ def read_scoring(files: dict[str, Path], recording: Recording) -> Scoring:
     events, lost = [], 0
     for row in rows:
         hour, minute, second, kind, rest = row.groups()
-        name = TYPES.get(kind.upper(), "Hypopnea" if kind.upper().startswith("HYP") else None)
+        name = "Hypopnea" if kind.upper().startswith("HYP") else TYPES.get(kind.upper())
         if name is None:
             continue
         # A column that is often empty stands before the duration.

@@ -43,15 +43,12 @@ def windows(nights: Sequence[Path], recipe: Recipe, batch_nights: int, window_ep
         stages = tf.pad(stages, [[0, 0], [0, padding]], constant_values=UNSCORED)
 
         def window(number: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-            first = number * window_epochs
-            labels = stages[:, first : first + window_epochs]
-            inputs = {
-                "signals": signals[:, first : first + window_epochs],
-                "start": tf.fill([tf.shape(stages)[0]], number == 0),
-            }
+            now = slice(number * window_epochs, (number + 1) * window_epochs)
+            labels = stages[:, now]
+            inputs = {"signals": signals[:, now], "start": tf.fill([tf.shape(stages)[0]], number == 0)}
             return inputs, tf.maximum(labels, 0), tf.cast(labels != UNSCORED, tf.float32)
 
-        return tf.data.Dataset.range(tf.cast(count, tf.int64)).map(lambda number: window(tf.cast(number, tf.int32)))
+        return tf.data.Dataset.range(tf.cast(count, tf.int64), output_type=tf.int32).map(window)
 
     return untuned(
         tf.data.Dataset.from_tensor_slices([str(path) for path in nights])
