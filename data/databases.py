@@ -204,11 +204,7 @@ ALIASES = {"isurc": "isruc"}
 
 
 def database(name: str) -> Database:
-    """The database called ``name``, or the one that ``name`` is an alias of.
-
-    Raises:
-        InputError: no database has that name.
-    """
+    """The database called ``name``, or the one that ``name`` is an alias of; InputError if there is none."""
     name = ALIASES.get(name, name)
     if name not in DATABASES:
         near = difflib.get_close_matches(name, DATABASES, n=1)

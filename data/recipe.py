@@ -108,11 +108,7 @@ class Recipe:
 
     @classmethod
     def from_json(cls, values: Any) -> "Recipe":
-        """The recipe that :meth:`to_json` wrote.
-
-        Raises:
-            InputError: the values are no recipe, or one of another sampling rate.
-        """
+        """The recipe that :meth:`to_json` wrote; InputError if the values are none, or of another sampling rate."""
         try:
             channels = {
                 modality: ChannelSpec(str(channel["name"]), tuple(map(str, channel["spellings"])), _band(channel))
@@ -201,16 +197,13 @@ def _level(amplitude: Any, offset: Any) -> Level | None:
     return Level(float(amplitude), float(offset)) if numbers and amplitude > 0 else None
 
 
+_LEVELS = {"sleepedf": Level(12.5), "sleepedfx": Level(12.5), "isruc": Level(12.5), "ucddb": Level(0.12, 0.55)}
+"""Of the published checkpoints. ISRUC's nights are not at hand; on ucddb018 its checkpoint hardly minds a level from 4
+to 20 µV. UCDDB's level is in the recordings' own unit, with their offset, as the nine nights at hand have them."""
+
 PUBLISHED = {
     db: Recipe.of_nights(DATABASES[db], {"eeg": DATABASES[db].channel}, {}).calibrated_to(level)
-    for db, level in {
-        "sleepedf": Level(12.5),
-        "sleepedfx": Level(12.5),
-        # Its nights are not at hand; on ucddb018 its checkpoint hardly minds a level from 4 to 20 µV.
-        "isruc": Level(12.5),
-        # In the recordings' own unit, with their offset, as the nine nights at hand have them.
-        "ucddb": Level(0.12, 0.55),
-    }.items()
+    for db, level in _LEVELS.items()
 }
 """The recipes of the published RecSleepNet checkpoints, which hold none, by database."""
 

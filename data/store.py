@@ -69,11 +69,7 @@ def is_remote(path: Path) -> TypeGuard["RemotePath"]:
 
 @contextmanager
 def reaching(path: Path) -> Iterator[None]:
-    """Tell a remote store's refusal (no network, no key, no bucket) in one sentence; local errors pass.
-
-    Raises:
-        InputError: the remote store did not answer, or refused.
-    """
+    """Tell a remote store's refusal (no network, no key, no bucket) in an InputError; local errors pass."""
     try:
         yield
     except (InputError, FileNotFoundError, NotADirectoryError):
@@ -87,11 +83,7 @@ def reaching(path: Path) -> Iterator[None]:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All files in ``folder`` and below it, sorted; hidden ones left out.
-
-    Raises:
-        InputError: there is no such folder.
-    """
+    """All files in ``folder`` and below it but hidden ones, sorted; InputError if there is no such folder."""
     if is_remote(folder):
         root = folder.path.rstrip("/") + "/"
         try:
@@ -185,11 +177,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file.
-
-    Raises:
-        InputError: the file is absent or not JSON.
-    """
+    """The value in a JSON file; InputError if the file is absent or not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

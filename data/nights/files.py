@@ -110,11 +110,7 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What preparation wrote down about a night; empty where it was prepared elsewhere.
-
-    Raises:
-        InputError: the night is missing or damaged.
-    """
+    """What preparation wrote down about a night, if it did; InputError if the night is missing or damaged."""
     return about_of(read_arrays(path, ("about",)))
 
 

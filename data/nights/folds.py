@@ -29,11 +29,7 @@ class Split:
 
 
 def subjects_tested(spec: Database, fold: int) -> tuple[int, ...]:
-    """The subjects that fold ``fold`` tests, the same in every run.
-
-    Raises:
-        InputError: the database has no such fold.
-    """
+    """The subjects that fold ``fold`` tests, the same in every run; InputError if there is no such fold."""
     if not 0 <= fold < spec.folds:
         raise InputError(f"{spec.db} has folds 0 to {spec.folds - 1}; fold {fold} is outside.")
     return tuple(int(s) for s in np.array_split(spec.subjects, spec.folds)[fold])

@@ -118,7 +118,7 @@ def night_from_arrays(path: Path, arrays: dict[str, np.ndarray], channels: Seque
         InputError: they hold no such night.
     """
     if not scored and "x" in arrays:
-        arrays = {"y": np.full(len(arrays["x"]), UNSCORED), **arrays}
+        arrays = {"y": np.full(len(np.atleast_1d(arrays["x"])), UNSCORED), **arrays}
     for key in ("x", "y"):
         if key not in arrays:
             raise InputError(f"{path} has no {key!r}: a night file holds the signals x and the stages y.")

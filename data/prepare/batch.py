@@ -199,7 +199,7 @@ def make_jobs(
 
 
 def _same_subjects(sources: Sequence[Source], output: Path) -> None:
-    """Refuse to number subjects anew beside nights that carry the old numbers: a person would count as two."""
+    """Refuse to number subjects anew beside nights with their old numbers: a person would count as two."""
     try:
         there = {path.name.removesuffix(".npz") for path in output.iterdir()}
     except (FileNotFoundError, NotADirectoryError):

@@ -99,11 +99,7 @@ def convert(
 
 
 def find_channels(recording: Recording, channels: Sequence[ChannelSpec]) -> list[str]:
-    """What the recording calls ``channels``.
-
-    Raises:
-        InputError: it lacks one.
-    """
+    """What the recording calls ``channels``; InputError if it lacks one."""
     names = [channel.find(recording.channels) for channel in channels]
     if None in names:
         lacking, listed = channels[names.index(None)], ", ".join(recording.channels)

@@ -36,11 +36,7 @@ COLUMNS = {"start": "start", "duration": "duration", "label": "label"}
 
 
 def load_spec(path: Path) -> Database:
-    """The spec in a ``.toml``, ``.yaml`` or ``.yml`` file.
-
-    Raises:
-        InputError: it cannot be read, or says something that no preparation could follow.
-    """
+    """The spec in a ``.toml``, ``.yaml`` or ``.yml`` file; InputError if no preparation could follow it."""
     values = _parsed(path)
     try:
         return _database(values)

@@ -52,11 +52,7 @@ DESATURATION, DELAY = EVENTS[-1], 15 * SAMPLING_RATE
 
 
 def ensure_nights(folder: Path, spec: Database, config: "SyntheticConfig") -> None:
-    """Write the nights of ``spec.subjects`` that ``folder`` lacks.
-
-    Raises:
-        InputError: the folder holds nights made with other settings.
-    """
+    """Write the nights of ``spec.subjects`` that ``folder`` lacks; InputError if it has nights of other settings."""
     record = folder / "settings.json"
     settings = asdict(config)
     made = read_json(record) if record.exists() else settings

@@ -80,11 +80,7 @@ class Recording:
                 return reader(self._local, include=[channel], encoding="latin1", **quiet)
 
     def channel(self, name: str) -> Channel:
-        """What the recording says of a channel.
-
-        Raises:
-            InputError: two channels have this name, or it cannot be used.
-        """
+        """What the recording says of a channel; InputError if two have this name, or it cannot be used."""
         channel, *others = (channel for channel in self._described if channel.name == name)
         if others:
             raise InputError(f"{self.path} has {1 + len(others)} channels called {name}: rename them first.")

@@ -60,11 +60,7 @@ class Scoring:
 
 
 def from_codes(path: Path, codes: Sequence[str], labels: dict[str, int]) -> np.ndarray:
-    """Stages (epochs,) of one code an epoch.
-
-    Raises:
-        InputError: a code is not among ``labels``, or there is none.
-    """
+    """Stages (epochs,) of one code an epoch; InputError if a code is not among ``labels``, or there is none."""
     if not codes:
         raise InputError(f"{path} scores no epoch.")
     for number, code in enumerate(codes):
@@ -114,11 +110,7 @@ def from_intervals(path: Path, intervals: Iterable[tuple[float, float, int]]) ->
 
 
 def read_text(path: Path) -> str:
-    """The text of a scoring file, local or remote.
-
-    Raises:
-        InputError: it is missing, too large to be a scoring, or not text.
-    """
+    """The text of a scoring file, local or remote; InputError if it is missing, too large or not text."""
     try:
         with reaching(path):
             if path.stat().st_size > 64 << 20:

@@ -18,11 +18,7 @@ LABELS = {f"Sleep stage {code}": stage for code, stage in CODES.items()} | {"Mov
 
 
 def read_scoring(files: dict[str, Path], recording: Recording) -> Scoring:
-    """The stages of a hypnogram file.
-
-    Raises:
-        InputError: it is no such file.
-    """
+    """The stages of a hypnogram file; InputError if it is no such file."""
     path = files["hypnogram"]
     intervals = []
     for onset, duration, label in read_annotations(path, recording):
