@@ -37,13 +37,8 @@ class Job:
 
 COUNTED = {**dict(enumerate(STAGES)), UNSCORED: "unscored"}
 """Columns of ``nights.csv`` by the label that they count."""
-NOTHING: dict[str, Any] = {
-    "epochs": 0,
-    **dict.fromkeys(COUNTED.values(), 0),
-    "trimmed_minutes": 0.0,
-    "dropped_epochs": 0,
-}
-NOTHING |= {"events": "", "channels": "", "notes": "", "seconds": 0.0}
+NOTHING: dict[str, Any] = {"epochs": 0, **dict.fromkeys(COUNTED.values(), 0)}
+NOTHING |= {"trimmed_minutes": 0.0, "dropped_epochs": 0, "events": "", "channels": "", "notes": "", "seconds": 0.0}
 """What ``nights.csv`` holds of a night that failed."""
 
 
@@ -208,8 +203,6 @@ def _same_subjects(sources: Sequence[Source], output: Path) -> None:
         name = re.compile(rf"subject\d+_{re.escape(source.night.partition('_')[2])}")
         others = [night for night in there if name.fullmatch(night)]
         if others and source.night not in there:
-            what = (
-                f"{output / others[0]} is {source.recording} under another subject's number, as recordings were added"
-            )
+            number = "under another subject's number, as recordings were added"
             remedy = "let the spec's subject find the number in their names, or name another --out"
-            raise InputError(f"{what}: {remedy}.")
+            raise InputError(f"{output / others[0]} is {source.recording} {number}: {remedy}.")

@@ -53,7 +53,4 @@ def read_annotations(path: Path, recording: "Recording | NightRecording") -> lis
         raise InputError(f"{path} cannot be read as annotations ({in_one_line(error)}).") from None
     if len(annotations) == 0:
         raise InputError(f"{path} holds no annotations.")
-    return [
-        (float(onset) + shift, float(duration), str(text).strip())
-        for onset, duration, text in zip(annotations.onset, annotations.duration, annotations.description, strict=True)
-    ]
+    return [(float(a["onset"]) + shift, float(a["duration"]), str(a["description"]).strip()) for a in annotations]
