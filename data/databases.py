@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from data.terms import InputError
@@ -19,13 +19,7 @@ def plain(name: str) -> str:
 
 @dataclass(frozen=True)
 class ChannelSpec:
-    """A channel of a night file.
-
-    Attributes:
-        name: of the channel in the night file.
-        spellings: other names that recordings give it.
-        band: the limits in Hz of the band-pass filter that it goes through, if any.
-    """
+    """A channel of a night file: its name, other names that recordings give it, and its band-pass in Hz, if any."""
 
     name: str
     spellings: tuple[str, ...] = ()
@@ -44,24 +38,24 @@ class Database:
     Attributes:
         db: its name on the command line.
         title: its name in print.
-        subjects: the subjects' numbers; empty where whoever has night files is a subject.
+        subjects: the subjects' numbers; empty where everybody with night files is a subject.
         folds: of the cross-validation.
         night_patterns: names of one subject's night files; ``{subject}`` stands for the subject's number.
-        channel: the channel of the night files that RecSleepNet stages; empty where the user must name it.
-        modalities: the channel of the night files for each modality that SynthSleepNet may take.
+        channel: the night files' channel that RecSleepNet stages; empty where the user must name it.
+        modalities: the night files' channel for each modality that SynthSleepNet may take.
         published: published single-channel results to print beside ours: model, accuracy, macro-F1, kappa.
         recording: regular expression of a recording's file name. Its groups, and ``name`` for the file's name without
             suffix, fill in the templates below. Empty where nights are made, not recorded.
         example: a recording's file name, for messages.
         night: template of a night's name.
-        scoring: templates, with wildcards, of the file names of each part of the scoring, in order of preference.
+        scoring: templates, with wildcards, of the file names of each part of the scoring, the preferred one first.
         optional: the parts of the scoring that may be missing.
         form: how the scoring is written; see :mod:`data.scorings`.
         rules: what else the form ``table`` has to know: labels, events and columns.
         channels: what preparation takes unless ``--select_ch`` says otherwise.
-        first_subject: the number that file names give the subject who is 0 in the nights' names.
-        subject: where the subject is not a group of ``recording``: regular expression of the recording's path, its
-            first group the subject's number. If both are absent, recordings count as subjects, in their order.
+        first_subject: the number in recordings' names of the subject who is 0 in nights' names.
+        subject: regular expression of the recording's path whose first group is the subject's number, if ``recording``
+            has no group for it. Without both, recordings count as subjects, in their order.
         as_stored: whether voltages stay in the recording's own unit instead of becoming µV.
         scaled: whether preparation scales each channel by its median and quartiles.
         details: the custom specification as it was written, which is kept with each night.
@@ -95,144 +89,122 @@ class Database:
         Raises:
             InputError: a channel is named twice.
         """
-        chosen = []
-        for name in names:
-            known = (c for c in self.channels if plain(name) in map(plain, (c.name, *c.spellings)))
-            chosen.append(next(known, ChannelSpec(name)))
+        known = {plain(name): c for c in reversed(self.channels) for name in (c.name, *c.spellings)}
+        chosen = [known.get(plain(name), ChannelSpec(name)) for name in names]
         if len({plain(channel.name) for channel in chosen}) < len(chosen):
             raise InputError("--select_ch names a channel twice.")
         return tuple(chosen) or self.channels
 
 
-_SLEEP_EDF: dict[str, Any] = {
-    "night_patterns": ("SC4{subject:02d}*.npz", "ST7{subject:02d}*.npz"),
-    "channel": "EEG Fpz-Cz",
+_SLEEP_EDF_20 = Database(
+    db="sleepedf",
+    title="Sleep-EDF-20",
+    subjects=tuple(range(20)),
+    folds=20,
+    night_patterns=("SC4{subject:02d}*.npz", "ST7{subject:02d}*.npz"),
+    channel="EEG Fpz-Cz",
+    published=(
+        ("TinySleepNet", 0.854, 0.805, 0.80),
+        ("AttnSleep", 0.844, 0.781, 0.79),
+        ("XSleepNet2", 0.864, 0.809, 0.81),
+    ),
     # Of cassette night SC4ssNxx the scoring is SC4ssN with other last letters.
-    "recording": r"(?P<night>(?P<id>SC4(?P<subject>\d\d)\d)\w\d)-PSG\.edf",
-    "example": "SC4001E0-PSG.edf",
-    "night": "{night}",
-    "scoring": {"hypnogram": ("{id}??-Hypnogram.edf",)},
-    "form": "sleepedf",
-    "channels": (ChannelSpec("EEG Fpz-Cz", ("Fpz-Cz",)),),
-}
+    recording=r"(?P<night>(?P<id>SC4(?P<subject>\d\d)\d)\w\d)-PSG\.edf",
+    example="SC4001E0-PSG.edf",
+    night="{night}",
+    scoring={"hypnogram": ("{id}??-Hypnogram.edf",)},
+    form="sleepedf",
+    channels=(ChannelSpec("EEG Fpz-Cz", ("Fpz-Cz",)),),
+)
+_SLEEP_EDF_78 = replace(
+    _SLEEP_EDF_20,
+    db="sleepedfx",
+    title="Sleep-EDF-78",
+    subjects=tuple(s for s in range(83) if s not in (39, 68, 69, 78, 79)),
+    folds=10,
+    published=(
+        ("TinySleepNet", 0.831, 0.781, 0.77),
+        ("AttnSleep", 0.813, 0.751, 0.74),
+        ("XSleepNet2", 0.840, 0.787, 0.78),
+    ),
+)
+_ISRUC = Database(
+    db="isruc",
+    title="ISRUC-Sleep",
+    subjects=tuple(range(99)),
+    night_patterns=("subject{subject}.npz",),
+    channel="C3-A2",
+    recording=r"(?P<subject>\d+)\.(rec|edf)",
+    example="1.rec",
+    night="subject{subject}",
+    scoring={"stages": ("{subject}_1.txt",)},
+    form="isruc",
+    channels=(ChannelSpec("C3-A2", ("C3-M2",)),),
+    first_subject=1,
+)
+_UCDDB = Database(
+    db="ucddb",
+    title="St. Vincent's / UCD Sleep Apnea Database",
+    subjects=(2, 3, *range(5, 16), *range(17, 29)),
+    folds=25,
+    night_patterns=("ucddb{subject:03d}.npz",),
+    channel="C3A2",
+    recording=r"ucddb(?P<subject>\d{3})\.(rec|edf)",
+    example="ucddb002.rec",
+    night="ucddb{subject:03d}",
+    scoring={"stages": ("ucddb{subject:03d}_stage.txt",), "events": ("ucddb{subject:03d}_respevt.txt",)},
+    optional=("events",),
+    form="ucddb",
+    channels=(ChannelSpec("C3A2", ("C3-A2",)),),
+    as_stored=True,
+)
+_SHHS = Database(
+    db="shhs",
+    title="Sleep Heart Health Study",
+    night_patterns=("shhs1-{subject:06d}.npz",),
+    channel="EEG_C4",
+    modalities=(("eeg", "EEG_C4"), ("eog", "EOG_Left"), ("emg", "EMG_Chin"), ("ecg", "ECG"), ("airflow", "Airflow")),
+    recording=r"shhs\d-(?P<subject>\d{6})\.edf",
+    example="shhs1-200001.edf",
+    night="{name}",
+    scoring={"stages": ("{name}-nsrr.xml", "{name}-profusion.xml")},
+    form="nsrr",
+    # Names as SynthSleepNet's users have them. SHHS records C4-A1 as EEG and C3-A2 as the second EEG.
+    channels=(
+        ChannelSpec("EEG_C4", ("EEG", "EEG1", "EEG(1)", "C4-A1"), (0.5, 40)),
+        ChannelSpec("EEG_C3", ("EEG(sec)", "EEGsec", "EEG2", "EEG(2)", "C3-A2"), (0.5, 40)),
+        ChannelSpec("EOG_Left", ("EOG(L)", "EOGL", "EOG Left"), (0.5, 40)),
+        ChannelSpec("EOG_Right", ("EOG(R)", "EOGR", "EOG Right"), (0.5, 40)),
+        ChannelSpec("EMG_Chin", ("EMG", "EMG(chin)"), (25, 49)),
+        ChannelSpec("ECG", ("EKG", "ECG1"), (3, 30)),
+        ChannelSpec("Airflow", ("AIRFLOW", "NEW AIR", "NEW AIRFLOW", "NEW A/F", "AIR FLOW"), (0.05, 1)),
+    ),
+    scaled=True,
+)
+_SYNTHETIC = Database(
+    db="synthetic",
+    title="Synthetic nights",
+    subjects=tuple(range(10)),
+    folds=5,
+    night_patterns=("synthetic{subject:02d}.npz",),
+    channel="EEG C4-M1",
+    modalities=(("eeg", "EEG C4-M1"), ("eog", "EOG L"), ("emg", "EMG"), ("ecg", "ECG"), ("airflow", "Airflow")),
+)
+_CUSTOM = Database(
+    db="custom",
+    title="Your own recordings",
+    night_patterns=("subject{subject}_*.npz",),
+    night="subject{subject}_{name}",
+)
 
-DATABASES = {
-    database.db: database
-    for database in (
-        Database(
-            db="sleepedf",
-            title="Sleep-EDF-20",
-            subjects=tuple(range(20)),
-            folds=20,
-            published=(
-                ("TinySleepNet", 0.854, 0.805, 0.80),
-                ("AttnSleep", 0.844, 0.781, 0.79),
-                ("XSleepNet2", 0.864, 0.809, 0.81),
-            ),
-            **_SLEEP_EDF,
-        ),
-        Database(
-            db="sleepedfx",
-            title="Sleep-EDF-78",
-            subjects=tuple(s for s in range(83) if s not in (39, 68, 69, 78, 79)),
-            folds=10,
-            published=(
-                ("TinySleepNet", 0.831, 0.781, 0.77),
-                ("AttnSleep", 0.813, 0.751, 0.74),
-                ("XSleepNet2", 0.840, 0.787, 0.78),
-            ),
-            **_SLEEP_EDF,
-        ),
-        Database(
-            db="isruc",
-            title="ISRUC-Sleep",
-            subjects=tuple(range(99)),
-            folds=10,
-            night_patterns=("subject{subject}.npz",),
-            channel="C3-A2",
-            recording=r"(?P<subject>\d+)\.(rec|edf)",
-            example="1.rec",
-            night="subject{subject}",
-            scoring={"stages": ("{subject}_1.txt",)},
-            form="isruc",
-            channels=(ChannelSpec("C3-A2", ("C3-M2",)),),
-            first_subject=1,
-        ),
-        Database(
-            db="ucddb",
-            title="St. Vincent's / UCD Sleep Apnea Database",
-            subjects=(2, 3, *range(5, 16), *range(17, 29)),
-            folds=25,
-            night_patterns=("ucddb{subject:03d}.npz",),
-            channel="C3A2",
-            recording=r"ucddb(?P<subject>\d{3})\.(rec|edf)",
-            example="ucddb002.rec",
-            night="ucddb{subject:03d}",
-            scoring={"stages": ("ucddb{subject:03d}_stage.txt",), "events": ("ucddb{subject:03d}_respevt.txt",)},
-            optional=("events",),
-            form="ucddb",
-            channels=(ChannelSpec("C3A2", ("C3-A2",)),),
-            as_stored=True,
-        ),
-        Database(
-            db="shhs",
-            title="Sleep Heart Health Study",
-            folds=10,
-            night_patterns=("shhs1-{subject:06d}.npz",),
-            channel="EEG_C4",
-            modalities=(
-                ("eeg", "EEG_C4"),
-                ("eog", "EOG_Left"),
-                ("emg", "EMG_Chin"),
-                ("ecg", "ECG"),
-                ("airflow", "Airflow"),
-            ),
-            recording=r"shhs\d-(?P<subject>\d{6})\.edf",
-            example="shhs1-200001.edf",
-            night="{name}",
-            scoring={"stages": ("{name}-nsrr.xml", "{name}-profusion.xml")},
-            form="nsrr",
-            # Names as SynthSleepNet's users have them. SHHS records C4-A1 as EEG and C3-A2 as the second EEG.
-            channels=(
-                ChannelSpec("EEG_C4", ("EEG", "EEG1", "EEG(1)", "C4-A1"), (0.5, 40)),
-                ChannelSpec("EEG_C3", ("EEG(sec)", "EEGsec", "EEG2", "EEG(2)", "C3-A2"), (0.5, 40)),
-                ChannelSpec("EOG_Left", ("EOG(L)", "EOGL", "EOG Left"), (0.5, 40)),
-                ChannelSpec("EOG_Right", ("EOG(R)", "EOGR", "EOG Right"), (0.5, 40)),
-                ChannelSpec("EMG_Chin", ("EMG", "EMG(chin)"), (25, 49)),
-                ChannelSpec("ECG", ("EKG", "ECG1"), (3, 30)),
-                ChannelSpec("Airflow", ("AIRFLOW", "NEW AIR", "NEW AIRFLOW", "NEW A/F", "AIR FLOW"), (0.05, 1)),
-            ),
-            scaled=True,
-        ),
-        Database(
-            db="synthetic",
-            title="Synthetic nights",
-            subjects=tuple(range(10)),
-            folds=5,
-            night_patterns=("synthetic{subject:02d}.npz",),
-            channel="EEG C4-M1",
-            modalities=(("eeg", "EEG C4-M1"), ("eog", "EOG L"), ("emg", "EMG"), ("ecg", "ECG"), ("airflow", "Airflow")),
-        ),
-        Database(
-            db="custom",
-            title="Your own recordings",
-            folds=10,
-            night_patterns=("subject{subject}_*.npz",),
-            night="subject{subject}_{name}",
-        ),
-    )
-}
+DATABASES = {db.db: db for db in (_SLEEP_EDF_20, _SLEEP_EDF_78, _ISRUC, _UCDDB, _SHHS, _SYNTHETIC, _CUSTOM)}
 
 ALIASES = {"isurc": "isruc"}
 """Spellings in circulation: the published README writes ``isurc``."""
 
 
 def database(name: str) -> Database:
-    """The database called ``name``, or the one that ``name`` is an alias of.
-
-    Raises:
-        InputError: no database has that name.
-    """
+    """The database called ``name``, or the one that ``name`` is an alias of; InputError if there is none."""
     name = ALIASES.get(name, name)
     if name not in DATABASES:
         near = difflib.get_close_matches(name, DATABASES, n=1)

@@ -1,19 +1,19 @@
 """The recipe of a network: everything between a recording and the numbers that the network sees.
 
-Preparation, training, evaluation and staging apply the same recipe, and every trained model keeps it in its
-``metadata.json``. The order is fixed: the channel of each modality is read in µV or as stored, resampled to 100 Hz and
-band-passed; then it is either scaled by its quartiles or calibrated to a level, or left as it is.
+Preparation, training, evaluation and staging apply it, and every model keeps it in its ``metadata.json``. The order is
+fixed: a channel is read in µV or as stored, resampled to 100 Hz and band-passed; then it may be scaled by its quartiles
+or calibrated to a level.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from data.databases import DATABASES, ChannelSpec, Database, database
-from data.terms import MODALITIES, SAMPLING_RATE, InputError
+from data.terms import EPOCH_SAMPLES, MODALITIES, SAMPLING_RATE, InputError
 
 SCALED_UNIT = "interquartile ranges"
 """Unit of channels that were scaled by their quartiles when the night was prepared."""
@@ -21,7 +21,7 @@ SCALED_UNIT = "interquartile ranges"
 
 @dataclass(frozen=True)
 class Level:
-    """How large a signal is: the median absolute deviation of its epochs, and its mean, both in the signal's unit."""
+    """How large a signal is: the median absolute deviation of its epochs and its mean, in the signal's unit."""
 
     amplitude: float
     offset: float = 0.0
@@ -32,13 +32,11 @@ class Recipe:
     """What a network takes.
 
     Attributes:
-        channels: the channel of each modality, by the modality's name in ``data.terms.MODALITIES``; its name is that in
-            the night files that the network was trained on.
+        channels: the training nights' channel of each modality, by the modality's name in ``data.terms.MODALITIES``.
         as_stored: whether voltages stay in the recording's own unit, else they are in µV.
         scaled: whether each channel is scaled by its quartiles, see :func:`scale`.
         nights_scaled: whether night files that do not say their channels' unit hold scaled channels.
-        level: the level of the training nights, to which a recording is calibrated; None where it is not known, or
-            where channels are scaled.
+        level: of the training nights, to which a recording is calibrated; None if unknown, or if channels are scaled.
     """
 
     channels: dict[str, ChannelSpec]
@@ -51,18 +49,13 @@ class Recipe:
     def of_nights(
         cls, db: Database, channels: Mapping[str, str], about: Mapping[str, Any], scaled: bool = False
     ) -> "Recipe":
-        """The recipe of a network that is trained on the night files of ``db``.
+        """The recipe of a network that is trained on the ``channels`` of ``db``'s night files.
 
-        Args:
-            db: the database.
-            channels: the night files' channel of each modality.
-            about: what preparation wrote down about one of the nights. It says how the channels were made, which no
-                table knows of a custom database; without it the database's own specification counts.
-            scaled: whether the network wants scaled channels.
+        ``about`` is what preparation wrote down about one of them; what it does not say is as the database has it.
         """
         return cls(
             {modality: _spec(db, name, about) for modality, name in channels.items()},
-            as_stored=bool(_settings(about).get("as_stored", db.as_stored)),
+            as_stored=bool(settings_in(about).get("as_stored", db.as_stored)),
             scaled=scaled,
             nights_scaled=db.scaled,
         )
@@ -71,9 +64,9 @@ class Recipe:
     def of_metadata(cls, metadata: Mapping[str, Any]) -> "Recipe":
         """The recipe of a saved model.
 
-        Models saved before version 2 hold none. For these the rule is: the channels are those of ``channel`` or
-        ``channels`` in the metadata, specified as the database of that name specifies them; channels are scaled if the
-        metadata name several modalities; the level is ``amplitude`` and ``offset``.
+        Models saved before version 2 hold none. Their channels are those of ``channel`` or ``channels`` in the
+        metadata, as their database specifies them, and scaled in the second case; their level is ``amplitude`` and
+        ``offset``.
 
         Raises:
             InputError: the metadata describe no recipe.
@@ -97,7 +90,7 @@ class Recipe:
 
     def calibrated_to(self, level: Level | None) -> "Recipe":
         """The same recipe with that level."""
-        return Recipe(self.channels, self.as_stored, self.scaled, self.nights_scaled, level)
+        return replace(self, level=level)
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as JSON values; :meth:`from_json` reads them."""
@@ -110,95 +103,76 @@ class Recipe:
             "sampling_rate_hz": SAMPLING_RATE,
             "scaling": "quartiles" if self.scaled else None,
             "nights_scaled": self.nights_scaled,
-            "level": self.level and {"amplitude": self.level.amplitude, "offset": self.level.offset},
+            "level": self.level and asdict(self.level),
         }
 
     @classmethod
     def from_json(cls, values: Any) -> "Recipe":
-        """The recipe that :meth:`to_json` wrote.
-
-        Raises:
-            InputError: the values are no recipe, or one of another sampling rate.
-        """
+        """The recipe that :meth:`to_json` wrote; InputError if the values are none, or of another sampling rate."""
         try:
             channels = {
                 modality: ChannelSpec(str(channel["name"]), tuple(map(str, channel["spellings"])), _band(channel))
                 for modality, channel in values["channels"].items()
             }
-            level = values["level"] and _level(values["level"]["amplitude"], values["level"]["offset"])
-            known = (
-                bool(channels) and channels.keys() <= set(MODALITIES) and values["sampling_rate_hz"] == SAMPLING_RATE
-            )
-            recipe = cls(
+            if not channels or not channels.keys() <= set(MODALITIES) or values["sampling_rate_hz"] != SAMPLING_RATE:
+                raise ValueError
+            return cls(
                 channels,
-                values["unit"] == "as stored",
-                values["scaling"] == "quartiles",
-                values["nights_scaled"],
-                level,
+                as_stored=values["unit"] == "as stored",
+                scaled=values["scaling"] == "quartiles",
+                nights_scaled=values["nights_scaled"],
+                level=values["level"] and _level(values["level"]["amplitude"], values["level"]["offset"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-            known = None
-        if not known:
-            raise InputError("its recipe cannot be read: the model is of a newer version, or its metadata are damaged.")
-        return recipe
+            reason = "the model is of a newer version, or its metadata are damaged"
+            raise InputError(f"its recipe cannot be read: {reason}.") from None
 
     def applied(self, modality: str, signals: np.ndarray, about: Mapping[str, Any]) -> np.ndarray:
-        """A channel as the network takes it, but for calibration to a level.
+        """A channel as the network takes it, but for calibration to a level: float32 (epochs, 3000).
 
         Args:
-            modality: whose channel it is.
+            modality: of the channel.
             signals: float32 (epochs, 3000) at 100 Hz, all epochs of a recording or of a night file.
             about: what is known of them: ``prepared``, whether they come from a night file; ``filtered``, whether they
-                went through a band-pass then; ``unit``; and ``quartiles``, of the whole recording that a trimmed night
-                was cut of.
-
-        Returns:
-            float32 (epochs, 3000).
+                went through a band-pass then; ``unit``; ``quartiles`` of the recording that a night was cut out of.
         """
-        prepared, band = about.get("prepared", False), self.channels[modality].band
-        if band and not about.get("filtered", False):
-            filtered = band_pass(signals.reshape(-1).astype(np.float64), band)
-            signals = filtered.reshape(signals.shape)
-        if self.scaled and not (prepared and self._is_scaled(about)):
+        band, unit = self.channels[modality].band, about.get("unit")
+        if band and not about.get("filtered"):
+            signals = band_pass(signals.reshape(-1).astype(np.float64), band).reshape(signals.shape)
+        is_scaled = about.get("prepared") and (unit == SCALED_UNIT if unit else self.nights_scaled)
+        if self.scaled and not is_scaled:
             signals = scale(signals, about.get("quartiles"))
         return signals.astype(np.float32, copy=False)
 
-    def _is_scaled(self, about: Mapping[str, Any]) -> bool:
-        """Whether a night file's channel was scaled when it was prepared."""
-        return about["unit"] == SCALED_UNIT if about.get("unit") else self.nights_scaled
-
 
 def _spec(db: Database, name: str, about: Mapping[str, Any]) -> ChannelSpec:
-    """How the night files' channel ``name`` is made: as its night says, else as the database specifies it.
-
-    Raises:
-        InputError: the night says it in no form that is known.
-    """
+    """How the night files' channel ``name`` is made: as its night says, else as the database specifies it."""
     try:
-        return _as_the_night_says(db, name, about)
+        found = listed_channel(about, name)
+        if "band_hz" in found:
+            return ChannelSpec(name, tuple(map(str, found["spellings"])), _band(found))
+        # Nights that version 1 prepared say it in their settings, spellings in the custom specification.
+        settings = settings_in(about)
+        old = listed_channel(settings, name)
+        known = next((channel for channel in db.channels if channel.name == name), None)
+        if known or not old:
+            return known or ChannelSpec(name)
+        written = (settings.get("spec") or {}).get("channels", {}).get(name, [])
+        spellings = written.get("spellings", []) if isinstance(written, dict) else written
+        spellings = [spellings] if isinstance(spellings, str) else map(str, spellings)
+        return ChannelSpec(name, tuple(spellings), _band(old))
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise InputError(
-            f"a night file describes its channel {name} in no known form: prepare the nights again."
-        ) from None
+        what = f"a night file describes its channel {name} in no known form"
+        raise InputError(f"{what}: prepare the nights again.") from None
 
 
-def _as_the_night_says(db: Database, name: str, about: Mapping[str, Any]) -> ChannelSpec:
-    listed = about.get("channels", ())
-    found: dict[str, Any] = next((channel for channel in listed if channel.get("name") == name), {})
-    if "band_hz" in found:
-        return ChannelSpec(name, tuple(map(str, found["spellings"])), _band(found))
-    # Nights that version 1 prepared say it in their settings, spellings in the custom specification.
-    settings = _settings(about)
-    old = next((channel for channel in settings.get("channels", ()) if channel.get("name") == name), None)
-    known = next((channel for channel in db.channels if channel.name == name), None)
-    if known or old is None:
-        return known or ChannelSpec(name)
-    written = (settings.get("spec") or {}).get("channels", {}).get(name, [])
-    spellings = written.get("spellings", []) if isinstance(written, dict) else written
-    return ChannelSpec(name, (spellings,) if isinstance(spellings, str) else tuple(map(str, spellings)), _band(old))
+def listed_channel(about: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What the list ``channels`` in ``about`` says of the channel ``name``; empty where it does not name it."""
+    return next((channel for channel in about.get("channels", ()) if channel.get("name") == name), {})
 
 
-def _settings(about: Mapping[str, Any]) -> dict[str, Any]:
+def settings_in(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of preparation in ``about``, if they are there."""
     settings = about.get("settings")
     return settings if isinstance(settings, dict) else {}
 
@@ -208,11 +182,7 @@ BAND_LIMITS = (0.01, 49)
 
 
 def _band(channel: Mapping[str, Any]) -> tuple[float, float] | None:
-    """The band of a channel, which a file may give in any form.
-
-    Raises:
-        ValueError: it is no band.
-    """
+    """The band of a channel that a file describes; TypeError or ValueError where it is none."""
     if channel["band_hz"] is None:
         return None
     low, high = map(float, channel["band_hz"])
@@ -222,21 +192,18 @@ def _band(channel: Mapping[str, Any]) -> tuple[float, float] | None:
 
 
 def _level(amplitude: Any, offset: Any) -> Level | None:
-    """The level that two values give, which a file may give in any form; None where they are none."""
+    """The level of two values from a file; None where they are none."""
     numbers = all(type(value) in (int, float) and abs(value) < 1e300 for value in (amplitude, offset))
     return Level(float(amplitude), float(offset)) if numbers and amplitude > 0 else None
 
 
+_LEVELS = {"sleepedf": Level(12.5), "sleepedfx": Level(12.5), "isruc": Level(12.5), "ucddb": Level(0.12, 0.55)}
+"""Of the published checkpoints. ISRUC's nights are not at hand; on ucddb018 its checkpoint hardly minds a level from 4
+to 20 µV. UCDDB's level is in the recordings' own unit, with their offset, as the nine nights at hand have them."""
+
 PUBLISHED = {
     db: Recipe.of_nights(DATABASES[db], {"eeg": DATABASES[db].channel}, {}).calibrated_to(level)
-    for db, level in {
-        "sleepedf": Level(12.5),
-        "sleepedfx": Level(12.5),
-        # Its nights are not at hand; on ucddb018 its checkpoint hardly minds a level from 4 to 20 µV.
-        "isruc": Level(12.5),
-        # In the recordings' own unit, with their offset, as the nine nights at hand have them.
-        "ucddb": Level(0.12, 0.55),
-    }.items()
+    for db, level in _LEVELS.items()
 }
 """The recipes of the published RecSleepNet checkpoints, which hold none, by database."""
 
@@ -249,6 +216,12 @@ def resample(signal: np.ndarray, rate: float) -> np.ndarray:
 
     ratio = Fraction(SAMPLING_RATE / rate).limit_denominator(100_000)
     return resample_poly(signal, ratio.numerator, ratio.denominator, padtype="edge")
+
+
+def in_epochs(signal: np.ndarray, epochs: int, first: int = 0) -> np.ndarray:
+    """``signal`` (samples,) from sample ``first`` on as (epochs, 3000); its last value fills what it lacks."""
+    cut = signal[first : first + epochs * EPOCH_SAMPLES]
+    return np.pad(cut, (0, epochs * EPOCH_SAMPLES - len(cut)), mode="edge").reshape(epochs, EPOCH_SAMPLES)
 
 
 def band_pass(signal: np.ndarray, band: tuple[float, float]) -> np.ndarray:
@@ -265,11 +238,9 @@ def quartiles(signal: np.ndarray) -> tuple[float, float, float]:
 
 
 def scale(signal: np.ndarray, known: Sequence[float] | None = None) -> np.ndarray:
-    """``signal`` less its median, over its interquartile range; a range of 0 counts as 1.
+    """``signal``, of any shape, less its median, over its interquartile range; a range of 0 counts as 1.
 
-    Args:
-        signal: of any shape.
-        known: the quartiles of the whole recording that ``signal`` is a part of; without them they are its own.
+    The quartiles may be ``known``, of a longer signal that this one is a part of.
     """
     low, median, high = known or quartiles(signal)
     return (signal - median) / ((high - low) or 1.0)

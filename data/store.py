@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
-from data.terms import InputError
+from data.terms import InputError, in_one_line
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 UNFINISHED = ".unfinished-"
-"""How names begin under which content is written aside; a killed run may leave some."""
+"""How the names of temporary folders begin; a killed run may leave some."""
 
 REMOTE = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
 """Remote schemes, and the package that brings each."""
@@ -50,9 +50,9 @@ def location(name: str | Path) -> Path:
     try:
         get_filesystem_class(scheme)
     except ImportError:
-        raise InputError(
-            f"{name}: {scheme}:// needs the package {REMOTE[scheme]}: pip install -r requirements.txt {REMOTE[scheme]}."
-        ) from None
+        package = REMOTE[scheme]
+        command = f"pip install -r requirements.txt {package}"
+        raise InputError(f"{name}: {scheme}:// needs the package {package}: {command}.") from None
     # Listings are never cached: other machines write to the same store.
     return cast(Path, UPath(f"{scheme}://{rest.rstrip('/')}", use_listings_cache=False))
 
@@ -69,11 +69,7 @@ def is_remote(path: Path) -> TypeGuard["RemotePath"]:
 
 @contextmanager
 def reaching(path: Path) -> Iterator[None]:
-    """Tell a remote store's refusal (no network, no key, no bucket) in one sentence; local errors pass.
-
-    Raises:
-        InputError: the remote store did not answer, or refused.
-    """
+    """Tell a remote store's refusal (no network, no key, no bucket) in an InputError; local errors pass."""
     try:
         yield
     except (InputError, FileNotFoundError, NotADirectoryError):
@@ -82,16 +78,12 @@ def reaching(path: Path) -> Iterator[None]:
     except Exception as error:
         if not is_remote(path):
             raise
-        told = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path} cannot be reached ({told[:200]}): check the address and your credentials.") from None
+        reason = in_one_line(error)
+        raise InputError(f"{path} cannot be reached ({reason}): check the address and your credentials.") from None
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All files in ``folder`` and below it, sorted; hidden ones left out.
-
-    Raises:
-        InputError: there is no such folder.
-    """
+    """All files in ``folder`` and below it but hidden ones, sorted; InputError if there is no such folder."""
     if is_remote(folder):
         root = folder.path.rstrip("/") + "/"
         try:
@@ -147,8 +139,18 @@ def on_disk(path: Path, name: str | None = None) -> Iterator[Path]:
 
 
 @contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """A local path of the same name in a temporary folder, which lies beside ``path`` if that is local too."""
+    beside = None if is_remote(path) else path.parent
+    if beside:
+        beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=beside, ignore_cleanup_errors=True) as folder:
+        yield Path(folder) / path.name
+
+
+@contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """A local path of the same suffix to write ``path``'s new content to.
+    """A local path of the same name to write ``path``'s new content to.
 
     When the block ends well, the content is flushed to disk and takes ``path``'s place in one step (or is sent to the
     remote store, where an object appears whole); else it is removed.
@@ -156,30 +158,16 @@ def written_aside(path: Path) -> Iterator[Path]:
     Raises:
         InputError: ``path`` is a folder or a device, or the remote store refuses it.
     """
-    if is_remote(path):
-        with tempfile.TemporaryDirectory(prefix="night-") as folder:
-            aside = Path(folder) / path.name
-            yield aside
+    if not is_remote(path) and path.exists() and not path.is_file():
+        raise InputError(f"{path} is not a file that could be replaced: name another.")
+    with _aside(path) as aside:
+        yield aside
+        if is_remote(path):
             with reaching(path):
                 path.fs.put_file(str(aside), path.path)
-        return
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path} is not a file that could be replaced: name another.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    suffix = "".join(path.suffixes[-2:])
-    handle, name = tempfile.mkstemp(
-        prefix=f"{UNFINISHED}{path.name.removesuffix(suffix)}-", suffix=suffix, dir=path.parent
-    )
-    os.close(handle)
-    aside = Path(name)
-    try:
-        yield aside
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.chmod(0o666 & ~_umask())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+        else:
+            _flush(aside)
+            aside.replace(path)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -189,11 +177,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file.
-
-    Raises:
-        InputError: the file is absent or not JSON.
-    """
+    """The value in a JSON file; InputError if the file is absent or not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -207,29 +191,27 @@ def new_folder(path: Path, fill: Callable[[Path], None]) -> None:
 
     In a remote store, where there are no folders to rename, its files appear one by one in the order of their names.
     """
-    if is_remote(path):
-        with tempfile.TemporaryDirectory(prefix="night-") as folder:
-            fill(Path(folder))
-            with reaching(path):
-                for file in sorted(Path(folder).iterdir()):
-                    path.fs.put_file(str(file), (path / file.name).path)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}{path.name}-", dir=path.parent))
-    try:
+    with _aside(path) as aside:
+        aside.mkdir()
         fill(aside)
-        for file in aside.iterdir():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
-        aside.chmod(0o777 & ~_umask())
-        aside.rename(path)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        for file in sorted(aside.iterdir()):
+            if is_remote(path):
+                with reaching(path):
+                    path.fs.put_file(str(file), (path / file.name).path)
+            else:
+                _flush(file)
+        if not is_remote(path):
+            aside.rename(path)
+
+
+def _flush(file: Path) -> None:
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
 
 
 def remove_unfinished(folder: Path, below: bool = True) -> None:
     """Remove what a killed run left half-written in ``folder``, and in the folders ``below`` it too."""
-    for path in list(folder.rglob(f"{UNFINISHED}*") if below else folder.glob(f"{UNFINISHED}*")):
+    for path in list(folder.glob(f"**/{UNFINISHED}*" if below else f"{UNFINISHED}*")):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -237,11 +219,7 @@ def remove_unfinished(folder: Path, below: bool = True) -> None:
 
 
 def require_writable(folder: Path) -> None:
-    """Try whether ``folder`` can be written, or made, before hours of work end in a refusal; nothing stays behind.
-
-    Raises:
-        InputError: it cannot.
-    """
+    """Raise InputError if ``folder`` can be neither written nor made; nothing stays behind of the trial."""
     if is_remote(folder):
         if str(folder).startswith("http"):
             raise InputError(f"{folder}: a web server can be read from, not written to; name a folder or a bucket.")
@@ -258,12 +236,5 @@ def require_writable(folder: Path) -> None:
         with tempfile.NamedTemporaryFile(dir=nearest):
             pass
     except OSError as error:
-        raise InputError(
-            f"the folder {folder} cannot be written ({error.strerror}): name another for the results."
-        ) from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        reason = error.strerror
+        raise InputError(f"the folder {folder} cannot be written ({reason}): name another for the results.") from None

@@ -34,3 +34,13 @@ class InputError(ValueError):
 
     def __init__(self, sentence: str) -> None:
         super().__init__(re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", sentence))
+
+
+def whole_epochs(seconds: float) -> int:
+    """How many whole epochs there are in so many seconds, which may be rounded."""
+    return int(seconds / EPOCH_SECONDS + 1e-6)
+
+
+def in_one_line(error: Exception) -> str:
+    """What another library's error says, or what kind of error it is, short enough for a sentence of ours."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

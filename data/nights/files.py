@@ -15,11 +15,6 @@ STAGE_COLUMN = "Sleep Stage"
 """Of ``y.parquet``, beside one column per event; ``x.parquet`` has one column per channel, a row per sample."""
 
 
-def night_path(folder: Path, name: str, form: str) -> Path:
-    """Where the night called ``name`` lies in ``folder``: ``name.npz``, or the folder ``name`` of Parquet tables."""
-    return folder / (f"{name}.npz" if form == "npz" else name)
-
-
 def read_arrays(path: Path, keys: Sequence[str], channels: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """The arrays called ``keys`` of a night, as far as it has them; other keys are never opened.
 
@@ -39,9 +34,8 @@ def read_arrays(path: Path, keys: Sequence[str], channels: Sequence[str] = ()) -
         if isinstance(error, OSError) and error.errno is not None:
             raise InputError(f"{path} cannot be read ({error.strerror}).") from None
         if isinstance(error, ValueError) and "allow_pickle" in str(error):
-            raise InputError(
-                f"{path} holds pickled objects, which are never loaded: prepare this night again."
-            ) from None
+            reason = "holds pickled objects, which are never loaded"
+            raise InputError(f"{path} {reason}: prepare this night again.") from None
         raise InputError(f"{path} is truncated or damaged: prepare this night again.") from None
 
 
@@ -76,9 +70,9 @@ def _read_parquet(path: Path, keys: Sequence[str], channels: Sequence[str]) -> d
     arrays = {"y": columns(labels, [STAGE_COLUMN])[0], "event_names": np.array(events)}
     if "events" in keys and events:
         arrays["events"] = np.stack(columns(labels, events), axis=1)
-    about = (labels.schema_arrow.metadata or {}).get(b"about")
-    if about is not None:
-        arrays["about"] = np.array(about.decode())
+    metadata = labels.schema_arrow.metadata or {}
+    if b"about" in metadata:
+        arrays["about"] = np.array(metadata[b"about"].decode())
     if "x" in keys or "ch_names" in keys:
         signals = pq.ParquetFile(_opened(path / "x.parquet"))
         present = signals.schema_arrow.names
@@ -116,11 +110,7 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What preparation wrote down about a night; empty where it was prepared elsewhere.
-
-    Raises:
-        InputError: the night is missing or damaged.
-    """
+    """What preparation wrote down about a night, if it did; InputError if the night is missing or damaged."""
     return about_of(read_arrays(path, ("about",)))
 
 

@@ -29,21 +29,14 @@ class Split:
 
 
 def subjects_tested(spec: Database, fold: int) -> tuple[int, ...]:
-    """The subjects that fold ``fold`` tests, the same in every run.
-
-    Raises:
-        InputError: the database has no such fold.
-    """
+    """The subjects that fold ``fold`` tests, the same in every run; InputError if there is no such fold."""
     if not 0 <= fold < spec.folds:
         raise InputError(f"{spec.db} has folds 0 to {spec.folds - 1}; fold {fold} is outside.")
     return tuple(int(s) for s in np.array_split(spec.subjects, spec.folds)[fold])
 
 
 def split(spec: Database, fold: int, available: Collection[int], seed: int, validation_fraction: float) -> Split:
-    """The fold's subjects, drawn as the reference code draws them.
-
-    ``available`` are the subjects that have night files. Test subjects are the published ones; validation subjects are
-    drawn from the others available, so with every file at hand the split is the reference's.
+    """The fold's subjects, drawn from those ``available``, who have night files, as the reference code draws them.
 
     Raises:
         InputError: a test subject has no file, or too few other subjects have.
@@ -51,16 +44,12 @@ def split(spec: Database, fold: int, available: Collection[int], seed: int, vali
     test = subjects_tested(spec, fold)
     absent = sorted(set(test) - set(available))
     if absent:
-        raise InputError(
-            f"fold {fold} of {spec.db} tests subject {absent[0]}, who has no night file: "
-            "add it, or choose other folds with --from_fold and --to_fold."
-        )
+        tested = f"fold {fold} of {spec.db} tests subject {absent[0]}, who has no night file"
+        raise InputError(f"{tested}: add it, or choose other folds with --from_fold and --to_fold.")
     others = [subject for subject in spec.subjects if subject in available and subject not in test]
     if len(others) < 2:
-        raise InputError(
-            f"fold {fold} of {spec.db} needs at least 2 subjects beside its test subjects, to train and to validate; "
-            f"{len(others)} have night files."
-        )
+        needed = f"fold {fold} of {spec.db} needs at least 2 subjects beside its test subjects"
+        raise InputError(f"{needed}, to train and to validate; {len(others)} have night files.")
     size = min(max(1, round(len(others) * validation_fraction)), len(others) - 1)
     # The legacy generator: it is what gives the reference's subjects.
     drawn = np.random.RandomState(seed + fold).choice(others, size=size, replace=False)
@@ -80,7 +69,11 @@ def find_nights(spec: Database, folder: Path) -> dict[int, list[Path]]:
     Raises:
         InputError: there is no such folder, a file could be two subjects', or a night is there in two forms.
     """
-    there = _entries(folder)
+    try:
+        with reaching(folder):
+            there = {path.name: path for path in folder.iterdir() if not path.name.startswith(".")}
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"the folder of night files {folder} does not exist: name it with --data.") from None
     subjects = spec.subjects or _subjects_named(spec, there)
     by_subject = _names_by_subject(spec.night_patterns, there, frozenset(subjects))
     owners: dict[str, int] = {}
@@ -92,10 +85,8 @@ def find_nights(spec: Database, folder: Path) -> dict[int, list[Path]]:
             raise InputError(f"{folder} holds night {twice[0]} as .npz and as Parquet: remove one of them.")
         for name in sorted(names):
             if owners.setdefault(name, subject) != subject:
-                raise InputError(
-                    f"{there[name]} fits the names of subjects {owners[name]} and {subject}: "
-                    "make night_patterns tell them apart."
-                )
+                both = f"{there[name]} fits the names of subjects {owners[name]} and {subject}"
+                raise InputError(f"{both}: make night_patterns tell them apart.")
             nights.setdefault(subject, []).append(there[name])
     return nights
 
@@ -106,11 +97,11 @@ def _is_night(path: Path) -> bool:
 
 def _names_by_subject(
     patterns: Collection[str], names: Collection[str], subjects: frozenset[int]
-) -> dict[int, list[str]]:
+) -> dict[int, set[str]]:
     """The ``names`` that fit a pattern with the number of one of ``subjects``, by subject.
 
-    A pattern without its ``.npz`` stands for the names of Parquet nights, which are folders. Each name is looked at
-    once: a loop over subjects and names would take a time that grows with the product of their numbers.
+    A pattern without its ``.npz`` stands for the names of Parquet nights. Each name is looked at once, not once for
+    each subject: there may be thousands of both.
     """
     parts = []
     for pattern in patterns:
@@ -118,50 +109,35 @@ def _names_by_subject(
         around = (start, end, end.removesuffix(".npz"))
         before, after_npz, after_tables = (re.compile(_as_regex(text), re.DOTALL) for text in around)
         parts.append((form, before, after_npz, after_tables))
-    by_subject: dict[int, list[str]] = {}
+    by_subject: dict[int, set[str]] = {}
     for name in names:
         # Digits may stand beside the number, so every part of a run of digits may be it.
         runs = [run.span() for run in re.finditer("[0-9]+", name)]
         spans = [span for first, end in runs for span in itertools.combinations(range(first, end + 1), 2)]
-        found = set()
         for form, before, after_npz, after_tables in parts:
             after = after_npz if name.endswith(".npz") else after_tables
-            found |= {
-                int(name[begin:end])
-                for begin, end in spans
-                if before.fullmatch(name, 0, begin)
-                and after.fullmatch(name, end)
-                and form.format(subject=int(name[begin:end])) == name[begin:end]
-            }
-        for subject in found & subjects:
-            by_subject.setdefault(subject, []).append(name)
+            for begin, end in spans:
+                subject = int(name[begin:end])
+                fits = before.fullmatch(name, 0, begin) and after.fullmatch(name, end)
+                if fits and subject in subjects and form.format(subject=subject) == name[begin:end]:
+                    by_subject.setdefault(subject, set()).add(name)
     return by_subject
-
-
-def _entries(folder: Path) -> dict[str, Path]:
-    """What ``folder`` holds, by name."""
-    try:
-        with reaching(folder):
-            return {path.name: path for path in folder.iterdir() if not path.name.startswith(".")}
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"the folder of night files {folder} does not exist: name it with --data.") from None
 
 
 def _subjects_named(spec: Database, names: Collection[str]) -> list[int]:
     """The subjects whose nights are there, of a database that does not list its own."""
     found = set()
     for pattern in spec.night_patterns:
-        before, after = re.split(r"\{subject[^}]*\}", pattern.removesuffix(".npz"))
-        subject = re.compile(f"{_as_regex(before)}(\\d{{1,9}}){_as_regex(after)}(\\.npz)?")
+        before, after = map(_as_regex, re.split(r"\{subject[^}]*\}", pattern.removesuffix(".npz")))
+        subject = re.compile(rf"{before}(\d{{1,9}}){after}(\.npz)?")
         found |= {int(match[1]) for name in names if (match := subject.fullmatch(name))}
     return sorted(found)
 
 
 def _as_regex(glob: str) -> str:
     """A part of a file name with the wildcards ``*``, ``?`` and ``[...]`` as a regular expression."""
-    body = fnmatch.translate(glob)
     # Without what makes it match a whole name.
-    return body.removeprefix("(?s:").removesuffix(")\\Z")
+    return fnmatch.translate(glob).removeprefix("(?s:").removesuffix(")\\Z")
 
 
 def with_subjects_found(spec: Database, nights: Collection[int]) -> Database:
@@ -173,9 +149,8 @@ def with_subjects_found(spec: Database, nights: Collection[int]) -> Database:
     if spec.subjects:
         return spec
     if len(nights) < spec.folds:
-        raise InputError(
-            f"{len(nights)} subjects have night files, too few for {spec.folds} folds: lower them with --set folds=N."
-        )
+        few = f"{len(nights)} subjects have night files, too few for {spec.folds} folds"
+        raise InputError(f"{few}: lower them with --set folds=N.")
     return replace(spec, subjects=tuple(sorted(nights)))
 
 

@@ -1,7 +1,6 @@
 """The check of every night file before training, and the index that remembers what was checked.
 
-The index is a hidden file beside the nights. A night whose files have kept their sizes and times of change is not read
-again; where the folder cannot be written, every check reads every night.
+The index is a hidden file beside the nights. A night is read again only if its files have changed size or time.
 """
 
 import json
@@ -32,14 +31,9 @@ SAVE_EVERY = 100
 
 @dataclass(frozen=True)
 class NightFile:
-    """A night file that passed the check.
+    """A night file that passed the check: its number of epochs, and the checksum of all that was read.
 
-    Attributes:
-        path: of the night file.
-        epochs: their number.
-        amplitude: of the first channel that was read; see :attr:`data.nights.night.Night.amplitude`.
-        offset: the mean of the first channel that was read.
-        checksum: of all that was read.
+    ``amplitude``, see :attr:`data.nights.night.Night.amplitude`, and ``offset``, the mean, are the first channel's.
     """
 
     path: Path
@@ -50,13 +44,7 @@ class NightFile:
 
 
 class NightIndex:
-    """What is remembered about the nights of one folder.
-
-    A damaged or foreign index file counts as empty. What it holds is used only where it has the right types.
-
-    Args:
-        folder: local or remote.
-    """
+    """What is remembered about the nights of one folder, local or remote; a damaged index counts as empty."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / INDEX
@@ -74,10 +62,7 @@ class NightIndex:
         """What is remembered about the night at ``path``, to be read and added to; it is empty for a changed night.
 
         ``files`` holds size and time of change of the night's files, and ``checked`` the findings of
-        :func:`check_nights` by the channels that were read. Other JSON values may stand beside them, under other names.
-
-        Raises:
-            InputError: the remote store did not answer, or refused.
+        :func:`check_nights` by the channels that were read. Other values may stand beside them.
         """
         files = _sizes_and_times(path)
         entry = self.nights.get(path.name)
@@ -110,10 +95,9 @@ def _sizes_and_times(path: Path) -> list[list[int]] | None:
     files = [path] if path.suffix == ".npz" else [path / "x.parquet", path / "y.parquet"]
     try:
         with reaching(path):
-            found = [file.stat() for file in files]
+            known = [[stat.st_size, stat.st_mtime_ns] for stat in (file.stat() for file in files)]
     except OSError:
         return None
-    known = [[stat.st_size, stat.st_mtime_ns] for stat in found]
     return known if all(time for _, time in known) else None
 
 
@@ -122,36 +106,31 @@ def check_nights(
 ) -> dict[int, list[NightFile]]:
     """Check ``channels`` of every night, so that a bad one is found before training starts.
 
-    A night that the index of its folder remembers is not read.
-
     Args:
-        nights: night files by subject.
+        nights: night files by subject; those that the index of their folder remembers are not read.
         channels: the channels that training will read.
-        leave_out: whether nights that lack one of the channels are named and left out, and so are subjects without
-            other nights.
+        leave_out: whether nights that lack one of the channels are named and left out.
 
     Returns:
-        The nights that passed, by subject.
+        The nights that passed, by subject; subjects without any are left out.
 
     Raises:
         InputError: a file is not such a night.
     """
-    indices = {folder: NightIndex(folder) for folder in {path.parent for paths in nights.values() for path in paths}}
+    todo = [(subject, path) for subject, paths in nights.items() for path in paths]
+    indices = {folder: NightIndex(folder) for folder in {path.parent for _, path in todo}}
     checked: dict[int, list[NightFile]] = {}
-    total = sum(len(paths) for paths in nights.values())
     try:
-        with tqdm(total=total, desc="checking nights", unit="night", leave=False) as bar:
-            for subject, paths in nights.items():
-                for path in paths:
-                    bar.update()
-                    try:
-                        night = _check(path, channels, indices[path.parent], leave_out)
-                    except MissingChannel as error:
-                        if not leave_out:
-                            raise
-                        bar.write(f"left out: {error}")
-                    else:
-                        checked.setdefault(subject, []).append(night)
+        with tqdm(todo, desc="checking nights", unit="night", leave=False) as bar:
+            for subject, path in bar:
+                try:
+                    night = _check(path, channels, indices[path.parent], leave_out)
+                except MissingChannel as error:
+                    if not leave_out:
+                        raise
+                    bar.write(f"left out: {error}")
+                else:
+                    checked.setdefault(subject, []).append(night)
     finally:
         for index in indices.values():
             index.save()
@@ -175,12 +154,11 @@ def _check(path: Path, channels: Sequence[str], index: NightIndex, leave_out: bo
         index.added()
         raise
     offset = float(night.signals[:, 0].mean(dtype="float64"))
-    found = NightFile(path, len(night.stages), float(night.amplitude[0]), offset, night.checksum)
-    numbers = [found.epochs, found.amplitude, found.offset, found.checksum]
-    if _as_found(path, numbers) is not None:
+    numbers: list[Any] = [len(night.stages), float(night.amplitude[0]), offset, night.checksum]
+    if _as_found(path, numbers):
         findings[key] = numbers
         index.added()
-    return found
+    return NightFile(path, *numbers)
 
 
 def _as_found(path: Path, numbers: Any) -> NightFile | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from data.nights.files import about_of, read_arrays
-from data.recipe import Recipe
+from data.recipe import Recipe, listed_channel, settings_in
 from data.store import location
 from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, STAGES, TASKS, UNSCORED, InputError
 
@@ -39,9 +39,9 @@ class Night:
     about: dict[str, Any] = field(default_factory=dict)
 
     def labels(self, task: str) -> np.ndarray | None:
-        """The labels (epochs,) of a task, -1 where an epoch is not scored; None where the night was not scored for it.
+        """The labels (epochs,) of a task: stages, or 1 where an event of the task covers the epoch and 0 elsewhere.
 
-        Labels are stages, or 1 where an event of the task covers the epoch and 0 elsewhere.
+        They are -1 where an epoch is not scored; None where the night was not scored for the task.
         """
         if task == "sleep_stage":
             return self.stages
@@ -51,10 +51,7 @@ class Night:
         return np.where(self.stages == UNSCORED, UNSCORED, found).astype(np.int32)
 
     def inputs(self, recipe: Recipe) -> dict[str, np.ndarray]:
-        """What a network of that recipe takes of the night: float32 (epochs, 3000) of each modality.
-
-        The night was read with the channels of the recipe.
-        """
+        """What a network of that recipe takes of a night with its channels: float32 (epochs, 3000) of each modality."""
         return {
             modality: recipe.applied(modality, self.signals[:, self.channels.index(spec.name)], self.channel(spec.name))
             for modality, spec in recipe.channels.items()
@@ -80,22 +77,16 @@ class Night:
 
 def channel_about(about: Mapping[str, Any], name: str) -> dict[str, Any]:
     """What preparation's ``about`` says of the channel called ``name``; only values of the right form are taken."""
-    listed = about.get("channels")
-    listed = [channel for channel in listed if isinstance(channel, dict)] if isinstance(listed, list) else []
-    found: dict[str, Any] = next((channel for channel in listed if channel.get("name") == name), {})
-    spread, known = found.get("quartiles"), None
-    if isinstance(spread, list) and len(spread) == 3 and all(type(value) in (int, float) for value in spread):
-        known = spread if np.isfinite(spread).all() and spread == sorted(spread) else None
-    band = next((each["band_hz"] for each in (found, _settings_of(about, name)) if "band_hz" in each), True)
-    return {"prepared": True, "filtered": bool(band), "unit": str(found.get("unit") or ""), "quartiles": known}
-
-
-def _settings_of(about: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """What version 1 wrote about the channel in the settings of a night."""
-    settings = about.get("settings")
-    listed = settings.get("channels") if isinstance(settings, dict) else None
-    listed = [channel for channel in listed if isinstance(channel, dict)] if isinstance(listed, list) else []
-    return next((channel for channel in listed if channel.get("name") == name), {})
+    try:
+        # Version 1 wrote down the band in the settings.
+        found = listed_channel(settings_in(about), name) | listed_channel(about, name)
+    except (TypeError, AttributeError):
+        found = {}
+    spread: Any = found.get("quartiles")
+    numbers = isinstance(spread, list) and [type(value) in (int, float) for value in spread] == [True] * 3
+    known = spread if numbers and np.isfinite(spread).all() and spread == sorted(spread) else None
+    filtered = bool(found.get("band_hz", True))
+    return {"prepared": True, "filtered": filtered, "unit": str(found.get("unit") or ""), "quartiles": known}
 
 
 def deviations(signals: np.ndarray) -> np.ndarray:
@@ -106,47 +97,43 @@ def deviations(signals: np.ndarray) -> np.ndarray:
 def read_night(path: str | Path, channels: Sequence[str]) -> Night:
     """Read ``channels`` of a night file, local or remote.
 
-    The file is an ``.npz`` with ``x`` of shape (n, 3000), (n, 3000, 1), (n, 1, 3000), or (n, channels, 3000) together
-    with ``ch_names``, and ``y`` of shape (n,); or a folder with ``x.parquet`` and ``y.parquet``. An ``.npz`` with one
-    unnamed channel serves whatever channel is wanted.
+    It is an ``.npz`` with ``x`` of shape (n, 3000), (n, 3000, 1), (n, 1, 3000), or (n, channels, 3000) with the names
+    ``ch_names``, and ``y`` of shape (n,); or a folder with ``x.parquet`` and ``y.parquet``. A single channel without a
+    name serves whatever channel is wanted.
 
     Raises:
         InputError: the night is missing, damaged, or not such a night.
     """
     path = location(path)
-    return night_from_arrays(
-        path, read_arrays(path, ("x", "y", "fs", "ch_names", "events", "event_names", "about"), channels), channels
-    )
+    keys = ("x", "y", "fs", "ch_names", "events", "event_names", "about")
+    return night_from_arrays(path, read_arrays(path, keys, channels), channels)
 
 
 def night_from_arrays(path: Path, arrays: dict[str, np.ndarray], channels: Sequence[str], scored: bool = True) -> Night:
     """The checked night that ``arrays`` hold; ``path`` names it in messages.
 
-    Without ``scored``, for a night to be staged, stages may be absent or unscored all night, and channels may be flat
-    or hold NaN: not all of them may be needed.
+    Without ``scored``, for a night to be staged, stages may be missing, and channels may be flat or hold NaN.
 
     Raises:
         InputError: they hold no such night.
     """
-    if not scored and "x" in arrays and "y" not in arrays:
-        arrays = {**arrays, "y": np.full(len(arrays["x"]), UNSCORED)}
+    if not scored and "x" in arrays:
+        arrays = {"y": np.full(len(np.atleast_1d(arrays["x"])), UNSCORED), **arrays}
     for key in ("x", "y"):
         if key not in arrays:
             raise InputError(f"{path} has no {key!r}: a night file holds the signals x and the stages y.")
-    names = arrays.get("ch_names")
-    signals, found = _signals(
-        path, arrays["x"], None if names is None else tuple(map(str, np.atleast_1d(names))), channels, scored
-    )
+    names = tuple(map(str, np.atleast_1d(arrays["ch_names"]))) if "ch_names" in arrays else None
+    signals = _signals(path, arrays["x"], names, channels, scored)
     fs = arrays.get("fs")
-    if fs is not None and (fs.size != 1 or fs.dtype.kind not in "fiu" or float(fs.item()) != SAMPLING_RATE):
+    if fs is not None and (fs.size != 1 or fs.dtype.kind not in "fiu" or fs.item() != SAMPLING_RATE):
         raise InputError(f"{path} is sampled at {fs} Hz: night files hold {SAMPLING_RATE} Hz; prepare it again.")
     stages = _stages(path, arrays["y"], len(signals), names is not None or not scored, scored)
-    return Night(path.stem, signals, found, stages, _events(path, arrays, len(signals)), about_of(arrays))
+    return Night(path.stem, signals, tuple(channels), stages, _events(path, arrays, len(signals)), about_of(arrays))
 
 
 def _signals(
     path: Path, x: np.ndarray, names: tuple[str, ...] | None, wanted: Sequence[str], whole: bool
-) -> tuple[np.ndarray, tuple[str, ...]]:
+) -> np.ndarray:
     if x.dtype.kind not in "fiu":
         raise InputError(f"{path}: x holds {x.dtype} values, not numbers.")
     if x.ndim == 3 and x.shape[2] == 1:
@@ -156,9 +143,8 @@ def _signals(
     if x.ndim != 3:
         raise InputError(f"{path}: x has shape {x.shape}; (epochs, {EPOCH_SAMPLES}) is wanted.")
     if x.shape[2] != EPOCH_SAMPLES:
-        raise InputError(
-            f"{path} has epochs of {x.shape[2]} samples; {EPOCH_SECONDS} s at {SAMPLING_RATE} Hz are {EPOCH_SAMPLES}."
-        )
+        needed = f"{EPOCH_SECONDS} s at {SAMPLING_RATE} Hz are {EPOCH_SAMPLES}"
+        raise InputError(f"{path} has epochs of {x.shape[2]} samples; {needed}.")
     if names is None:
         if x.shape[1] > 1 or len(wanted) > 1:
             raise InputError(f"{path} has {x.shape[1]} channels and no ch_names to tell them apart.")
@@ -177,13 +163,11 @@ def _signals(
         signal = signals[:, number]
         bad = ~np.isfinite(signal).all(axis=1)
         if bad.any():
-            raise InputError(
-                f"{path}: channel {channel} holds NaN or infinite values in {bad.sum()} of {len(bad)} epochs, "
-                f"first in epoch {bad.argmax()}."
-            )
+            where = f"{bad.sum()} of {len(bad)} epochs, first in epoch {bad.argmax()}"
+            raise InputError(f"{path}: channel {channel} holds NaN or infinite values in {where}.")
         if signal.min() == signal.max():
             raise InputError(f"{path}: channel {channel} is flat, {signal.flat[0]:g} all night.")
-    return signals, tuple(wanted)
+    return signals
 
 
 def _stages(path: Path, y: np.ndarray, epochs: int, unscored_allowed: bool, scored: bool) -> np.ndarray:
@@ -191,13 +175,10 @@ def _stages(path: Path, y: np.ndarray, epochs: int, unscored_allowed: bool, scor
         raise InputError(f"{path}: y has shape {y.shape}, but x has {epochs} epochs.")
     if y.dtype.kind not in "fiu":
         raise InputError(f"{path}: y holds {y.dtype} values; stages are numbers 0..{len(STAGES) - 1}.")
-    lowest = UNSCORED if unscored_allowed else 0
-    stray = ~np.isin(y, range(lowest, len(STAGES)))
+    stray = ~np.isin(y, range(UNSCORED if unscored_allowed else 0, len(STAGES)))
     if stray.any():
-        raise InputError(
-            f"{path}: epoch {stray.argmax()} is labelled {y[stray.argmax()]:g}; "
-            f"stages are 0..{len(STAGES) - 1} for {', '.join(STAGES)}."
-        )
+        first, stages = stray.argmax(), f"0..{len(STAGES) - 1} for {', '.join(STAGES)}"
+        raise InputError(f"{path}: epoch {first} is labelled {y[first]:g}; stages are {stages}.")
     if scored and (y == UNSCORED).all():
         raise InputError(f"{path}: none of its epochs is scored.")
     return y.astype(np.int32)
@@ -208,10 +189,9 @@ def _events(path: Path, arrays: dict[str, np.ndarray], epochs: int) -> dict[str,
     if events is None:
         return {}
     names = tuple(map(str, np.atleast_1d(arrays.get("event_names", ()))))
-    if events.shape != (epochs, len(names)):
-        raise InputError(
-            f"{path}: events has shape {events.shape}; ({epochs}, {len(names)}) is wanted, its epochs and event_names."
-        )
+    wanted = (epochs, len(names))
+    if events.shape != wanted:
+        raise InputError(f"{path}: events has shape {events.shape}; {wanted} is wanted, its epochs and event_names.")
     if events.dtype.kind not in "biuf" or not np.isin(events, (0, 1)).all():
         raise InputError(f"{path}: events holds other values than 0 and 1.")
     return {name: events[:, number].astype(bool) for number, name in enumerate(names)}

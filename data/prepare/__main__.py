@@ -8,8 +8,6 @@ import command_line
 from data.databases import DATABASES, database
 from data.terms import InputError
 
-FORMATS = ("npz", "parquet")
-
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = command_line.Parser(
@@ -18,24 +16,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "Finished nights are skipped, bad ones listed; nights.csv says what became of each.",
     )
     parser.add_argument("--db", required=True, help=f"database: {', '.join(DATABASES)}")
-    parser.add_argument(
-        "--data",
-        "--data_dir",
-        dest="data",
-        metavar="DIR",
-        help="folder of recordings and scorings, local or remote (default raw/DB)",
-    )
-    parser.add_argument(
-        "--out",
-        "--output_dir",
-        dest="out",
-        metavar="DIR",
-        help="folder of night files, local or remote (default data/DB)",
-    )
-    parser.add_argument(
-        "--select_ch", nargs="+", default=[], metavar="NAME", help="channels to take instead of the database's own"
-    )
-    parser.add_argument("--format", choices=FORMATS, default="npz", help="form of the night files (default npz)")
+    raw, nights = "folder of recordings and scorings, local or remote", "folder of night files, local or remote"
+    parser.add_argument("--data", "--data_dir", metavar="DIR", help=f"{raw} (default raw/DB)")
+    parser.add_argument("--out", "--output_dir", metavar="DIR", help=f"{nights} (default data/DB)")
+    instead = "channels to take instead of the database's own"
+    parser.add_argument("--select_ch", nargs="+", default=[], metavar="NAME", help=instead)
+    form = "form of the night files (default npz)"
+    parser.add_argument("--format", choices=("npz", "parquet"), default="npz", help=form)
     parser.add_argument("--spec", metavar="FILE", help="of --db custom: a .toml or .yaml file that describes it")
     parser.add_argument("--list", action="store_true", help="show what the recordings hold, and write nothing")
     parser.add_argument("--download", action="store_true", help="fetch Sleep-EDF into the folder of recordings first")
@@ -81,14 +68,13 @@ def prepare(arguments: argparse.Namespace) -> int:
     print(summary(outcomes))
     failed = any(outcome.status == "failed" for outcome in outcomes)
     print(f"{'Some nights failed; the others are' if failed else 'All nights are'} in {output}, with nights.csv.")
-    return 1 if failed else 0
+    return int(failed)
 
 
 def _synthetic(arguments: argparse.Namespace, output: Path) -> int:
-    given = {"--data": arguments.data, "--list": arguments.list, "--download": arguments.download}
-    for option, value in given.items():
-        if value:
-            raise InputError(f"{option} has no meaning for synthetic nights, which are made, not recorded.")
+    for option in ("data", "list", "download"):
+        if getattr(arguments, option):
+            raise InputError(f"--{option} has no meaning for synthetic nights, which are made, not recorded.")
     if arguments.select_ch or arguments.format != "npz":
         raise InputError("synthetic nights are written as .npz with all their channels: leave the option out.")
     from config import SyntheticConfig

@@ -1,10 +1,9 @@
 """Many recordings to night files: goes on after a bad one, skips finished ones, and keeps the books."""
 
-import json
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data.databases import ChannelSpec, Database
-from data.nights.files import night_path, read_about, read_arrays, write_arrays
+from data.nights.files import about_of, read_arrays, write_arrays
 from data.prepare.conversion import convert, settings, sizes
 from data.prepare.sources import TABLE, Source
 from data.store import is_remote, remove_unfinished, written_aside
@@ -20,6 +19,8 @@ from data.terms import STAGES, UNSCORED, InputError
 from runs import workers
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from config import PreparationConfig
 
 
@@ -34,26 +35,21 @@ class Job:
     config: "PreparationConfig"
 
 
+COUNTED = {**dict(enumerate(STAGES)), UNSCORED: "unscored"}
+"""Columns of ``nights.csv`` by the label that they count."""
+NOTHING: dict[str, Any] = {"epochs": 0, **dict.fromkeys(COUNTED.values(), 0)}
+NOTHING |= {"trimmed_minutes": 0.0, "dropped_epochs": 0, "events": "", "channels": "", "notes": "", "seconds": 0.0}
+"""What ``nights.csv`` holds of a night that failed."""
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one night: ``status`` is written, kept or failed; one row of ``nights.csv``."""
+    """What became of one night: ``status`` is written, kept or failed; ``found`` goes into ``nights.csv``."""
 
     night: str
     status: str
     recording: str
-    epochs: int = 0
-    W: int = 0
-    N1: int = 0
-    N2: int = 0
-    N3: int = 0
-    REM: int = 0
-    unscored: int = 0
-    trimmed_minutes: float = 0.0
-    dropped_epochs: int = 0
-    events: str = ""
-    channels: str = ""
-    notes: str = ""
-    seconds: float = 0.0
+    found: dict[str, Any] = field(default_factory=lambda: NOTHING)
     reason: str = ""
 
 
@@ -61,6 +57,7 @@ def prepare(job: Job) -> Outcome:
     """Prepare one night, or find it finished; a bad recording is an outcome, not an error."""
     started = time.perf_counter()
     name, recording = job.source.night, job.source.recording
+    failed = partial(Outcome, name, "failed", recording.name)
     try:
         if job.source.problem:
             raise InputError(job.source.problem)
@@ -73,22 +70,20 @@ def prepare(job: Job) -> Outcome:
         write_arrays(job.target, arrays)
         return _outcome(name, "written", arrays, time.perf_counter() - started)
     except InputError as error:
-        return Outcome(name, "failed", recording.name, reason=str(error))
+        return failed(reason=str(error))
     except OSError as error:
         # A full disk or a vanished folder ends this night, not the others.
-        return Outcome(name, "failed", recording.name, reason=f"{error.filename or job.target}: {error.strerror}.")
+        return failed(reason=f"{error.filename or job.target}: {error.strerror}.")
     except MemoryError:
-        return Outcome(name, "failed", recording.name, reason=f"{recording} does not fit into memory.")
+        return failed(reason=f"{recording} does not fit into memory.")
 
 
 def _kept(job: Job) -> Outcome:
     """The outcome of a night that is already there, made from the same files in the same way."""
     where = f"{job.target} is there, but"
     try:
-        about = read_about(job.target)
-        outcome = _outcome(
-            job.source.night, "kept", read_arrays(job.target, ("y", "events", "event_names", "about")), 0.0
-        )
+        arrays = read_arrays(job.target, ("y", "events", "event_names", "about"))
+        outcome, about = _outcome(job.source.night, "kept", arrays, 0.0), about_of(arrays)
     except (InputError, KeyError, TypeError, ValueError, AttributeError):
         raise InputError(f"{where} is no whole night: remove it and give the same command again.") from None
     if about.get("settings") != settings(job.database, job.channels, job.config):
@@ -99,27 +94,23 @@ def _kept(job: Job) -> Outcome:
 
 
 def _outcome(night: str, status: str, arrays: dict[str, np.ndarray], seconds: float) -> Outcome:
-    about: dict[str, Any] = json.loads(str(arrays["about"]))
+    about = about_of(arrays)
     stages = arrays["y"]
     if stages.ndim != 1 or not np.isin(stages, range(UNSCORED, len(STAGES))).all():
         raise ValueError("y holds no stages")
     names = arrays.get("event_names", ())
     counts = arrays["events"].sum(axis=0) if len(names) else ()
-    of_stages: dict[str, Any] = {stage: int((stages == number).sum()) for number, stage in enumerate(STAGES)}
-    return Outcome(
-        night,
-        status,
-        about["recording"],
-        epochs=len(stages),
-        **of_stages,
-        unscored=int((stages == UNSCORED).sum()),
-        trimmed_minutes=about["trimmed_minutes"],
-        dropped_epochs=about["dropped_epochs"],
-        events="; ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True)),
-        channels="; ".join(f"{c['name']} ({c['unit']})" for c in about["channels"]),
-        notes="; ".join(about["notes"]),
-        seconds=round(seconds, 2),
-    )
+    found = {
+        "epochs": len(stages),
+        **{name: int((stages == label).sum()) for label, name in COUNTED.items()},
+        "trimmed_minutes": about["trimmed_minutes"],
+        "dropped_epochs": about["dropped_epochs"],
+        "events": "; ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True)),
+        "channels": "; ".join(f"{c['name']} ({c['unit']})" for c in about["channels"]),
+        "notes": "; ".join(about["notes"]),
+        "seconds": round(seconds, 2),
+    }
+    return Outcome(night, status, about["recording"], found)
 
 
 def prepare_all(jobs: Sequence[Job], output: Path, processes: int = 1, cluster: str | None = None) -> list[Outcome]:
@@ -134,31 +125,29 @@ def prepare_all(jobs: Sequence[Job], output: Path, processes: int = 1, cluster: 
         # Of a killed run; a run beside this one on the same folder is not foreseen.
         remove_unfinished(output, below=False)
     outcomes: list[Outcome] = []
-    with tqdm(total=len(jobs), desc=f"preparing {output.name}", unit="night", smoothing=0) as bar:
-        for outcome in workers.each(prepare, jobs, processes, cluster):
+    done = workers.each(prepare, jobs, processes, cluster)
+    with tqdm(done, total=len(jobs), desc=f"preparing {output.name}", unit="night", smoothing=0) as bar:
+        for outcome in bar:
             outcomes.append(outcome)
-            bar.update()
             failed = sum(outcome.status == "failed" for outcome in outcomes)
             bar.set_postfix_str(f"{failed} failed" if failed else "", refresh=False)
     outcomes.sort(key=lambda outcome: outcome.night)
-    write_table(outcomes, output)
+    with written_aside(output / TABLE) as aside:
+        _table(outcomes).to_csv(aside, index=False)
     return outcomes
 
 
-def _row(outcome: Outcome) -> dict[str, Any]:
-    """The outcome by column; bytes of a file's name that are no text are escaped, for pandas takes none."""
-    return {
-        name: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
-        for name, value in asdict(outcome).items()
-    }
-
-
-def write_table(outcomes: Sequence[Outcome], output: Path) -> None:
-    """Write ``nights.csv``, one row a night, failures with their reasons."""
+def _table(outcomes: Sequence[Outcome]) -> "pd.DataFrame":
+    """One row a night; bytes of a file's name that are no text are escaped, for pandas takes none."""
     import pandas as pd
 
-    with written_aside(output / TABLE) as aside:
-        pd.DataFrame(map(_row, outcomes)).to_csv(aside, index=False)
+    def escaped(value: Any) -> Any:
+        return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+    def row(o: Outcome) -> dict[str, Any]:
+        return {"night": o.night, "status": o.status, "recording": o.recording, **o.found, "reason": o.reason}
+
+    return pd.DataFrame([{name: escaped(value) for name, value in row(o).items()} for o in outcomes])
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
@@ -168,20 +157,20 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     good = [outcome for outcome in outcomes if outcome.status != "failed"]
     lines = []
     if good:
-        columns = ["night", "status", "epochs", *STAGES, "unscored", "trimmed_minutes", "dropped_epochs"]
-        table = pd.DataFrame(map(_row, good))[columns]
-        sums = {column: table[column].sum() for column in columns[2:]}
-        shown = pd.concat([table, pd.DataFrame([{"night": f"{len(good)} nights", "status": "", **sums}])])
+        columns = ["night", "status", "epochs", *COUNTED.values(), "trimmed_minutes", "dropped_epochs"]
+        table = _table(good)[columns]
+        sums = {"night": f"{len(good)} nights", "status": "", **{name: table[name].sum() for name in columns[2:]}}
+        shown = pd.concat([table, pd.DataFrame([sums])])
         if len(good) > 40:
             shown = shown.iloc[[*range(20), -1]]
             lines.append(f"The first 20 nights of {len(good)}; all are in {TABLE}.")
         titles = {"trimmed_minutes": "trimmed min", "dropped_epochs": "dropped"}
         lines.append(shown.rename(columns=titles).to_string(index=False))
-        lines += [f"note: {outcome.night}: {outcome.notes}" for outcome in good if outcome.notes]
+        lines += [f"note: {o.night}: {o.found['notes']}" for o in good if o.found["notes"]]
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     if failed:
         lines.append(f"{len(failed)} of {len(outcomes)} failed:")
-        lines += [f"  {outcome.night}: {outcome.reason}" for outcome in failed]
+        lines += [f"  {o.night}: {o.reason}" for o in failed]
     return "\n".join(lines)
 
 
@@ -198,25 +187,22 @@ def make_jobs(
     Raises:
         InputError: ``output`` holds a night of one of the recordings under another subject's number.
     """
-    target = partial(night_path, output, form=form)
     if database.db == "custom":
         _same_subjects(sources, output)
-    return [Job(source, target(source.night), database, channels, config) for source in sources]
+    suffix = ".npz" if form == "npz" else ""
+    return [Job(source, output / f"{source.night}{suffix}", database, channels, config) for source in sources]
 
 
 def _same_subjects(sources: Sequence[Source], output: Path) -> None:
-    """Refuse to number subjects anew beside nights that carry the old numbers: a person would count as two."""
+    """Refuse to number subjects anew beside nights with their old numbers: a person would count as two."""
     try:
         there = {path.name.removesuffix(".npz") for path in output.iterdir()}
     except (FileNotFoundError, NotADirectoryError):
         return
     for source in sources:
-        name = source.night.partition("_")[2]
-        others = [
-            night for night in there if night != source.night and re.fullmatch(rf"subject\d+_{re.escape(name)}", night)
-        ]
+        name = re.compile(rf"subject\d+_{re.escape(source.night.partition('_')[2])}")
+        others = [night for night in there if name.fullmatch(night)]
         if others and source.night not in there:
-            raise InputError(
-                f"{output / others[0]} is {source.recording} under another subject's number, as recordings were added: "
-                "let the spec's subject find the number in their names, or name another --out."
-            )
+            number = "under another subject's number, as recordings were added"
+            remedy = "let the spec's subject find the number in their names, or name another --out"
+            raise InputError(f"{output / others[0]} is {source.recording} {number}: {remedy}.")

@@ -1,11 +1,12 @@
 """From one recording and its scoring to the arrays of a night.
 
-The order is fixed: channels, units, resampling, filters, epochs aligned with the scoring, trimming of wake, and only
-then the removal of epochs without a stage.
+The order is fixed: channels, units, resampling, filters, epochs aligned with the scoring, trimming of wake, removal of
+epochs without a stage.
 """
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +14,11 @@ import numpy as np
 from data.databases import ChannelSpec, Database
 from data.nights.night import night_from_arrays
 from data.prepare.sources import Source
-from data.recipe import SCALED_UNIT, band_pass, quartiles, resample, scale
-from data.recordings.recording import Channel, Recording, open_recording
+from data.recipe import SCALED_UNIT, band_pass, in_epochs, quartiles, resample, scale
+from data.recordings.recording import Recording, open_recording
 from data.scorings import read_scoring
 from data.scorings.scoring import Scoring, W
-from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, UNSCORED, VERSION, InputError
+from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, UNSCORED, VERSION, InputError, whole_epochs
 
 if TYPE_CHECKING:
     from config import PreparationConfig
@@ -31,8 +32,7 @@ def settings(database: Database, channels: Sequence[ChannelSpec], config: "Prepa
         "as_stored": database.as_stored,
         "multimodal": database.scaled,
         "spec": database.details,
-        "wake_minutes": config.wake_minutes,
-        "event_overlap_seconds": config.event_overlap_seconds,
+        **asdict(config),
     }
 
 
@@ -46,16 +46,13 @@ def convert(
 ) -> dict[str, np.ndarray]:
     """The arrays of a night file.
 
-    Returns:
-        ``x`` float32 (epochs, 3000), or (epochs, channels, 3000) of several channels or a multimodal database;
-        ``ch_names``; ``y`` int32 (epochs,); ``fs``; ``events`` uint8 (epochs, kinds) and ``event_names`` where the
-        scoring has them; ``about``, a JSON text of where it all comes from.
+    They are ``x`` float32 (epochs, 3000), or (epochs, channels, 3000) of several channels or a multimodal database;
+    ``ch_names``; ``y`` int32 (epochs,); ``fs``; ``events`` uint8 (epochs, kinds) and ``event_names`` where the scoring
+    has them; ``about``, a JSON text of where it all comes from.
 
     Raises:
         InputError: the recording, the scoring, or the two together make no night.
     """
-    if source.problem:
-        raise InputError(source.problem)
     with open_recording(source.recording) as recording:
         names = find_channels(recording, channels)
         scoring = read_scoring(database, source.scoring, recording)
@@ -67,23 +64,13 @@ def convert(
             raise InputError(f"{source.recording}: no epoch of it has a stage.")
         x = np.empty((len(kept), len(channels), EPOCH_SAMPLES), np.float32)
         described = []
-        first = round(scoring.start * SAMPLING_RATE)
         for position, (channel, name) in enumerate(zip(channels, names, strict=True)):
-            header = recording.channel(name)
-            signal = resample(recording.read(header, database.as_stored), header.rate)
-            if channel.band:
-                signal = band_pass(signal, channel.band)
-            spread = quartiles(signal)
-            if database.scaled:
-                signal = scale(signal, spread)
-            # Resampling may end a sample short; the night is cut in whole epochs.
-            short = first + total * EPOCH_SAMPLES - len(signal)
-            signal = np.pad(signal, (0, short), mode="edge") if short > 0 else signal
-            epochs = signal[first : first + total * EPOCH_SAMPLES].reshape(total, EPOCH_SAMPLES)
+            signal, about_channel = _read(recording, channel, name, database)
+            epochs = in_epochs(signal, total, round(scoring.start * SAMPLING_RATE))
             # What float32 cannot hold becomes infinite, and is told below.
             with np.errstate(over="ignore"):
                 x[:, position] = epochs[kept]
-            described.append(_described(channel, name, header, database, spread))
+            described.append(about_channel)
     arrays = {
         "x": x if database.scaled or len(channels) > 1 else x[:, 0],
         "ch_names": np.array([channel.name for channel in channels]),
@@ -112,33 +99,48 @@ def convert(
 
 
 def find_channels(recording: Recording, channels: Sequence[ChannelSpec]) -> list[str]:
-    """What the recording calls ``channels``.
-
-    Raises:
-        InputError: it lacks one.
-    """
+    """What the recording calls ``channels``; InputError if it lacks one."""
     names = [channel.find(recording.channels) for channel in channels]
     if None in names:
-        lacking = channels[names.index(None)]
+        lacking, listed = channels[names.index(None)], ", ".join(recording.channels)
         spelled = f" (nor {', '.join(lacking.spellings)})" if lacking.spellings else ""
-        raise InputError(
-            f"{recording.path} has no channel {lacking.name}{spelled}; it has {', '.join(recording.channels)}."
-        )
+        raise InputError(f"{recording.path} has no channel {lacking.name}{spelled}; it has {listed}.")
     return [name for name in names if name is not None]
+
+
+def _read(
+    recording: Recording, channel: ChannelSpec, name: str, database: Database
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """A whole channel (samples,) at 100 Hz as the night has it, and how it was made, for the recipe of a network."""
+    header = recording.channel(name)
+    signal = resample(recording.read(header, database.as_stored), header.rate)
+    if channel.band:
+        signal = band_pass(signal, channel.band)
+    spread = quartiles(signal)
+    unit = header.unit_read(database.as_stored) or "as stored"
+    about = {
+        "name": channel.name,
+        "from": name,
+        "rate_hz": header.rate,
+        "header_unit": header.unit,
+        "unit": SCALED_UNIT if database.scaled else unit,
+        "spellings": list(channel.spellings),
+        "band_hz": list(channel.band) if channel.band else None,
+        "quartiles": None if database.scaled else list(spread),
+    }
+    return scale(signal, spread) if database.scaled else signal, about
 
 
 def _common_epochs(source: Source, recording: Recording, scoring: Scoring, notes: list[str]) -> int:
     """How many epochs both signal and scoring have; they may differ by one."""
-    signal = int((recording.seconds - scoring.start) / EPOCH_SECONDS + 1e-6)
+    signal = whole_epochs(recording.seconds - scoring.start)
     listed = len(scoring.stages)
     # Scorings often end in a long unscored entry that nothing was recorded for.
     scored = int(np.flatnonzero(scoring.stages != UNSCORED).max(initial=-1)) + 1
     if scored > signal + 1 or listed < signal - 1:
-        raise InputError(
-            f"{source.recording} lasts {signal} epochs of {EPOCH_SECONDS} s, its scoring "
-            f"{', '.join(path.name for path in source.scoring.values())} {scored if scored > signal else listed}: "
-            "they may differ by one; check that they belong together."
-        )
+        files, its = ", ".join(path.name for path in source.scoring.values()), scored if scored > signal else listed
+        lengths = f"{source.recording} lasts {signal} epochs of {EPOCH_SECONDS} s, its scoring {files} {its}"
+        raise InputError(f"{lengths}: they may differ by one; check that they belong together.")
     if listed != signal and (scored > signal or listed < signal):
         notes.append(f"signal of {signal} epochs and scoring of {listed} cut to the shorter")
     return min(signal, listed)
@@ -147,29 +149,8 @@ def _common_epochs(source: Source, recording: Recording, scoring: Scoring, notes
 def _kept(stages: np.ndarray, wake_minutes: float) -> tuple[np.ndarray, int]:
     """Positions of the epochs to keep, and how many were trimmed at both ends."""
     asleep = np.flatnonzero((stages != W) & (stages != UNSCORED))
-    first, last = 0, len(stages)
+    within = np.arange(len(stages))
     if len(asleep):
         margin = round(wake_minutes * 60 / EPOCH_SECONDS)
-        first, last = max(0, asleep[0] - margin), min(len(stages), asleep[-1] + margin + 1)
-    within = np.arange(first, last)
-    return within[stages[first:last] != UNSCORED], len(stages) - len(within)
-
-
-def _described(
-    channel: ChannelSpec, recorded: str, header: Channel, database: Database, spread: tuple[float, float, float]
-) -> dict[str, Any]:
-    """How a channel of the night was made, as a recipe needs to know it.
-
-    ``quartiles`` are those of the whole recording in the night's unit before scaling, for the night is trimmed.
-    """
-    unit = "µV" if header.is_voltage and not database.as_stored else header.unit
-    return {
-        "name": channel.name,
-        "from": recorded,
-        "rate_hz": header.rate,
-        "header_unit": header.unit,
-        "unit": SCALED_UNIT if database.scaled else unit or "as stored",
-        "spellings": list(channel.spellings),
-        "band_hz": list(channel.band) if channel.band else None,
-        "quartiles": None if database.scaled else list(spread),
-    }
+        within = within[max(0, asleep[0] - margin) : asleep[-1] + margin + 1]
+    return within[stages[within] != UNSCORED], len(stages) - len(within)

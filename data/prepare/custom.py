@@ -4,14 +4,14 @@ import fnmatch
 import json
 import re
 import tomllib
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from data.databases import DATABASES, ChannelSpec, Database
+from data.recipe import BAND_LIMITS
 from data.scorings.scoring import read_text
-from data.terms import EVENTS, STAGES, UNSCORED, InputError
+from data.terms import EVENTS, STAGES, UNSCORED, InputError, in_one_line
 
 KEYS = {
     "recordings": "the recordings' file names, such as '*.edf'",
@@ -27,43 +27,46 @@ KEYS = {
 }
 """What a spec may hold; the first four must be there, and ``labels`` except for form nsrr."""
 
+KINDS: dict[str, tuple[type, str]] = dict.fromkeys(("channels", "labels", "columns", "events"), (dict, "a table"))
+KINDS |= dict.fromkeys(("as_stored", "multimodal"), (bool, "true or false"))
+"""What the values of a spec must be; the others are texts."""
+
 FORMS = ("annotations", "csv", "lines", "nsrr")
 COLUMNS = {"start": "start", "duration": "duration", "label": "label"}
 
 
 def load_spec(path: Path) -> Database:
-    """The spec in a ``.toml``, ``.yaml`` or ``.yml`` file.
-
-    Raises:
-        InputError: it cannot be read, or says something that no preparation could follow.
-    """
+    """The spec in a ``.toml``, ``.yaml`` or ``.yml`` file; InputError if no preparation could follow it."""
     values = _parsed(path)
+    try:
+        return _database(values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
-    def wrong(what: str) -> InputError:
-        return InputError(f"{path}: {what}")
 
+def _database(values: Any) -> Database:
     if not isinstance(values, dict):
-        raise wrong("a spec is a table of names and values.")
+        raise InputError("a spec is a table of names and values.")
     unknown = sorted(set(map(str, values)) - set(KEYS))
     if unknown:
-        raise wrong(f"{unknown[0]!r} is not part of a spec; it may hold {', '.join(KEYS)}.")
+        raise InputError(f"{unknown[0]!r} is not part of a spec; it may hold {', '.join(KEYS)}.")
     for key in ("recordings", "scoring", "form", "channels", *(["labels"] if values.get("form") != "nsrr" else [])):
         if not values.get(key):
-            raise wrong(f"{key} is missing: {KEYS[key]}.")
-    for key in ("recordings", "scoring", "form", "subject"):
-        if not isinstance(values.get(key, ""), str):
-            raise wrong(f"{key} must be a text: {KEYS[key]}.")
-    for key in ("as_stored", "multimodal"):
-        if not isinstance(values.get(key, False), bool):
-            raise wrong(f"{key} must be true or false: {KEYS[key]}.")
+            raise InputError(f"{key} is missing: {KEYS[key]}.")
+    for key, value in values.items():
+        kind, name = KINDS.get(key, (str, "a text"))
+        # An empty table may be written as nothing.
+        if not isinstance(value, kind) and (value or kind is not dict):
+            raise InputError(f"{key} must be {name}: {KEYS[key]}.")
     if values["form"] not in FORMS:
-        raise wrong(f"form is {values['form']!r}; it may be {', '.join(FORMS)}.")
+        raise InputError(f"form is {values['form']!r}; it may be {', '.join(FORMS)}.")
     if not re.fullmatch(r"[^/\\\0{}]*(\{name\}[^/\\\0{}]*)?", values["scoring"]):
-        raise wrong(f"scoring must be {KEYS['scoring']}, and no path.")
-    columns = COLUMNS | _mapping(values, "columns", None, wrong)
+        raise InputError(f"scoring must be {KEYS['scoring']}, and no path.")
+    columns = COLUMNS | _mapping(values, "columns")
     if set(columns) != set(COLUMNS):
-        raise wrong(f"columns names {', '.join(COLUMNS)}: {KEYS['columns']}.")
-    stages = _mapping(values, "labels", (*STAGES, "unscored"), wrong)
+        raise InputError(f"columns names {', '.join(COLUMNS)}: {KEYS['columns']}.")
+    codes = {**{stage: code for code, stage in enumerate(STAGES)}, "unscored": UNSCORED}
+    stages = _mapping(values, "labels", tuple(codes))
     return replace(
         DATABASES["custom"],
         recording=fnmatch.translate(values["recordings"]),
@@ -71,12 +74,12 @@ def load_spec(path: Path) -> Database:
         form="table",
         rules={
             "form": values["form"],
-            "labels": {k: UNSCORED if stage == "unscored" else STAGES.index(stage) for k, stage in stages.items()},
-            "events": _mapping(values, "events", EVENTS, wrong),
+            "labels": {label: codes[stage] for label, stage in stages.items()},
+            "events": _mapping(values, "events", EVENTS),
             "columns": columns,
         },
-        channels=_channels(values["channels"], wrong),
-        subject=_subject(values.get("subject", ""), wrong),
+        channels=_channels(values["channels"]),
+        subject=_subject(values.get("subject", "")),
         as_stored=values.get("as_stored", False),
         scaled=values.get("multimodal", False),
         details=json.loads(json.dumps(values, default=str)),
@@ -87,38 +90,29 @@ def _parsed(path: Path) -> Any:
     if path.suffix not in (".toml", ".yaml", ".yml"):
         raise InputError(f"{path}: a spec is a .toml, .yaml or .yml file.")
     text = read_text(path)
-    if path.suffix == ".toml":
-        try:
-            return tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise InputError(f"{path} is not valid TOML ({error}).") from None
     import yaml
 
     try:
-        return yaml.safe_load(text)
+        return tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
     # PyYAML's constructors meet a wrong value with almost any exception.
     except Exception as error:
-        raise InputError(f"{path} is not valid YAML ({' '.join(str(error).split())[:160]}).") from None
+        form = "TOML" if path.suffix == ".toml" else "YAML"
+        raise InputError(f"{path} is not valid {form} ({in_one_line(error)}).") from None
 
 
-def _mapping(
-    values: dict[str, Any], key: str, allowed: tuple[str, ...] | None, wrong: Callable[[str], InputError]
-) -> dict[str, str]:
+def _mapping(values: dict[str, Any], key: str, allowed: tuple[str, ...] = ()) -> dict[str, str]:
+    """The table called ``key``, of texts; its values are ``allowed``, unless that is empty."""
     table = values.get(key) or {}
-    if not isinstance(table, dict):
-        raise wrong(f"{key} must be a table: {KEYS[key]}.")
     if not all(isinstance(part, (str, int)) for entry in table.items() for part in entry):
-        raise wrong(f"{key} holds something else than texts: {KEYS[key]}.")
+        raise InputError(f"{key} holds something else than texts: {KEYS[key]}.")
     table = {str(name): str(value) for name, value in table.items()}
     stray = [value for value in table.values() if allowed and value not in allowed]
     if stray:
-        raise wrong(f"{key} names {stray[0]!r}; it may name {', '.join(allowed or ())}.")
+        raise InputError(f"{key} names {stray[0]!r}; it may name {', '.join(allowed)}.")
     return table
 
 
-def _channels(table: Any, wrong: Callable[[str], InputError]) -> tuple[ChannelSpec, ...]:
-    if not isinstance(table, dict):
-        raise wrong(f"channels must be a table: {KEYS['channels']}.")
+def _channels(table: dict[str, Any]) -> tuple[ChannelSpec, ...]:
     channels = []
     for name, value in table.items():
         value = value if isinstance(value, dict) else {"spellings": value}
@@ -126,21 +120,23 @@ def _channels(table: Any, wrong: Callable[[str], InputError]) -> tuple[ChannelSp
         spellings = [spellings] if isinstance(spellings, str) else spellings
         alike = isinstance(spellings, list) and all(isinstance(spelling, str) for spelling in spellings)
         if set(value) - {"spellings", "band"} or not alike:
-            raise wrong(f"channel {name}: give its spellings as a list, or spellings and a band.")
+            raise InputError(f"channel {name}: give its spellings as a list, or spellings and a band.")
         if band is not None:
+            lowest, highest = BAND_LIMITS
             numbers = isinstance(band, list) and len(band) == 2 and all(type(b) in (int, float) for b in band)
-            if not numbers or not 0.01 <= band[0] < band[1] <= 49:
-                raise wrong(f"channel {name}: band is two frequencies in Hz, such as [0.5, 40], from 0.01 to 49.")
+            if not numbers or not lowest <= band[0] < band[1] <= highest:
+                known = f"two frequencies in Hz, such as [0.5, 40], from {lowest} to {highest}"
+                raise InputError(f"channel {name}: band is {known}.")
             band = (float(band[0]), float(band[1]))
-        channels.append(ChannelSpec(str(name), tuple(map(str, spellings)), band))
+        channels.append(ChannelSpec(str(name), tuple(spellings), band))
     return tuple(channels)
 
 
-def _subject(pattern: str, wrong: Callable[[str], InputError]) -> str:
+def _subject(pattern: str) -> str:
     try:
         groups = re.compile(pattern).groups
     except (re.error, RecursionError, OverflowError) as error:
-        raise wrong(f"subject is no regular expression ({error}).") from None
+        raise InputError(f"subject is no regular expression ({error}).") from None
     if pattern and not groups:
-        raise wrong(f"subject must have a group in brackets: {KEYS['subject']}.")
+        raise InputError(f"subject must have a group in brackets: {KEYS['subject']}.")
     return pattern

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from data.databases import DATABASES
-from data.terms import InputError
+from data.terms import InputError, in_one_line
 
 DOWNLOADABLE = ("sleepedf", "sleepedfx")
 
@@ -30,8 +30,5 @@ def download(db: str, folder: Path) -> None:
                     subjects=[subject], recording=(1, 2), path=folder, on_missing="ignore", verbose="error"
                 )
             except (OSError, ValueError, RuntimeError) as error:
-                told = " ".join(str(error).split())[:200]
-                raise InputError(
-                    f"subject {subject} of {db} could not be downloaded ({told}): give the same command again, "
-                    "what is there is kept."
-                ) from None
+                what = f"subject {subject} of {db} could not be downloaded ({in_one_line(error)})"
+                raise InputError(f"{what}: give the same command again, what is there is kept.") from None

@@ -1,14 +1,16 @@
 """What a recording holds and what would be used of it, without writing anything."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from data.databases import ChannelSpec, Database
+from data.prepare.batch import COUNTED
 from data.prepare.sources import Source
 from data.recordings.recording import open_recording
 from data.scorings import read_scoring
-from data.terms import STAGES, UNSCORED, InputError
+from data.terms import InputError
 
 
 def listing(source: Source, database: Database, channels: Sequence[ChannelSpec]) -> str:
@@ -18,7 +20,8 @@ def listing(source: Source, database: Database, channels: Sequence[ChannelSpec])
         with open_recording(source.recording) as recording:
             start = f", starts {recording.start:%Y-%m-%d %H:%M:%S}" if recording.start else ""
             lines.append(f"  {recording.seconds / 3600:.2f} h ({recording.seconds / 30:.1f} epochs){start}")
-            used = {channel.find(recording.channels): channel.name for channel in channels}
+            found = {channel.name: channel.find(recording.channels) for channel in channels}
+            used = {recorded: name for name, recorded in found.items()}
             for name in recording.channels:
                 if recording.channels.count(name) > 1:
                     lines.append(f"  {name:<20}{'is there more than once':>30}")
@@ -27,21 +30,18 @@ def listing(source: Source, database: Database, channels: Sequence[ChannelSpec])
                 unit = header.unit or "as stored"
                 mark = f"-> {used[name]}" if name in used else ""
                 lines.append(f"  {name:<20}{header.rate:>8g} Hz  {unit:<10}{mark}".rstrip())
-            missing = [channel.name for channel in channels if channel.find(recording.channels) is None]
+            missing = [name for name, recorded in found.items() if recorded is None]
             if missing:
                 lines.append(f"  MISSING: {', '.join(missing)}")
             if source.problem:
                 raise InputError(source.problem)
             scoring = read_scoring(database, source.scoring, recording)
-            counts = [f"{stage} {np.sum(scoring.stages == number)}" for number, stage in enumerate(STAGES)]
-            unscored = np.sum(scoring.stages == UNSCORED)
+            shown = ", ".join(f"{name} {np.sum(scoring.stages == label)}" for label, name in COUNTED.items())
             files = ", ".join(path.name for path in source.scoring.values())
-            lines.append(f"  scoring {files}: {len(scoring.stages)} epochs; {', '.join(counts)}, unscored {unscored}")
+            lines.append(f"  scoring {files}: {len(scoring.stages)} epochs; {shown}")
             if scoring.event_names:
-                kinds = [
-                    f"{name} {sum(event.name == name for event in scoring.events)}" for name in scoring.event_names
-                ]
-                lines.append(f"  events: {', '.join(kinds)}")
+                counts = Counter(event.name for event in scoring.events)
+                lines.append(f"  events: {', '.join(f'{name} {counts[name]}' for name in scoring.event_names)}")
     except InputError as error:
         lines.append(f"  CANNOT BE USED: {error}")
     except OSError as error:

@@ -54,10 +54,9 @@ def find_sources(database: Database, folder: Path) -> list[Source]:
         example = f"a name like {database.example}" if database.example else "what the spec calls recordings"
         raise InputError(f"{folder} holds no recording of {database.db}: {example} is looked for.")
     if outside:
-        print(
-            f"{len(outside)} recordings in {folder}, such as {outside[0]}, are of subjects outside {database.db}'s "
-            f"{database.subjects[0]} to {database.subjects[-1]}, and are left out."
-        )
+        subjects = f"{database.db}'s {database.subjects[0]} to {database.subjects[-1]}"
+        some = f"{len(outside)} recordings in {folder}, such as {outside[0]},"
+        print(f"{some} are of subjects outside {subjects}, and are left out.")
     return _each_scoring_once(list(sources.values()))
 
 
@@ -67,15 +66,13 @@ def _each_scoring_once(sources: list[Source]) -> list[Source]:
     for source in sources:
         for path in source.scoring.values():
             users.setdefault(path, []).append(source)
-    shared: dict[Path, str] = {}
+    shared: dict[Path, Source] = {}
     for path, sharing in users.items():
         if len(sharing) > 1:
-            problem = f"{path} would be the scoring of {sharing[0].recording} and of {sharing[1].recording}: "
-            shared |= {source.recording: problem + "name each recording's scoring after it." for source in sharing}
-    return [
-        replace(source, scoring={}, problem=shared[source.recording]) if source.recording in shared else source
-        for source in sources
-    ]
+            both = f"{sharing[0].recording} and of {sharing[1].recording}"
+            problem = f"{path} would be the scoring of {both}: name each recording's scoring after it."
+            shared |= {source.recording: replace(source, scoring={}, problem=problem) for source in sharing}
+    return [shared.get(source.recording, source) for source in sources]
 
 
 class _Listing:

@@ -7,16 +7,19 @@ waves in N3; sawtooth waves, rapid eye movements and muscle atonia in REM. They 
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.random import Generator
 from scipy import ndimage, signal
 from tqdm import tqdm
 
 from data.databases import Database
 from data.nights.files import write_arrays
+from data.scorings.scoring import N1, N2, N3, REM, Event, Scoring, W
 from data.store import read_json, write_json
 from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, EVENTS, SAMPLING_RATE, InputError
 
@@ -26,7 +29,8 @@ if TYPE_CHECKING:
 CHANNELS = ("EEG C4-M1", "EOG L", "EOG R", "EMG", "ECG", "Airflow", "SpO2")
 """In µV, but airflow (arbitrary units) and SpO2 (%)."""
 
-W, N1, N2, N3, REM = range(5)
+Rates = tuple[float, float, float, float, float]
+"""So many a minute in W, N1, N2, N3 and REM."""
 
 # Amplitude (µV, RMS) of each rhythm in W, N1, N2, N3, REM.
 RHYTHMS = {
@@ -41,20 +45,19 @@ BREATHS_PER_SECOND = (0.27, 0.25, 0.24, 0.23, 0.27)
 HEART_RATE = (68.0, 63.0, 60.0, 58.0, 66.0)
 EVENTS_PER_EPOCH = (0.0, 0.8, 1.0, 0.4, 1.2)
 """Relative to the subject's own rate."""
+HEARTBEAT = ((90, 0.08, 0.025), (-110, 0.17, 0.01), (1000, 0.2, 0.012), (-220, 0.23, 0.012), (230, 0.43, 0.05))
+"""Height (µV), centre and width (s) of its waves P, Q, R, S and T."""
+DESATURATION, DELAY = EVENTS[-1], 15 * SAMPLING_RATE
+"""Samples after an apnea or hypopnea at which oxygen is low."""
 
 
 def ensure_nights(folder: Path, spec: Database, config: "SyntheticConfig") -> None:
-    """Write the nights of ``spec.subjects`` that ``folder`` lacks.
-
-    Raises:
-        InputError: the folder holds nights made with other settings.
-    """
+    """Write the nights of ``spec.subjects`` that ``folder`` lacks; InputError if it has nights of other settings."""
     record = folder / "settings.json"
     settings = asdict(config)
-    if record.exists() and read_json(record) != settings:
-        raise InputError(
-            f"{folder} holds synthetic nights made with {read_json(record)}: remove it or name another with --data."
-        )
+    made = read_json(record) if record.exists() else settings
+    if made != settings:
+        raise InputError(f"{folder} holds synthetic nights made with {made}: remove it or name another with --data.")
     paths = {subject: folder / spec.night_patterns[0].format(subject=subject) for subject in spec.subjects}
     todo = {subject: path for subject, path in paths.items() if not path.exists()}
     if not todo:
@@ -65,11 +68,9 @@ def ensure_nights(folder: Path, spec: Database, config: "SyntheticConfig") -> No
 
 
 def make_night(subject: int, config: "SyntheticConfig") -> dict[str, np.ndarray]:
-    """One subject's night, the same for the same subject and configuration.
+    """The arrays of one subject's night file, the same for the same subject and configuration.
 
-    Returns:
-        ``x`` float32 (epochs, channels, 3000), ``ch_names``, ``y`` stages (epochs,), ``events`` 0/1 (epochs, 5),
-        ``event_names``, ``fs`` and ``about``: the keys of a multi-channel night file.
+    ``x`` is float32 (epochs, channels, 3000), ``y`` int32 (epochs,), ``events`` 0/1 (epochs, 5).
     """
     rng = np.random.default_rng((config.synthetic_seed, subject))
     epochs = max(20, round(config.hours * rng.uniform(0.94, 1.06) * 3600 / EPOCH_SECONDS))
@@ -79,28 +80,24 @@ def make_night(subject: int, config: "SyntheticConfig") -> dict[str, np.ndarray]
     breathing = _breathing_events(rng, true)
     left, right, gaze = _eyes(rng, stage)
     airflow, saturation = _breathing(rng, stage, breathing)
-    channels = (
-        rng.uniform(0.87, 1.15) * _brain(rng, stage) + 0.12 * gaze,
-        left,
-        right,
-        _muscle(rng, stage),
-        _heart(rng, stage),
-        airflow,
-        saturation,
-    )
+    eeg = rng.uniform(0.87, 1.15) * _brain(rng, stage) + 0.12 * gaze
+    channels = (eeg, left, right, _muscle(rng, stage), _heart(rng, stage), airflow, saturation)
     x = np.stack([channel.reshape(epochs, EPOCH_SAMPLES) for channel in channels], axis=1).astype(np.float32)
+    breathing += [(DESATURATION, start + DELAY, end + DELAY) for _, start, end in breathing]
+    events = tuple(Event(name, a / SAMPLING_RATE, (b - a) / SAMPLING_RATE) for name, a, b in breathing)
+    counts = Counter(event.name for event in events)
     return {
         "x": x,
         "ch_names": np.array(CHANNELS),
         "y": _as_scored(rng, true).astype(np.int32),
-        "events": _label_epochs(breathing, epochs),
+        "events": Scoring(true, 0.0, events, EVENTS).event_labels(epochs, overlap=1.0),
         "event_names": np.array(EVENTS),
         "fs": np.float64(SAMPLING_RATE),
-        "about": np.array(json.dumps({"events_in_sleep": _counts(breathing)})),
+        "about": np.array(json.dumps({"events_in_sleep": {name: counts[name] for name in EVENTS}})),
     }
 
 
-def _hypnogram(rng: np.random.Generator, epochs: int) -> np.ndarray:
+def _hypnogram(rng: Generator, epochs: int) -> np.ndarray:
     """Stages (epochs,): sleep onset, cycles of about 90 minutes with N3 early and REM late, awakenings, waking up."""
     cycle_epochs = 90 * 60 // EPOCH_SECONDS
     # The shares below describe a full night; a short one runs through the same cycles faster.
@@ -127,7 +124,7 @@ def _hypnogram(rng: np.random.Generator, epochs: int) -> np.ndarray:
     return stages
 
 
-def _as_scored(rng: np.random.Generator, true: np.ndarray) -> np.ndarray:
+def _as_scored(rng: Generator, true: np.ndarray) -> np.ndarray:
     """What a scorer writes down: at one transition in three, the change is placed an epoch early or late."""
     scored = true.copy()
     for edge in np.flatnonzero(np.diff(true)) + 1:
@@ -139,7 +136,7 @@ def _as_scored(rng: np.random.Generator, true: np.ndarray) -> np.ndarray:
     return scored
 
 
-def _rhythm(rng: np.random.Generator, samples: int, low: float, high: float) -> np.ndarray:
+def _rhythm(rng: Generator, samples: int, low: float, high: float) -> np.ndarray:
     """Band-limited noise of unit variance, waxing and waning as noise does."""
     band = signal.butter(2, (low, high), "bandpass", fs=SAMPLING_RATE, output="sos")
     noise = signal.sosfilt(band, rng.standard_normal(samples, dtype=np.float32))
@@ -151,7 +148,7 @@ def _by_stage(stage: np.ndarray, values: tuple[float, ...]) -> np.ndarray:
     return ndimage.uniform_filter1d(np.asarray(values)[stage], 3 * SAMPLING_RATE)
 
 
-def _drift(rng: np.random.Generator, samples: int, spread: float) -> np.ndarray:
+def _drift(rng: Generator, samples: int, spread: float) -> np.ndarray:
     """A positive factor around 1 that wanders over some minutes."""
     knots = np.exp(spread * rng.standard_normal(samples // (60 * SAMPLING_RATE) + 2))
     return np.interp(np.arange(samples), np.arange(len(knots)) * 60 * SAMPLING_RATE, knots)
@@ -164,13 +161,21 @@ def _add(track: np.ndarray, starts: np.ndarray, shapes: list[np.ndarray]) -> Non
         piece += shape[: len(piece)]
 
 
-def _starts(rng: np.random.Generator, stage: np.ndarray, per_minute: tuple[float, ...]) -> np.ndarray:
+def _starts(rng: Generator, stage: np.ndarray, per_minute: Rates) -> np.ndarray:
     """Random sample positions, so many a minute in each stage."""
     chance = np.asarray(per_minute) / (60 * SAMPLING_RATE)
     return np.flatnonzero(rng.random(len(stage), dtype=np.float32) < chance[stage])
 
 
-def _brain(rng: np.random.Generator, stage: np.ndarray) -> np.ndarray:
+def _scatter(
+    track: np.ndarray, rng: Generator, stage: np.ndarray, per_minute: Rates, draw: Callable[[], np.ndarray]
+) -> None:
+    """Add the shapes that ``draw`` draws at random positions, so many a minute in each stage."""
+    starts = _starts(rng, stage, per_minute)
+    _add(track, starts, [draw() for _ in starts])
+
+
+def _brain(rng: Generator, stage: np.ndarray) -> np.ndarray:
     """EEG in µV."""
     samples = len(stage)
     fade = 1 / np.fft.rfftfreq(samples, 1 / SAMPLING_RATE).clip(0.3) ** 0.5
@@ -183,43 +188,33 @@ def _brain(rng: np.random.Generator, stage: np.ndarray) -> np.ndarray:
     spindle_rate = rng.uniform(12.3, 14.0)
     starts = _starts(rng, stage, (0.0, 0.2, 4.5, 1.2, 0.0))
     lengths = rng.integers(SAMPLING_RATE // 2, 3 * SAMPLING_RATE // 2, len(starts))
-    _add(
-        eeg,
-        starts,
-        [
-            rng.uniform(14, 30) * np.hanning(n) * np.sin(2 * np.pi * spindle_rate * np.arange(n) / SAMPLING_RATE)
-            for n in lengths
-        ],
-    )
+    tone = np.sin(2 * np.pi * spindle_rate * np.arange(3 * SAMPLING_RATE // 2) / SAMPLING_RATE)
+    _add(eeg, starts, [rng.uniform(14, 30) * np.hanning(n) * tone[:n] for n in lengths])
     time = np.arange(SAMPLING_RATE) / SAMPLING_RATE
     complex_shape = -np.exp(-(((time - 0.25) / 0.09) ** 2)) + 0.6 * np.exp(-(((time - 0.6) / 0.16) ** 2))
-    starts = _starts(rng, stage, (0.0, 0.05, 1.6, 0.3, 0.0))
-    _add(eeg, starts, [rng.uniform(70, 130) * complex_shape for _ in starts])
-    sawtooth = signal.sawtooth(2 * np.pi * 2.7 * np.arange(4 * SAMPLING_RATE) / SAMPLING_RATE, 0.85) * np.hanning(
-        4 * SAMPLING_RATE
-    )
-    starts = _starts(rng, stage, (0.0, 0.0, 0.0, 0.0, 3.0))
-    _add(eeg, starts, [rng.uniform(18, 32) * sawtooth for _ in starts])
+    _scatter(eeg, rng, stage, (0.0, 0.05, 1.6, 0.3, 0.0), lambda: rng.uniform(70, 130) * complex_shape)
+    samples = 4 * SAMPLING_RATE
+    sawtooth = signal.sawtooth(2 * np.pi * 2.7 * np.arange(samples) / SAMPLING_RATE, 0.85) * np.hanning(samples)
+    _scatter(eeg, rng, stage, (0.0, 0.0, 0.0, 0.0, 3.0), lambda: rng.uniform(18, 32) * sawtooth)
     vertex_wave = -np.exp(-(((time - 0.2) / 0.05) ** 2))
-    starts = _starts(rng, stage, (0.0, 5.0, 1.0, 0.0, 0.0))
-    _add(eeg, starts, [rng.uniform(50, 100) * vertex_wave for _ in starts])
+    _scatter(eeg, rng, stage, (0.0, 5.0, 1.0, 0.0, 0.0), lambda: rng.uniform(50, 100) * vertex_wave)
+
+    def movement() -> np.ndarray:
+        return rng.uniform(30, 90) * rng.standard_normal(150).cumsum() / 12 * np.hanning(150)
+
     # Movements disturb the wake EEG most.
-    starts = _starts(rng, stage, (0.6, 0.15, 0.05, 0.02, 0.08))
-    _add(eeg, starts, [rng.uniform(30, 90) * rng.standard_normal(150).cumsum() / 12 * np.hanning(150) for _ in starts])
+    _scatter(eeg, rng, stage, (0.6, 0.15, 0.05, 0.02, 0.08), movement)
     return eeg
 
 
-def _eyes(rng: np.random.Generator, stage: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _eyes(rng: Generator, stage: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Left and right EOG, and the gaze that both pick up with opposite sign, in µV."""
     samples = len(stage)
     gaze = _by_stage(stage, (8.0, 32.0, 3.0, 2.0, 3.0)) * _rhythm(rng, samples, 0.15, 0.45)
     ramp = np.concatenate([np.linspace(0, 1, 6), np.exp(-np.arange(120) / 50)])
-    starts = _starts(rng, stage, (6.0, 0.3, 0.0, 0.0, 13.0))
-    _add(gaze, starts, [rng.choice((-1, 1)) * rng.uniform(50, 130) * ramp for _ in starts])
-    blink = np.hanning(30)
+    _scatter(gaze, rng, stage, (6.0, 0.3, 0.0, 0.0, 13.0), lambda: rng.choice((-1, 1)) * rng.uniform(50, 130) * ramp)
     blinks = np.zeros(samples)
-    starts = _starts(rng, stage, (9.0, 0.2, 0.0, 0.0, 0.0))
-    _add(blinks, starts, [rng.uniform(60, 140) * blink for _ in starts])
+    _scatter(blinks, rng, stage, (9.0, 0.2, 0.0, 0.0, 0.0), lambda: rng.uniform(60, 140) * np.hanning(30))
     left, right = (
         sign * gaze
         + blinks
@@ -230,39 +225,30 @@ def _eyes(rng: np.random.Generator, stage: np.ndarray) -> tuple[np.ndarray, np.n
     return left, right, gaze + blinks
 
 
-def _muscle(rng: np.random.Generator, stage: np.ndarray) -> np.ndarray:
+def _muscle(rng: Generator, stage: np.ndarray) -> np.ndarray:
     """Chin EMG in µV."""
     samples = len(stage)
     tone = _by_stage(stage, EMG_TONE) * _drift(rng, samples, 0.25) * rng.uniform(0.7, 1.4)
     twitches = np.ones(samples)
-    starts = _starts(rng, stage, (2.0, 0.5, 0.2, 0.1, 1.5))
-    _add(twitches, starts, [rng.uniform(1, 4) * np.hanning(rng.integers(20, 200)) for _ in starts])
+    rates = (2.0, 0.5, 0.2, 0.1, 1.5)
+    _scatter(twitches, rng, stage, rates, lambda: rng.uniform(1, 4) * np.hanning(rng.integers(20, 200)))
     return tone * twitches * _rhythm(rng, samples, 18, 48) + 0.6 * rng.standard_normal(samples)
 
 
-def _heart(rng: np.random.Generator, stage: np.ndarray) -> np.ndarray:
+def _heart(rng: Generator, stage: np.ndarray) -> np.ndarray:
     """ECG in µV."""
     samples = len(stage)
     rate = _by_stage(stage, HEART_RATE) * rng.uniform(0.85, 1.15) * _drift(rng, samples, 0.04) / 60
     beats = np.flatnonzero(np.diff(np.floor(np.cumsum(rate) / SAMPLING_RATE)))
     time = np.arange(60) / SAMPLING_RATE
-    beat = sum(
-        height * np.exp(-(((time - centre) / width) ** 2))
-        for height, centre, width in (
-            (90, 0.08, 0.025),
-            (-110, 0.17, 0.01),
-            (1000, 0.2, 0.012),
-            (-220, 0.23, 0.012),
-            (230, 0.43, 0.05),
-        )
-    )
+    beat = sum(height * np.exp(-(((time - centre) / width) ** 2)) for height, centre, width in HEARTBEAT)
     ecg = 20 * _rhythm(rng, samples, 0.1, 0.5) + 8 * rng.standard_normal(samples)
     _add(ecg, beats, [beat] * len(beats))
     return ecg
 
 
-def _breathing_events(rng: np.random.Generator, true: np.ndarray) -> list[tuple[int, int, int]]:
-    """(kind, first sample, last sample + 1) of each apnea and hypopnea, in order, in sleep only."""
+def _breathing_events(rng: Generator, true: np.ndarray) -> list[tuple[str, int, int]]:
+    """(name, first sample, last sample + 1) of each apnea and hypopnea, in order, in sleep only."""
     per_hour = float(np.exp(rng.uniform(np.log(3), np.log(45))))
     kinds = rng.dirichlet((6, 1.5, 1.5, 9))
     chance = per_hour * EPOCH_SECONDS / 3600 * np.asarray(EVENTS_PER_EPOCH)
@@ -272,50 +258,23 @@ def _breathing_events(rng: np.random.Generator, true: np.ndarray) -> list[tuple[
         end = start + int(rng.uniform(11, 38) * SAMPLING_RATE)
         asleep = true[min(end // EPOCH_SAMPLES, len(true) - 1)] != W
         if rng.random() < chance[stage] and asleep and start > free and end < len(true) * EPOCH_SAMPLES:
-            events.append((int(rng.choice(4, p=kinds)), start, end))
+            events.append((EVENTS[rng.choice(4, p=kinds)], start, end))
             free = end + 12 * SAMPLING_RATE
     return events
 
 
-def _desaturation(start: int, end: int) -> tuple[int, int]:
-    """When the oxygen saturation is low after an event: it follows some 15 s later."""
-    return start + 15 * SAMPLING_RATE, end + 15 * SAMPLING_RATE
-
-
-def _breathing(
-    rng: np.random.Generator, stage: np.ndarray, events: list[tuple[int, int, int]]
-) -> tuple[np.ndarray, np.ndarray]:
+def _breathing(rng: Generator, stage: np.ndarray, events: list[tuple[str, int, int]]) -> tuple[np.ndarray, np.ndarray]:
     """Airflow (arbitrary units) and oxygen saturation (%)."""
     samples = len(stage)
     depth = _drift(rng, samples, 0.15)
     saturation = 96.5 + 0.4 * _rhythm(rng, samples, 0.01, 0.03)
-    for kind, start, end in events:
-        depth[start:end] *= rng.uniform(0.3, 0.6) if EVENTS[kind] == "Hypopnea" else rng.uniform(0.0, 0.07)
+    for name, start, end in events:
+        depth[start:end] *= rng.uniform(0.3, 0.6) if name == "Hypopnea" else rng.uniform(0.0, 0.07)
         depth[end : end + 8 * SAMPLING_RATE] *= 1.5
-        first, last = _desaturation(start, end)
-        dip = np.hanning(last - first) * rng.uniform(3.2, 7.0)
-        _add(saturation, np.array([first]), [-dip])
+        dip = np.hanning(end - start) * rng.uniform(3.2, 7.0)
+        _add(saturation, np.array([start + DELAY]), [-dip])
     depth = ndimage.uniform_filter1d(depth, SAMPLING_RATE)
     rate = _by_stage(stage, BREATHS_PER_SECOND) * rng.uniform(0.85, 1.15) * _drift(rng, samples, 0.08)
     phase = 2 * np.pi * np.cumsum(rate) / SAMPLING_RATE
     airflow = 100 * depth * (np.sin(phase) + 0.25 * np.sin(2 * phase)) + 4 * rng.standard_normal(samples)
     return airflow, saturation.clip(50, 100)
-
-
-def _counts(events: list[tuple[int, int, int]]) -> dict[str, int]:
-    """How many events of each kind there are, all in sleep; every apnea and hypopnea has its desaturation."""
-    kinds = Counter(EVENTS[kind] for kind, _, _ in events)
-    return {name: len(events) if name == "SpO2 Desaturation" else kinds[name] for name in EVENTS}
-
-
-def _label_epochs(events: list[tuple[int, int, int]], epochs: int) -> np.ndarray:
-    """0/1 of (epochs, kinds): an epoch is labelled where an event covers a second of it or more."""
-    labels = np.zeros((epochs, len(EVENTS)), np.uint8)
-    for kind, start, end in events:
-        low = _desaturation(start, end)
-        for column, (first, last) in ((kind, (start, end)), (EVENTS.index("SpO2 Desaturation"), low)):
-            for epoch in range(first // EPOCH_SAMPLES, min(last // EPOCH_SAMPLES + 1, epochs)):
-                overlap = min(last, (epoch + 1) * EPOCH_SAMPLES) - max(first, epoch * EPOCH_SAMPLES)
-                if overlap >= SAMPLING_RATE:
-                    labels[epoch, column] = 1
-    return labels

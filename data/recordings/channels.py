@@ -12,15 +12,13 @@ import numpy as np
 from data.databases import plain
 from data.nights.files import read_arrays
 from data.nights.night import night_from_arrays
-from data.recipe import resample
+from data.recipe import in_epochs, resample
 from data.recordings.recording import Channel, Recording, open_recording
 from data.store import reaching
-from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, UNSCORED, InputError
+from data.terms import EPOCH_SECONDS, SAMPLING_RATE, UNSCORED, InputError, whole_epochs
 
-DERIVATIONS = (
-    *("C4-M1", "C3-M2", "Fpz-Cz", "F4-M1", "F3-M2", "Fz-Cz", "C4-M2", "C3-M1", "F4-M2", "F3-M1", "Cz-M1", "Cz-M2"),
-    *("Fz-M1", "Fz-M2", "Fp2-M1", "Fp1-M2", "O2-M1", "O1-M2", "Pz-Oz"),
-)
+DERIVATIONS: tuple[str, ...] = ("C4-M1", "C3-M2", "Fpz-Cz", "F4-M1", "F3-M2", "Fz-Cz", "C4-M2", "C3-M1", "F4-M2")
+DERIVATIONS += ("F3-M1", "Cz-M1", "Cz-M2", "Fz-M1", "Fz-M2", "Fp2-M1", "Fp1-M2", "O2-M1", "O1-M2", "Pz-Oz")
 """EEG derivations, the best for staging first: the AASM's, then what other laboratories record."""
 
 ELECTRODES = ("C4", "C3", "Cz", "F4", "F3", "Fz", "Fpz", "Fp2", "Fp1", "Pz", "P4", "P3")
@@ -29,9 +27,8 @@ ELECTRODES = ("C4", "C3", "Cz", "F4", "F3", "Fz", "Fpz", "Fp2", "Fp1", "Pz", "P4
 LOWEST_EEG_RATE = 60
 """Hz: EEG of up to 30 Hz."""
 
-_LABEL = re.compile(
-    r"(?:eeg)?[-:.]?((?:fp|af|[fcpot])(?:z|\d)|[am][12])(?:[-:/.]?((?:fp|af|[fcpot])(?:z|\d)|[a-z]*\d?))?"
-)
+_SCALP = r"(?:fp|af|[fcpot])(?:z|\d)"
+_LABEL = re.compile(rf"(?:eeg)?[-:.]?({_SCALP}|[am][12])(?:[-:/.]?({_SCALP}|[a-z]*\d?))?")
 
 
 @dataclass(frozen=True)
@@ -50,8 +47,8 @@ class ChannelSignal:
         name: of the channel or derivation.
         signals: float32 (epochs, 3000) at 100 Hz, in µV where the recording gives a voltage, else as stored.
         missing: bool (epochs,), where half an epoch or more was not recorded.
-        about: where it comes from, as JSON values: recorded channels, their rate and unit, and the signal's unit.
-        prepared: what a night file says of how it was prepared, for the recipe; empty for a recording.
+        about: JSON values: the recorded channels, their rate and unit, and the signal's unit.
+        prepared: how a night file's channel was prepared, for the recipe; empty for a recording.
     """
 
     name: str
@@ -69,39 +66,27 @@ class NightRecording:
     def __init__(self, path: Path, wanted: Sequence[str]) -> None:
         """Open ``path``; a channel without a name is called as the first of ``wanted``, or EEG."""
         self.path = path
-        names = read_arrays(path, ("ch_names",)).get("ch_names")
-        unnamed = wanted[0] if wanted else "EEG"
-        self.channels = (unnamed,) if names is None else tuple(map(str, np.atleast_1d(names)))
         arrays = read_arrays(path, ("x", "y", "fs", "ch_names", "about"))
+        unnamed = wanted[0] if wanted else "EEG"
+        self.channels = tuple(map(str, np.atleast_1d(arrays.get("ch_names", unnamed))))
         night = night_from_arrays(path, arrays, self.channels, scored=False)
         self.stages = night.stages if (night.stages != UNSCORED).any() else None
         self.seconds = float(len(night.stages) * EPOCH_SECONDS)
-        self._night = night
+        self.night = night
 
     def channel(self, name: str) -> Channel:
         """What the file says of a channel; most name no unit."""
-        return Channel(name, float(SAMPLING_RATE), self._night.channel(name)["unit"])
+        return Channel(name, float(SAMPLING_RATE), self.night.channel(name)["unit"])
 
-    def about(self, name: str) -> dict[str, Any]:
-        """How the channel was prepared, see :meth:`data.recipe.Recipe.applied`."""
-        return self._night.channel(name)
-
-    def read(self, channel: Channel, as_stored: bool, gaps: bool = False) -> np.ndarray:
-        """All samples of a channel, float64 (samples,), as stored."""
-        signal = self._night.signals[:, self.channels.index(channel.name)].reshape(-1).astype(np.float64)
-        signal[~np.isfinite(signal)] = np.nan
-        if not gaps and np.isnan(signal).any():
-            raise InputError(f"{self.path}: channel {channel.name} holds NaN or infinite values.")
-        return signal
+    def read(self, channel: Channel, as_stored: bool) -> np.ndarray:
+        """All samples of a channel, float64 (samples,), as stored; those that are no numbers are NaN."""
+        signal = self.night.signals[:, self.channels.index(channel.name)].reshape(-1).astype(np.float64)
+        return np.where(np.isfinite(signal), signal, np.nan)
 
 
 @contextmanager
 def open_signals(path: Path, wanted: Sequence[str] = ()) -> Iterator[Recording | NightRecording]:
-    """Open a recording that may have gaps, or a night file; local or remote.
-
-    Args:
-        path: a file in a format that MNE reads, an ``.npz`` night, or a folder of Parquet tables.
-        wanted: the channels that will be asked for.
+    """Open a recording that may have gaps, or a night file, local or remote, to read the channels ``wanted``.
 
     Raises:
         InputError: there is none, or it is damaged.
@@ -122,12 +107,9 @@ def is_parquet_night(path: Path) -> bool:
 def choose(recording: Recording | NightRecording, wanted: str = "", preferred: str = "") -> Choice:
     """The channel to stage.
 
-    Args:
-        recording: an open one.
-        wanted: a recorded channel, or a derivation such as C3-A2 of two recorded electrodes; A1 and A2 are M1 and M2.
-        preferred: the channel that the network was trained on, which comes first where ``wanted`` is empty; then come
-            :data:`DERIVATIONS`, recorded as such or of two electrodes with the same reference, :data:`ELECTRODES`
-            alone, and whatever is called EEG.
+    ``wanted`` is a recorded channel, or a derivation such as C3-A2 of two recorded electrodes; A1 and A2 are M1 and M2.
+    Without it, ``preferred``, the channel that the network was trained on, comes first; then come :data:`DERIVATIONS`,
+    :data:`ELECTRODES` and whatever is called EEG.
 
     Raises:
         InputError: the recording has no such channel, or no EEG at all.
@@ -144,14 +126,12 @@ def choose(recording: Recording | NightRecording, wanted: str = "", preferred: s
         if choice:
             return choice
     alone = {parts[0]: name for name in reversed(names) if (parts := _parts(name))}
-    called = [name for name in names if "eeg" in name.casefold()]
-    single = next((alone[e.casefold()] for e in ELECTRODES if e.casefold() in alone), called[0] if called else None)
-    if single is None:
-        raise InputError(
-            f"{recording.path} has no channel that is EEG by its name; it has {', '.join(names)}: "
-            "name one with --channel."
-        )
-    return Choice(single, (single,))
+    found = [alone[electrode.casefold()] for electrode in ELECTRODES if electrode.casefold() in alone]
+    found += [name for name in names if "eeg" in name.casefold()]
+    if not found:
+        reason = f"has no channel that is EEG by its name; it has {', '.join(names)}"
+        raise InputError(f"{recording.path} {reason}: name one with --channel.")
+    return Choice(found[0], (found[0],))
 
 
 def _parts(name: str) -> tuple[str, str] | None:
@@ -168,15 +148,12 @@ def derivation(wanted: str, names: Sequence[str]) -> Choice | None:
     parts = _parts(wanted)
     if parts is None:
         return None
-    recorded: dict[tuple[str, str], str] = {}
-    for name in names:
-        found = _parts(name)
-        if found:
-            recorded.setdefault(found, name)
+    recorded = {found: name for name in reversed(names) if (found := _parts(name))}
     if parts in recorded:
         return Choice(recorded[parts], (recorded[parts],))
     electrode, reference = parts
-    for (first, common), name in recorded.items():
+    # The order is that of the recording.
+    for (first, common), name in reversed(recorded.items()):
         if first == electrode and reference and (reference, common) in recorded:
             return Choice(f"{electrode.title()}-{reference.title()}", (name, recorded[reference, common]))
     return None
@@ -197,49 +174,43 @@ def read_channel(
 ) -> ChannelSignal:
     """Read the channel that was chosen; what does not fill an epoch at the end is left out.
 
-    Args:
-        recording: an open one.
-        choice: the channel.
-        as_stored: leave voltages in the recording's own unit.
-        lowest_rate: Hz, below which the channel is of no use.
+    Voltages may stay in the recording's own unit, ``as_stored``; below ``lowest_rate`` in Hz the channel is of no use.
 
     Raises:
-        InputError: it is shorter than an epoch, sampled below the lowest rate, flat, or made of two channels that
-            differ in rate or kind of unit.
+        InputError: it is too short, too slow or flat, or its two channels differ in rate or kind of unit.
     """
     headers = [recording.channel(name) for name in choice.recorded]
     first = headers[0]
-    epochs = int(recording.seconds / EPOCH_SECONDS + 1e-6)
+    path, epochs = recording.path, whole_epochs(recording.seconds)
     if epochs < 1:
-        raise InputError(
-            f"{recording.path} lasts {recording.seconds:g} s: at least an epoch of {EPOCH_SECONDS} s is wanted."
-        )
+        raise InputError(f"{path} lasts {recording.seconds:g} s: at least an epoch of {EPOCH_SECONDS} s is wanted.")
     if first.rate < lowest_rate:
-        raise InputError(
-            f"{recording.path}: {first.name} is sampled at {first.rate:g} Hz; {lowest_rate:g} Hz or more are needed."
-        )
+        needed = f"{lowest_rate:g} Hz or more are needed"
+        raise InputError(f"{path}: {first.name} is sampled at {first.rate:g} Hz; {needed}.")
     if any(h.rate != first.rate or h.is_voltage != first.is_voltage for h in headers):
-        raise InputError(
-            f"{recording.path}: {' and '.join(choice.recorded)} differ in rate or unit: no {choice.name} can be made."
-        )
-    signal = recording.read(first, as_stored, gaps=True)
+        both = " and ".join(choice.recorded)
+        raise InputError(f"{path}: {both} differ in rate or unit: no {choice.name} can be made.")
+    signal = recording.read(first, as_stored)
     for header in headers[1:]:
-        signal -= recording.read(header, as_stored, gaps=True)
+        signal -= recording.read(header, as_stored)
     gaps = np.flatnonzero(np.isnan(signal))
     if len(gaps) == len(signal):
-        raise InputError(f"{recording.path}: {choice.name} holds no number all night: NaN, infinite or not recorded.")
+        raise InputError(f"{path}: {choice.name} holds no number all night: NaN, infinite or not recorded.")
     if np.nanmin(signal) == np.nanmax(signal):
-        raise InputError(f"{recording.path}: {choice.name} is flat all night.")
+        raise InputError(f"{path}: {choice.name} is flat all night.")
     if len(gaps):
         signal[gaps] = np.nanmedian(signal)
     lacking = np.bincount((gaps / first.rate / EPOCH_SECONDS).astype(int), minlength=epochs)[:epochs]
-    signal = resample(signal, first.rate)[: epochs * EPOCH_SAMPLES]
-    # Resampling may end a sample short.
-    signal = np.pad(signal, (0, epochs * EPOCH_SAMPLES - len(signal)), mode="edge")
-    unit = "µV" if first.is_voltage and not as_stored and isinstance(recording, Recording) else first.unit
+    if isinstance(recording, Recording):
+        unit, prepared = first.unit_read(as_stored), {}
+    else:
+        unit, prepared = first.unit, recording.night.channel(first.name)
+        if len(headers) > 1:
+            # The quartiles of an electrode are not those of a derivation.
+            prepared["quartiles"] = None
     return ChannelSignal(
         choice.name,
-        signal.reshape(epochs, EPOCH_SAMPLES).astype(np.float32),
+        in_epochs(resample(signal, first.rate), epochs).astype(np.float32),
         lacking >= first.rate * EPOCH_SECONDS / 2,
         {
             "name": choice.name,
@@ -249,13 +220,5 @@ def read_channel(
             "unit": unit or "as stored",
             "missing_seconds": round(len(gaps) / first.rate, 2),
         },
-        _prepared(recording, choice),
+        prepared,
     )
-
-
-def _prepared(recording: Recording | NightRecording, choice: Choice) -> dict[str, Any]:
-    """How a night file's channel was prepared; the quartiles of an electrode are not those of a derivation."""
-    if not isinstance(recording, NightRecording):
-        return {}
-    about = recording.about(choice.recorded[0])
-    return about if len(choice.recorded) == 1 else about | {"quartiles": None}

@@ -15,30 +15,43 @@ import numpy as np
 from data.terms import InputError
 
 EDF_MAGIC, BDF_MAGIC = b"0       ", b"\xffBIOSEMI"
+LIMITS = ("physical minimum", "physical maximum", "digital minimum", "digital maximum")
 ANNOTATIONS = ("EDF Annotations", "BDF Annotations")
 LONGEST_SECONDS = 7 * 24 * 3600
-LOWEST_RATE = 0.5
+
+MICROVOLTS = {"v": 1e6, "volt": 1e6, "mv": 1e3, "uv": 1.0, "µv": 1.0, "μv": 1.0, "\x83êv": 1.0, "nv": 1e-3}
+"""Units of voltage in µV, in small letters; also the two Greek letters in use for micro, and a Japanese one."""
 
 
 @dataclass(frozen=True)
-class EdfChannel:
-    """One channel's header: its label, its unit, its rate in Hz, and whether neither of its two ranges is empty."""
+class Channel:
+    """One channel as its recording describes it: rate in Hz, and unit, "" where none is named.
 
-    label: str
-    unit: str
+    It is ``scaled`` if neither of the two ranges in its header is empty.
+    """
+
+    name: str
     rate: float
-    scaled: bool
+    unit: str
+    scaled: bool = True
+
+    @property
+    def is_voltage(self) -> bool:
+        return self.unit.lower() in MICROVOLTS
+
+    def unit_read(self, as_stored: bool) -> str:
+        """The unit of what :meth:`data.recordings.recording.Recording.read` gives."""
+        return "µV" if self.is_voltage and not as_stored else self.unit
 
 
 @dataclass(frozen=True)
 class EdfHeader:
-    """What the header says: signal channels in their order, length in seconds, and start.
+    """What the header says: signal channels in their order, length in seconds with gaps, and start.
 
-    Of an interrupted file (EDF+D) the length counts its gaps, and ``onsets`` (records,) are the seconds at which its
-    records, of ``record_seconds`` each, begin.
+    Of an interrupted file (EDF+D), ``onsets`` (records,) are the seconds at which its records begin.
     """
 
-    channels: tuple[EdfChannel, ...]
+    channels: tuple[Channel, ...]
     seconds: float
     start: datetime | None
     record_seconds: float = 0.0
@@ -50,16 +63,11 @@ class NoSignals(InputError):
 
 
 def read_header(path: Path, local: Path, interrupted: bool = False) -> EdfHeader:
-    """The header of the file at ``local``, called ``path`` in messages.
-
-    Args:
-        path: for messages.
-        local: the file.
-        interrupted: whether a file with gaps is welcome.
+    """The header of the file at ``local``, called ``path`` in messages; it may have gaps where ``interrupted``.
 
     Raises:
-        InputError: not EDF or BDF, not closed, truncated, interrupted where that is not welcome, or with annotations
-            alone (:class:`NoSignals`).
+        InputError: it is not EDF or BDF, not closed, truncated, or has gaps.
+        NoSignals: it holds annotations alone.
     """
     with local.open("rb") as file:
         head = file.read(256)
@@ -99,32 +107,23 @@ def read_header(path: Path, local: Path, interrupted: bool = False) -> EdfHeader
         raise InputError(f"{path} is truncated: its header promises {promised:,.0f} bytes, it has {size:,}.")
     limits = [
         [_number(path, field, f"{what} of {label}") for label, field in zip(labels, column(first, 8), strict=True)]
-        for first, what in (
-            (104, "physical minimum"),
-            (112, "physical maximum"),
-            (120, "digital minimum"),
-            (128, "digital maximum"),
-        )
+        for first, what in zip((104, 112, 120, 128), LIMITS, strict=True)
     ]
     units = [field.decode("latin-1").strip(" \0") for field in column(96, 8)]
     channels = tuple(
-        EdfChannel(label, unit, n / duration, low != high and digital_low < digital_high)
+        Channel(label, n / duration, unit, low != high and digital_low < digital_high)
         for label, unit, n, low, high, digital_low, digital_high in zip(labels, units, samples, *limits, strict=True)
         if label not in ANNOTATIONS
     )
     start = start_of(head)
     if not gaps:
         return EdfHeader(channels, duration * records, start)
-    if not set(labels) & set(ANNOTATIONS):
+    first = next((i for i, label in enumerate(labels) if label in ANNOTATIONS), None)
+    if first is None:
         raise InputError(f"{path} is interrupted (EDF+D) but has no annotations, which would place its records.")
-    first = next(i for i, label in enumerate(labels) if label in ANNOTATIONS)
-    record = np.dtype(
-        [
-            ("", f"V{int(sum(samples[:first])) * width}"),
-            ("times", f"S{int(samples[first]) * width}"),
-            ("", f"V{int(sum(samples[first + 1 :])) * width}"),
-        ]
-    )
+    sizes = [int(n) * width for n in samples]
+    before, after = sum(sizes[:first]), sum(sizes[first + 1 :])
+    record = np.dtype([("", f"V{before}"), ("times", f"S{sizes[first]}"), ("", f"V{after}")])
     times = np.fromfile(local, record, int(records), offset=256 * (1 + count))["times"]
     seconds, start, onsets = _placed(path, times, duration, start)
     return EdfHeader(channels, seconds, start, duration, onsets)
@@ -151,9 +150,6 @@ def start_of(head: bytes) -> datetime | None:
         return None
     try:
         day, month, year, hour, minute, second = (int(head[i : i + 2]) for i in (168, 171, 174, 176, 179, 182))
-    except ValueError:
-        return None
-    try:
         # Two-digit years: EDF is from 1985 on.
         return datetime(year + (1900 if year >= 85 else 2000), month, day, hour, minute, second, tzinfo=UTC)
     except ValueError:

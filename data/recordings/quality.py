@@ -4,18 +4,16 @@ A network trained in µV fails silently on the same EEG in volts, or from an amp
 scaled until its level equals the training nights'. The level is the median, over the epochs that hold a signal, of each
 epoch's median absolute deviation from its own median:
 
-- an epoch's own rather than the night's, for the offset of a DC-coupled amplifier drifts and jumps;
-- medians within the epoch, which a movement of a few seconds does not shift;
-- a median over epochs, which an hour of artefacts hardly shifts, and which epochs without a signal, or beyond ten times
-  the level, do not enter at all. A lead that falls off, flat or at the rail, therefore changes nothing.
+- from the epoch's median, not the night's, for the offset of a DC-coupled amplifier drifts and jumps;
+- a median within the epoch, which a movement of a few seconds does not shift;
+- a median over epochs, which an hour of artefacts hardly shifts. Epochs without a signal, or beyond ten times the
+  level, do not count, so a lead that falls off changes nothing.
 
-Training levels are those of nights trimmed to half an hour of wake around sleep, so long recordings are measured there
-too, once a first pass has found sleep (:func:`near_sleep`). A level is a ratio: a night times any factor gives the same
-signal, and the same stages.
+Training nights are trimmed to half an hour of wake around sleep, so long recordings are measured there too, once a
+first pass has found sleep (:func:`near_sleep`).
 
 On ``ucddb018``, with the ten published ``sleepedfx`` folds, this gives an accuracy of 0.90 at 12.5 µV, 0.91 at 14,
-0.88 at 10, 0.73 at 6 and still 0.91 at 22: too low a level costs more than too high a one. The level as defined here
-lies 5 % below the deviation over the whole night, which puts the night on the safe side.
+0.88 at 10, 0.73 at 6 and still 0.91 at 22: too low a level costs more than too high a one.
 """
 
 from dataclasses import dataclass, replace
@@ -68,16 +66,12 @@ class Quality:
 
 
 def assess(signals: np.ndarray, missing: np.ndarray) -> Quality:
-    """Measure a signal.
-
-    Args:
-        signals: float32 (epochs, 3000) at 100 Hz, in any unit.
-        missing: bool (epochs,), epochs that were not recorded.
+    """Measure ``signals``, float32 (epochs, 3000) at 100 Hz, of which the epochs ``missing``, bool (epochs,), are gaps.
 
     Raises:
         InputError: no epoch holds a signal.
     """
-    centred, spread = _centred(signals), deviations(signals)
+    spread = deviations(signals)
     # First without what is flat to the last digits, then without what is flat against that level.
     level = 1e-5 * np.ptp(signals)
     silent = missing.copy()
@@ -88,14 +82,15 @@ def assess(signals: np.ndarray, missing: np.ndarray) -> Quality:
         level = np.median(spread[~silent])
     if level == 0:
         raise InputError("most of its samples have the same value: it is recorded too coarsely.")
-    rails = _at_rails(signals, ~silent, RAIL * level)
+    # Beyond the 0.05 % at either end of the range, or close to it.
+    low, high = np.percentile(signals[~silent], (0.05, 99.95))
+    rails = (signals <= low + RAIL * level) | (signals >= high - RAIL * level)
     silent |= rails.mean(axis=1) >= 0.5
     good = ~silent & (spread <= OUTLYING * level)
     if not good.any():
         raise InputError("it is clipped all along: no epoch holds a signal.")
-    return Quality(
-        float(np.median(spread[good])), silent, ~silent & ~good, float(rails[good].mean()), _noise(centred[good])
-    )
+    clipped, noise = float(rails[good].mean()), _noise(_centred(signals[good]))
+    return Quality(float(np.median(spread[good])), silent, ~silent & ~good, clipped, noise)
 
 
 def _centred(signals: np.ndarray) -> np.ndarray:
@@ -109,12 +104,6 @@ def flat(signals: np.ndarray, level: float) -> np.ndarray:
     return np.mean(spans <= STILL * level, axis=1) >= 0.5
 
 
-def _at_rails(signals: np.ndarray, epochs: np.ndarray, width: float) -> np.ndarray:
-    """Where ``signals`` lie beyond the 0.05 % at either end of the range that ``epochs`` have, or within ``width``."""
-    low, high = np.percentile(signals[epochs], (0.05, 99.95))
-    return (signals <= low + width) | (signals >= high - width)
-
-
 def _noise(centred: np.ndarray) -> float:
     """Median share of the power of ``centred`` (epochs, 3000) between 0.5 and 45 Hz that lies above 20 Hz."""
     # Some hundred epochs tell as much as all.
@@ -124,10 +113,7 @@ def _noise(centred: np.ndarray) -> float:
 
 
 def calibrated(signals: np.ndarray, quality: Quality, level: Level) -> np.ndarray:
-    """``signals`` (epochs, 3000) at the level that the network was trained with, silent epochs empty; float32.
-
-    Epoch by epoch, so that epochs may come one at a time.
-    """
+    """``signals`` (epochs, 3000) at the level that the network was trained with, silent epochs empty; float32."""
     factor = level.amplitude / quality.amplitude
     centred = _centred(signals) * factor
     centred[quality.silent] = 0
@@ -138,8 +124,7 @@ def calibrated(signals: np.ndarray, quality: Quality, level: Level) -> np.ndarra
 def unscored(lost: np.ndarray) -> np.ndarray:
     """bool (epochs,): epochs in stretches of more than ten minutes without EEG, which nobody can score.
 
-    Shorter ones are wake: the AASM's manual scores W while a sleeper is disconnected, and so did the scorer all 72
-    such epochs of the UCDDB nights at hand.
+    Shorter ones are wake: the AASM's manual scores W while a sleeper is disconnected.
     """
     long = np.zeros(len(lost), bool)
     for first, end in stretches(lost):
@@ -160,10 +145,7 @@ def near_sleep(stages: np.ndarray, minutes: float = 30) -> np.ndarray:
 def warnings(quality: Quality, unit: str, level: Level | None = None) -> list[str]:
     """What a user should know about a signal, a sentence each.
 
-    Args:
-        quality: of the signal.
-        unit: the signal's.
-        level: what the network expects, where the signal is staged without calibration.
+    ``level`` is what the network expects of a signal that is staged without calibration.
     """
     told, epochs = [], len(quality.silent)
     for which, what in (
@@ -175,14 +157,11 @@ def warnings(quality: Quality, unit: str, level: Level | None = None) -> list[st
     if quality.clipped > CLIPPED:
         told.append(f"it is clipped: {quality.clipped:.1%} of its samples lie at the ends of its range.")
     if quality.noise > NOISY:
-        told.append(
-            f"it is mostly noise: {quality.noise:.0%} of its power lies above 20 Hz, where sleep EEG has a few percent."
-        )
+        share = f"{quality.noise:.0%} of its power lies above 20 Hz"
+        told.append(f"it is mostly noise: {share}, where sleep EEG has a few percent.")
     if unit == "µV" and not PLAUSIBLE[0] <= quality.amplitude <= PLAUSIBLE[1]:
-        told.append(
-            f"its unit is probably wrong: its level is {quality.amplitude:.3g} µV, that of sleep EEG "
-            f"{PLAUSIBLE[0]} to {PLAUSIBLE[1]} µV."
-        )
+        levels = f"its level is {quality.amplitude:.3g} µV, that of sleep EEG {PLAUSIBLE[0]} to {PLAUSIBLE[1]} µV"
+        told.append(f"its unit is probably wrong: {levels}.")
     ratio = quality.amplitude / level.amplitude if level else 1
     if not 1 / 3 <= ratio <= 3:
         told.append(f"its level is {ratio:.3g} times that of training, and it is staged without calibration.")

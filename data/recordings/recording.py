@@ -3,43 +3,27 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.recordings.edf import BDF_MAGIC, EDF_MAGIC, LOWEST_RATE, read_header
-from data.store import on_disk, reaching
-from data.terms import InputError
+from data.recordings.edf import BDF_MAGIC, EDF_MAGIC, MICROVOLTS, Channel, read_header
+from data.store import is_remote, on_disk, reaching
+from data.terms import InputError, in_one_line
 
 if TYPE_CHECKING:
     import mne
 
-MICROVOLTS = {"v": 1e6, "volt": 1e6, "mv": 1e3, "uv": 1.0, "µv": 1.0, "μv": 1.0, "\x83êv": 1.0, "nv": 1e-3}
-"""Units of voltage in µV, in small letters; also the two Greek letters in use for micro, and a Japanese one."""
-
 MNE_VOLTS = {"μV": 1e-6, "µV": 1e-6, "\x83\xcaV": 1e-6, "uV": 1e-6, "mV": 1e-3}
 """What MNE multiplies an EDF channel of such a unit with; it leaves the numbers of all other units alone."""
 
+LOWEST_RATE = 0.5
+"""Hz, of a channel that can be used."""
 
 SEVERAL_FILES = (".vhdr", ".set")
 """Endings of recordings whose samples lie in another file of the same name."""
-
-
-@dataclass(frozen=True)
-class Channel:
-    """One channel as its recording describes it; the unit is "" where it names none."""
-
-    name: str
-    rate: float
-    """Hz"""
-    unit: str
-
-    @property
-    def is_voltage(self) -> bool:
-        return self.unit.lower() in MICROVOLTS
 
 
 class Recording:
@@ -58,22 +42,26 @@ class Recording:
     def __init__(self, path: Path, local: Path | None, raw: "mne.io.BaseRaw | None" = None, gaps: bool = False) -> None:
         """Open the file at ``local``, called ``path`` in messages, or take ``raw``, which MNE has opened already.
 
-        With ``gaps``, an EDF file may be interrupted.
+        With ``gaps``, and in ``raw``, samples may be missing.
         """
         self.path = path
+        self._gaps = gaps or raw is not None
         self._local = local
         self._raw = raw
         self.header = read_header(path, local, gaps) if local and local.suffix in (".edf", ".bdf") else None
         if self.header:
-            self.channels: tuple[str, ...] = tuple(channel.label for channel in self.header.channels)
+            self._described: tuple[Channel, ...] = self.header.channels
             self.seconds: float = self.header.seconds
             self.start: datetime | None = self.header.start
         else:
             raw = self._open()
-            self.channels = tuple(raw.ch_names)
-            self.seconds = raw.n_times / raw.info["sfreq"]
-            begin = raw.info["meas_date"]
-            self.start = begin and begin + timedelta(seconds=raw.first_samp / raw.info["sfreq"])
+            rate, begin = float(raw.info["sfreq"]), raw.info["meas_date"]
+            # 107: volts, which MNE gives whatever the file holds.
+            units = ["V" if channel["unit"] == 107 else "" for channel in raw.info["chs"]]
+            self._described = tuple(Channel(name, rate, unit) for name, unit in zip(raw.ch_names, units, strict=True))
+            self.seconds = raw.n_times / rate
+            self.start = begin and begin + timedelta(seconds=raw.first_samp / rate)
+        self.channels = tuple(channel.name for channel in self._described)
 
     def _open(self, channel: str | None = None) -> "mne.io.BaseRaw":
         import mne
@@ -92,32 +80,20 @@ class Recording:
                 return reader(self._local, include=[channel], encoding="latin1", **quiet)
 
     def channel(self, name: str) -> Channel:
-        """What the recording says of a channel.
-
-        Raises:
-            InputError: it says it of two channels of this name, or says nothing usable.
-        """
-        if not self.header:
-            raw = self._open()
-            # 107: volts, which MNE gives whatever the file holds.
-            unit = "V" if raw.info["chs"][self.channels.index(name)]["unit"] == 107 else ""
-            return Channel(name, float(raw.info["sfreq"]), unit)
-        found = [channel for channel in self.header.channels if channel.label == name]
-        if len(found) > 1:
-            raise InputError(f"{self.path} has {len(found)} channels called {name}: rename them first.")
-        if found[0].rate < LOWEST_RATE:
-            raise InputError(f"{self.path}: channel {name} is sampled at {found[0].rate:g} Hz, too slowly to be used.")
-        if not found[0].scaled:
+        """What the recording says of a channel; InputError if two have this name, or it cannot be used."""
+        channel, *others = (channel for channel in self._described if channel.name == name)
+        if others:
+            raise InputError(f"{self.path} has {1 + len(others)} channels called {name}: rename them first.")
+        if channel.rate < LOWEST_RATE:
+            raise InputError(f"{self.path}: channel {name} is sampled at {channel.rate:g} Hz, too slowly to be used.")
+        if not channel.scaled:
             raise InputError(f"{self.path}: channel {name} has a damaged header: a range of it is empty.")
-        return Channel(name, found[0].rate, found[0].unit)
+        return channel
 
-    def read(self, channel: Channel, as_stored: bool, gaps: bool = False) -> np.ndarray:
-        """All samples of a channel, float64 (samples,): in µV where its unit is one of voltage, else as stored.
+    def read(self, channel: Channel, as_stored: bool) -> np.ndarray:
+        """All samples of a channel, float64 (samples,): in µV if it is a voltage and not wanted ``as_stored``.
 
-        Args:
-            channel: as :meth:`channel` gave it.
-            as_stored: leave voltages in the recording's own unit too.
-            gaps: whether samples may be missing; they are NaN.
+        Missing ones are NaN.
 
         Raises:
             InputError: the channel cannot be read, is flat, or holds values that are not finite.
@@ -128,12 +104,11 @@ class Recording:
         if len(signal) != 1:
             raise InputError(f"{self.path}: channel {name} cannot be told from the others by its label.")
         signal = self._placed(signal[0], channel.rate)
-        there = np.isfinite(signal)
-        if not there.all() and not gaps:
-            count = int((~there).sum())
-            raise InputError(f"{self.path}: channel {name} holds NaN or infinite values in {count} samples.")
-        signal[~there] = np.nan
-        if not there.any() or np.nanmin(signal) == np.nanmax(signal):
+        missing = ~np.isfinite(signal)
+        if missing.any() and not self._gaps:
+            raise InputError(f"{self.path}: channel {name} holds NaN or infinite values in {missing.sum()} samples.")
+        signal[missing] = np.nan
+        if missing.all() or np.nanmin(signal) == np.nanmax(signal):
             raise InputError(f"{self.path}: channel {name} is flat all night.")
         signal /= MNE_VOLTS.get(unit, 1.0) if self.header else 1.0
         if channel.is_voltage and not as_stored:
@@ -143,15 +118,13 @@ class Recording:
     def _placed(self, signal: np.ndarray, rate: float) -> np.ndarray:
         """The samples (samples,) at their times; MNE reads an interrupted file's records as if they had no gaps."""
         samples = round(self.seconds * rate)
+        # Bytes after the last record are no samples.
         if not self.header or self.header.onsets is None:
-            # Bytes after the last record are no samples.
             return signal[:samples]
         onsets = np.round(self.header.onsets * rate).astype(int)
-        # Bytes after the last record are none.
         size = round(self.header.record_seconds * rate)
-        records = signal[: len(onsets) * size].reshape(len(onsets), size)
-        placed = np.full(max(samples, onsets[-1] + records.shape[1]), np.nan)
-        placed[onsets[:, None] + np.arange(records.shape[1])] = records
+        placed = np.full(max(samples, onsets[-1] + size), np.nan)
+        placed[onsets[:, None] + np.arange(size)] = signal[: len(onsets) * size].reshape(-1, size)
         return placed
 
 
@@ -163,16 +136,7 @@ def _told(path: Path) -> Iterator[None]:
     except (InputError, UnicodeDecodeError, MemoryError):
         raise
     except Exception as error:
-        told = " ".join(str(error).split())[:160] or type(error).__name__
-        raise InputError(f"{path} cannot be read as a recording ({told}).") from None
-
-
-def _beside(path: Path) -> list[Path]:
-    """The other files that a remote recording consists of."""
-    if path.suffix.lower() not in SEVERAL_FILES:
-        return []
-    with reaching(path):
-        return [other for other in path.parent.iterdir() if other.stem == path.stem and other.name != path.name]
+        raise InputError(f"{path} cannot be read as a recording ({in_one_line(error)}).") from None
 
 
 @contextmanager
@@ -180,13 +144,14 @@ def open_recording(path: Path, gaps: bool = False) -> Iterator[Recording]:
     """Open a recording, local or remote; a remote one is fetched for as long as it is open.
 
     Raises:
-        InputError: it is missing, empty, truncated, of no format that MNE reads, or, unless ``gaps`` are welcome,
-            interrupted.
+        InputError: it is missing, empty, truncated, of no format that MNE reads, or has ``gaps`` that it may not have.
     """
     with on_disk(path) as local:
-        for side in _beside(path) if local != path else ():
-            with reaching(side):
-                (local.parent / side.name).write_bytes(side.read_bytes())
+        if is_remote(path) and path.suffix.lower() in SEVERAL_FILES:
+            with reaching(path):
+                for side in path.parent.iterdir():
+                    if side.stem == path.stem and side.name != path.name:
+                        (local.parent / side.name).write_bytes(side.read_bytes())
         with local.open("rb") as file:
             start = file.read(8)
         if not start:

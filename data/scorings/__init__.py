@@ -1,6 +1,5 @@
 """What scorers wrote down: one reader for each form, and the reader of a database's own form."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from data.databases import Database
@@ -8,13 +7,7 @@ from data.recordings.recording import Recording
 from data.scorings import isruc, nsrr, sleepedf, table, ucddb
 from data.scorings.scoring import Scoring
 
-READERS: dict[str, Callable[..., Scoring]] = {
-    "sleepedf": sleepedf.read_scoring,
-    "isruc": isruc.read_scoring,
-    "ucddb": ucddb.read_scoring,
-    "nsrr": nsrr.read_scoring,
-    "table": table.read_scoring,
-}
+FORMS = {"sleepedf": sleepedf, "isruc": isruc, "ucddb": ucddb, "nsrr": nsrr, "table": table}
 
 
 def read_scoring(database: Database, files: dict[str, Path], recording: Recording) -> Scoring:
@@ -23,4 +16,4 @@ def read_scoring(database: Database, files: dict[str, Path], recording: Recordin
     Raises:
         InputError: the files are not written in that form.
     """
-    return READERS[database.form](files, recording, **database.rules)
+    return FORMS[database.form].read_scoring(files, recording, **database.rules)

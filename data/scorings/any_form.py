@@ -1,8 +1,8 @@
 """A scorer's stages for a recording, in whatever common form they are written."""
 
 import csv
-import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from data.recordings.recording import Recording
 from data.scorings import nsrr
 from data.scorings.scoring import N1, N2, N3, REM, W, from_intervals, read_text
 from data.scorings.sleepedf import read_annotations
-from data.terms import EPOCH_SECONDS, STAGES, UNSCORED, InputError
+from data.terms import EPOCH_SECONDS, STAGES, UNSCORED, InputError, whole_epochs
 
 SPELLINGS = {
     W: "w wake awake 0",
@@ -38,15 +38,13 @@ COLUMNS = {
 def read_scoring(path: Path, recording: Recording | NightRecording) -> np.ndarray:
     """Stages int32 (epochs,) of the recording's own epochs; -1 where the scorer has none.
 
-    Args:
-        path: a night file, NSRR's XML, a table with a stage and its start in s, a line with a stage for each epoch, or
-            what MNE reads annotations from, such as EDF+; local or remote.
-        recording: the one that was scored.
+    ``path``, local or remote, is a night file, NSRR's XML, a table with a stage and its start in s, a line with a stage
+    for each epoch, or what MNE reads annotations from, such as EDF+.
 
     Raises:
         InputError: it is none of these, uses an unknown label, or belongs to another recording.
     """
-    epochs = int(recording.seconds / EPOCH_SECONDS + 1e-6)
+    epochs = whole_epochs(recording.seconds)
     ending, start = path.suffix.lower(), 0.0
     if ending == ".npz":
         stages = _of_night(path, epochs)
@@ -58,10 +56,8 @@ def read_scoring(path: Path, recording: Recording | NightRecording) -> np.ndarra
     else:
         # Files of annotations hold much else.
         entries = [entry for entry in read_annotations(path, recording) if _stage(entry[2]) is not None]
-        read = _checked(path, [text for _, _, text in entries])
-        stages, start = from_intervals(
-            path, [(on, length, stage) for (on, length, _), stage in zip(entries, read, strict=True)]
-        )
+        starts, lengths, labels = zip(*entries, strict=True) if entries else ((), (), ())
+        stages, start = from_intervals(path, zip(starts, lengths, _checked(path, labels), strict=True))
     if not len(stages):
         raise InputError(f"{path} scores no epoch.")
     # The scorer's epoch in which each of ours has its middle.
@@ -81,10 +77,8 @@ def _of_night(path: Path, epochs: int) -> np.ndarray:
     if stages is None or stages.ndim != 1 or not np.isin(stages, range(UNSCORED, len(STAGES))).all():
         raise InputError(f"{path} holds no stages y.")
     if abs(len(stages) - epochs) > 1 or about.get("trimmed_minutes") or about.get("dropped_epochs"):
-        raise InputError(
-            f"{path} holds {len(stages)} epochs of a recording of {epochs}, for preparation leaves some out: they "
-            "cannot be placed; name the scoring that it was made of."
-        )
+        what = f"{path} holds {len(stages)} epochs of a recording of {epochs}, for preparation leaves some out"
+        raise InputError(f"{what}: they cannot be placed; name the scoring that it was made of.")
     return stages
 
 
@@ -103,22 +97,21 @@ def _from_text(path: Path) -> tuple[np.ndarray, float]:
     if stage is None:
         return np.array(_checked(path, lines), np.int32), 0.0
     try:
-        rows = list(csv.reader(io.StringIO("\n".join(lines[1:])), delimiter=delimiter, strict=True))
-        starts = [float(row[start]) for row in rows] if start is not None else None
+        rows = list(csv.reader(lines[1:], delimiter=delimiter, strict=True))
+        labels = [row[stage] for row in rows]
+        starts = [float(row[start]) for row in rows] if start is not None else []
         lengths = [float(row[duration]) if duration is not None else 0.0 for row in rows]
-        stages = _checked(path, [row[stage] for row in rows])
     except (csv.Error, ValueError, IndexError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path} is no table of stages with their starts in seconds ({error}).") from None
-    if starts is None:
+    stages = _checked(path, labels)
+    if start is None:
         return np.array(stages, np.int32), 0.0
-    return from_intervals(
-        path, [(on, length or EPOCH_SECONDS, code) for on, length, code in zip(starts, lengths, stages, strict=True)]
-    )
+    lengths = [length or EPOCH_SECONDS for length in lengths]
+    return from_intervals(path, zip(starts, lengths, stages, strict=True))
 
 
-def _checked(path: Path, labels: list[str]) -> list[int]:
+def _checked(path: Path, labels: Sequence[str]) -> list[int]:
+    """The stages that the labels stand for."""
     found = [_stage(label) for label in labels]
     if None in found:
         raise InputError(f"{path}: {labels[found.index(None)][:40]!r} is no stage; W, N1, N2, N3, REM, ? are known.")

@@ -12,28 +12,15 @@ from data.scorings.scoring import N1, N2, N3, REM, Event, Scoring, W, from_codes
 from data.store import reaching
 from data.terms import EPOCH_SECONDS, EVENTS, UNSCORED, InputError
 
-LABELS = {
-    "0": W, "1": N1, "2": N2, "3": N3, "4": N3, "5": REM, "6": UNSCORED, "9": UNSCORED,
-}  # fmt: skip
+LABELS = {"0": W, "1": N1, "2": N2, "3": N3, "4": N3, "5": REM, "6": UNSCORED, "9": UNSCORED}
 """Of the numbers that both forms write; 6 is movement, 9 unscored."""
 
-STAGE_CONCEPTS = {
-    "SDO:WakeState": W,
-    "SDO:NonRapidEyeMovementSleep-N1": N1,
-    "SDO:NonRapidEyeMovementSleep-N2": N2,
-    "SDO:NonRapidEyeMovementSleep-N3": N3,
-    "SDO:NonRapidEyeMovementSleep-N4": N3,
-    "SDO:RapidEyeMovementSleep": REM,
-}
+STAGE_CONCEPTS = {"SDO:WakeState": W, "SDO:RapidEyeMovementSleep": REM}
+STAGE_CONCEPTS |= {f"SDO:NonRapidEyeMovementSleep-N{n}": stage for n, stage in ((1, N1), (2, N2), (3, N3), (4, N3))}
 
-EVENT_CONCEPTS = {
-    **{name.casefold(): name for name in EVENTS},
-    "sdo:obstructiveapneafinding": "Obstructive Apnea",
-    "sdo:centralapneafinding": "Central Apnea",
-    "sdo:mixedapneafinding": "Mixed Apnea",
-    "sdo:hypopneafinding": "Hypopnea",
-    "sdo:hemoglobinoxygendesaturationfinding": "SpO2 Desaturation",
-}
+EVENT_CONCEPTS = {name.casefold(): name for name in EVENTS}
+EVENT_CONCEPTS |= {f"sdo:{name.replace(' ', '').casefold()}finding": name for name in EVENTS[:4]}
+EVENT_CONCEPTS["sdo:hemoglobinoxygendesaturationfinding"] = EVENTS[4]
 
 
 def read_scoring(files: dict[str, Path], recording: Recording | None = None) -> Scoring:  # noqa: ARG001
@@ -49,20 +36,21 @@ def read_scoring(files: dict[str, Path], recording: Recording | None = None) -> 
     length = root.findtext("EpochLength")
     if length is not None and _number(path, length, "EpochLength") != EPOCH_SECONDS:
         raise InputError(f"{path} is scored in epochs of {length.strip()[:20]} s; {EPOCH_SECONDS} s are wanted.")
-    scored = root.findall("ScoredEvents/ScoredEvent")
-    if root.tag == "CMPStudyConfig":
-        codes = [(stage.text or "").strip() for stage in root.findall("SleepStages/SleepStage")]
-        events = [event for entry in scored if (event := _event(path, entry, entry.findtext("Name")))]
-        return Scoring(from_codes(path, codes, LABELS), 0.0, tuple(events), EVENTS)
+    of_concept = "EventConcept" if root.tag == "PSGAnnotation" else "Name"
     intervals, events = [], []
-    for entry in scored:
-        concept = (entry.findtext("EventConcept") or "").strip()
+    for entry in root.findall("ScoredEvents/ScoredEvent"):
+        concept = (entry.findtext(of_concept) or "").strip()
         stage = _stage(path, concept, entry.findtext("EventType") or "")
+        name = EVENT_CONCEPTS.get(concept.partition("|")[0].strip().casefold())
         if stage is not None:
             intervals.append((*_span(path, entry, concept), stage))
-        elif event := _event(path, entry, concept):
-            events.append(event)
-    stages, start = from_intervals(path, intervals)
+        elif name:
+            events.append(Event(name, *_span(path, entry, name)))
+    if root.tag == "PSGAnnotation":
+        stages, start = from_intervals(path, intervals)
+    else:
+        codes = [(stage.text or "").strip() for stage in root.findall("SleepStages/SleepStage")]
+        stages, start = from_codes(path, codes, LABELS), 0.0
     return Scoring(stages, start, tuple(events), EVENTS)
 
 
@@ -91,16 +79,9 @@ def _stage(path: Path, concept: str, kind: str) -> int | None:
     return LABELS[code]
 
 
-def _event(path: Path, entry: Any, concept: str | None) -> Event | None:
-    """The breathing event that an entry names, or None if it names something else."""
-    name = EVENT_CONCEPTS.get((concept or "").partition("|")[0].strip().casefold())
-    return None if name is None else Event(name, *_span(path, entry, name))
-
-
 def _span(path: Path, entry: Any, what: str) -> tuple[float, float]:
     """Start and duration in seconds."""
-    start = _number(path, entry.findtext("Start"), f"Start of {what}")
-    duration = _number(path, entry.findtext("Duration"), f"Duration of {what}")
+    start, duration = (_number(path, entry.findtext(tag), f"{tag} of {what}") for tag in ("Start", "Duration"))
     if duration < 0:
         raise InputError(f"{path}: the Duration of {what} is {duration:g} s.")
     return start, duration

@@ -19,7 +19,7 @@ TOLERANCE = 0.05
 
 @dataclass(frozen=True)
 class Event:
-    """A breathing event: its name in ``config.EVENTS``, its start and length in seconds of the recording."""
+    """A breathing event: its name in ``data.terms.EVENTS``, its start and length in seconds of the recording."""
 
     name: str
     start: float
@@ -31,10 +31,10 @@ class Scoring:
     """The scoring of one recording.
 
     Attributes:
-        stages: int32 (epochs,), positions in ``config.STAGES``, or -1 for what is not scored or not to be used.
+        stages: int32 (epochs,), positions in ``data.terms.STAGES``, or -1 for what is not scored.
         start: where in the recording the first epoch begins, in seconds.
         events: the breathing events.
-        event_names: the kinds of event that this scoring would name if they occurred.
+        event_names: the kinds of event that were looked for.
         notes: what was left out, for the user to know.
     """
 
@@ -55,25 +55,18 @@ class Scoring:
 
     def event_counts(self, epochs: np.ndarray) -> dict[str, int]:
         """How many events of each kind begin in the epochs that ``epochs`` (n,) numbers."""
-        counts = dict.fromkeys(self.event_names, 0)
-        for event in self.events:
-            counts[event.name] += int(math.floor((event.start - self.start) / EPOCH_SECONDS) in epochs)
-        return counts
+        begun = [e.name for e in self.events if (e.start - self.start) // EPOCH_SECONDS in epochs]
+        return {name: begun.count(name) for name in self.event_names}
 
 
 def from_codes(path: Path, codes: Sequence[str], labels: dict[str, int]) -> np.ndarray:
-    """Stages (epochs,) of one code an epoch.
-
-    Raises:
-        InputError: a code is not among ``labels``, or there is none.
-    """
+    """Stages (epochs,) of one code an epoch; InputError if a code is not among ``labels``, or there is none."""
     if not codes:
         raise InputError(f"{path} scores no epoch.")
     for number, code in enumerate(codes):
         if code not in labels:
-            raise InputError(
-                f"{path}: epoch {number} is scored {code[:40]!r}; codes are {', '.join(map(repr, labels))}."
-            )
+            known = ", ".join(map(repr, labels))
+            raise InputError(f"{path}: epoch {number} is scored {code[:40]!r}; codes are {known}.")
     return np.array([labels[code] for code in codes], np.int32)
 
 
@@ -86,7 +79,7 @@ def from_intervals(path: Path, intervals: Iterable[tuple[float, float, int]]) ->
         InputError: no entry is scored, or one does not fit the grid of 30-s epochs.
     """
     intervals = sorted(intervals)
-    if not all(math.isfinite(onset) and math.isfinite(duration) for onset, duration, _ in intervals):
+    if not np.isfinite(intervals).all():
         raise InputError(f"{path}: a stage's start or duration is no number.")
     scored = [onset for onset, _, stage in intervals if stage != UNSCORED]
     if not scored:
@@ -99,29 +92,25 @@ def from_intervals(path: Path, intervals: Iterable[tuple[float, float, int]]) ->
         raise InputError(f"{path} scores from {scored[0]:g} s to {last * EPOCH_SECONDS:g} s, which no night does.")
     stages = np.full(max(0, math.floor(last + TOLERANCE / EPOCH_SECONDS)), UNSCORED, np.int32)
     for onset, duration, stage in intervals:
+        if stage == UNSCORED:
+            continue
+        what = f"{path}: the stage at {onset:g} s"
         first, count = (onset - start) / EPOCH_SECONDS, duration / EPOCH_SECONDS
         on_grid = max(abs(first - round(first)), abs(count - round(count))) * EPOCH_SECONDS < TOLERANCE
-        if stage != UNSCORED and (count <= 0 or (round(count) < 1 and on_grid)):
-            raise InputError(f"{path}: the stage at {onset:g} s has no duration.")
-        if stage != UNSCORED and not on_grid:
-            raise InputError(
-                f"{path}: the stage at {onset:g} s lasts {duration:g} s, which does not fit 30-s epochs that begin at "
-                f"{start:g} s."
-            )
-        if stage != UNSCORED:
-            span = stages[max(0, round(first)) : round(first + count)]
-            if ((span != UNSCORED) & (span != stage)).any():
-                raise InputError(f"{path}: the stage at {onset:g} s contradicts another entry for the same epoch.")
-            span[:] = stage
+        if count <= 0 or (round(count) < 1 and on_grid):
+            raise InputError(f"{what} has no duration.")
+        if not on_grid:
+            grid = f"30-s epochs that begin at {start:g} s"
+            raise InputError(f"{what} lasts {duration:g} s, which does not fit {grid}.")
+        span = stages[max(0, round(first)) : round(first + count)]
+        if ((span != UNSCORED) & (span != stage)).any():
+            raise InputError(f"{what} contradicts another entry for the same epoch.")
+        span[:] = stage
     return stages, start
 
 
 def read_text(path: Path) -> str:
-    """The text of a scoring file, local or remote.
-
-    Raises:
-        InputError: it is missing, too large to be a scoring, or not text.
-    """
+    """The text of a scoring file, local or remote; InputError if it is missing, too large or not text."""
     try:
         with reaching(path):
             if path.stat().st_size > 64 << 20:

@@ -1,7 +1,6 @@
 """Sleep-EDF's scoring: an EDF+ file of annotations (Kemp et al., IEEE Trans. Biomed. Eng. 47, 2000)."""
 
 import warnings
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,37 +8,24 @@ from data.recordings.edf import start_of
 from data.recordings.recording import Recording
 from data.scorings.scoring import N1, N2, N3, REM, Scoring, W, from_intervals
 from data.store import on_disk
-from data.terms import UNSCORED, InputError
+from data.terms import UNSCORED, InputError, in_one_line
 
 if TYPE_CHECKING:
     from data.recordings.channels import NightRecording
 
-LABELS = {
-    "Sleep stage W": W,
-    "Sleep stage 1": N1,
-    "Sleep stage 2": N2,
-    "Sleep stage 3": N3,
-    "Sleep stage 4": N3,
-    "Sleep stage R": REM,
-    "Sleep stage ?": UNSCORED,
-    "Movement time": UNSCORED,
-}
+CODES = {"W": W, "1": N1, "2": N2, "3": N3, "4": N3, "R": REM, "?": UNSCORED}
+LABELS = {f"Sleep stage {code}": stage for code, stage in CODES.items()} | {"Movement time": UNSCORED}
 
 
 def read_scoring(files: dict[str, Path], recording: Recording) -> Scoring:
-    """The stages of a hypnogram file.
-
-    Raises:
-        InputError: it is no such file.
-    """
+    """The stages of a hypnogram file; InputError if it is no such file."""
     path = files["hypnogram"]
     intervals = []
     for onset, duration, label in read_annotations(path, recording):
         if label not in LABELS:
             raise InputError(f"{path}: the annotation {label[:40]!r} at {onset:g} s is no sleep stage.")
         intervals.append((onset, duration, LABELS[label]))
-    stages, start = from_intervals(path, intervals)
-    return Scoring(stages, start)
+    return Scoring(*from_intervals(path, intervals))
 
 
 def read_annotations(path: Path, recording: "Recording | NightRecording") -> list[tuple[float, float, str]]:
@@ -50,31 +36,21 @@ def read_annotations(path: Path, recording: "Recording | NightRecording") -> lis
     """
     import mne
 
-    shift = 0.0
     try:
         # MNE goes by the name's ending, in small letters.
         with on_disk(path, path.stem + path.suffix.lower()) as local, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             annotations = mne.read_annotations(local)
-            begin = annotations.orig_time or _start(local)
+            with local.open("rb") as file:
+                # MNE leaves out the start in an EDF file's header.
+                begin = annotations.orig_time or start_of(file.read(184))
         # Onsets count from the annotation file's own start.
-        if begin is not None and recording.start is not None:
-            shift = (begin - recording.start).total_seconds()
+        shift = (begin - recording.start).total_seconds() if begin and recording.start else 0.0
     except InputError:
         raise
     # A damaged file may raise anything.
     except Exception as error:
-        told = " ".join(str(error).split())[:160] or type(error).__name__
-        raise InputError(f"{path} cannot be read as annotations ({told}).") from None
+        raise InputError(f"{path} cannot be read as annotations ({in_one_line(error)}).") from None
     if len(annotations) == 0:
         raise InputError(f"{path} holds no annotations.")
-    return [
-        (float(onset) + shift, float(duration), str(text).strip())
-        for onset, duration, text in zip(annotations.onset, annotations.duration, annotations.description, strict=True)
-    ]
-
-
-def _start(local: Path) -> datetime | None:
-    """The start in an EDF file's header, which MNE's reader of annotations leaves out."""
-    with local.open("rb") as file:
-        return start_of(file.read(184))
+    return [(float(a["onset"]) + shift, float(a["duration"]), str(a["description"]).strip()) for a in annotations]

@@ -57,12 +57,12 @@ def _csv(path: Path, columns: dict[str, str]) -> list[tuple[float, float, str]]:
         if lacking:
             raise InputError(f"{path}, line {number}: there is no value in the column {lacking[0]!r}.")
         try:
-            span = float(row[columns["start"]]), float(row[columns["duration"]])
+            start, duration = float(row[columns["start"]]), float(row[columns["duration"]])
         except ValueError:
             raise InputError(f"{path}, line {number}: start and duration are seconds.") from None
-        if not (abs(span[0]) < 1e7 and 0 <= span[1] < 1e7):
+        if not (abs(start) < 1e7 and 0 <= duration < 1e7):
             raise InputError(f"{path}, line {number}: start and duration are seconds of one night.")
         if any("\n" in value for value in row.values() if isinstance(value, str)):
             raise InputError(f"{path}, line {number}: a quotation mark is not closed.")
-        entries.append((*span, row[columns["label"]].strip()))
+        entries.append((start, duration, row[columns["label"]].strip()))
     return entries

@@ -5,12 +5,10 @@ from pathlib import Path
 
 from data.recordings.recording import Recording
 from data.scorings.scoring import N1, N2, N3, REM, Event, Scoring, W, from_codes, read_text
-from data.terms import UNSCORED, InputError
+from data.terms import EVENTS, UNSCORED, InputError
 
 LABELS = {"0": W, "1": REM, "2": N1, "3": N2, "4": N3, "5": N3, "6": UNSCORED, "7": UNSCORED, "8": UNSCORED}
-
-EVENT_NAMES = ("Obstructive Apnea", "Central Apnea", "Mixed Apnea", "Hypopnea")
-TYPES = {"APNEA-O": EVENT_NAMES[0], "APNEA-C": EVENT_NAMES[1], "APNEA-M": EVENT_NAMES[2]}
+TYPES = {"APNEA-O": EVENTS[0], "APNEA-C": EVENTS[1], "APNEA-M": EVENTS[2]}
 """Of apneas; whatever begins with HYP is a hypopnea. Periodic breathing and possible events are no events."""
 
 ROW = re.compile(r"\s*(\d{1,2}):(\d\d):(\d\d)\s+(\S+)(.*)")
@@ -26,23 +24,18 @@ def read_scoring(files: dict[str, Path], recording: Recording) -> Scoring:
     stages = from_codes(files["stages"], read_text(files["stages"]).split(), LABELS)
     if "events" not in files:
         return Scoring(stages, notes=("no table of breathing events",))
-    events, lost = _events(files["events"], recording)
-    notes = (f"{lost} breathing events without a duration left out",) if lost else ()
-    return Scoring(stages, 0.0, events, EVENT_NAMES, notes)
-
-
-def _events(path: Path, recording: Recording) -> tuple[tuple[Event, ...], int]:
-    """The events of the table, and how many had no duration."""
+    path = files["events"]
     if recording.start is None:
         raise InputError(f"{path} gives clock times, but {recording.path} does not say when it starts.")
     begin = recording.start.hour * 3600 + recording.start.minute * 60 + recording.start.second
-    rows = [match for line in read_text(path).splitlines() if (match := ROW.match(line))]
-    if not rows and "Type" not in read_text(path):
+    text = read_text(path)
+    rows = [match for line in text.splitlines() if (match := ROW.match(line))]
+    if not rows and "Type" not in text:
         raise InputError(f"{path} holds no table of breathing events.")
     events, lost = [], 0
     for row in rows:
         hour, minute, second, kind, rest = row.groups()
-        name = TYPES.get(kind.upper(), "Hypopnea" if kind.upper().startswith("HYP") else None)
+        name = "Hypopnea" if kind.upper().startswith("HYP") else TYPES.get(kind.upper())
         if name is None:
             continue
         # A column that is often empty stands before the duration.
@@ -55,9 +48,9 @@ def _events(path: Path, recording: Recording) -> tuple[tuple[Event, ...], int]:
             # Just before the recording: an event may reach into it.
             start -= DAY
         if start > recording.seconds or start + duration < 0:
-            raise InputError(
-                f"{path}: the {name} at {hour}:{minute}:{second} lies outside the recording, which starts at "
-                f"{recording.start:%H:%M:%S} and lasts {recording.seconds / 3600:.1f} h."
-            )
+            lasts = f"starts at {recording.start:%H:%M:%S} and lasts {recording.seconds / 3600:.1f} h"
+            at = f"{hour}:{minute}:{second}"
+            raise InputError(f"{path}: the {name} at {at} lies outside the recording, which {lasts}.")
         events.append(Event(name, float(start), duration))
-    return tuple(events), lost
+    notes = (f"{lost} breathing events without a duration left out",) if lost else ()
+    return Scoring(stages, 0.0, tuple(events), EVENTS[:4], notes)

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from data.nights.night import read_night
 from data.recipe import Recipe
+from data.streams.windows import untuned
 from data.terms import EPOCH_SAMPLES
 
 NIGHTS_MIXED = 6
@@ -18,12 +19,6 @@ BATCHES_MIXED = 8
 
 def epochs(nights: Sequence[Path], recipe: Recipe, batch: int, seed: Sequence[int]) -> tf.data.Dataset:
     """Stream all epochs of ``nights``, scored or not, in an order drawn from ``seed``, but for a last batch not full.
-
-    Args:
-        nights: their files, local or remote.
-        recipe: of the signals of each modality.
-        batch: epochs in a batch.
-        seed: numbers that settle the order.
 
     Returns:
         Batches of each modality's signals, float32 (batch, 3000), by its name.
@@ -44,10 +39,7 @@ def epochs(nights: Sequence[Path], recipe: Recipe, batch: int, seed: Sequence[in
     def by_modality(signals: tf.Tensor) -> dict[str, tf.Tensor]:
         return {name: signals[:, number] for number, name in enumerate(recipe.channels)}
 
-    # Nothing is left to tune, and the tuner's thread holds up the end of a pass by seconds.
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return (
+    return untuned(
         tf.data.Dataset.from_tensor_slices(([str(nights[i]) for i in order], order))
         .map(load, num_parallel_calls=2)
         .interleave(tf.data.Dataset.from_tensor_slices, cycle_length=NIGHTS_MIXED)
@@ -55,5 +47,4 @@ def epochs(nights: Sequence[Path], recipe: Recipe, batch: int, seed: Sequence[in
         .batch(batch, drop_remainder=True)
         .map(by_modality)
         .prefetch(2)
-        .with_options(options)
     )

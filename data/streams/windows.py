@@ -16,8 +16,7 @@ def windows(nights: Sequence[Path], recipe: Recipe, batch_nights: int, window_ep
     """Stream ``nights``, in their order, as windows of consecutive 30-s epochs.
 
     Groups of ``batch_nights`` nights run side by side; a night shorter than its group's longest is padded with zeros of
-    weight 0. The recipe has one channel. Files are read as their group comes up: memory holds three groups, however
-    many nights there are.
+    weight 0. The recipe has one channel. Memory holds three groups, however many nights there are.
 
     Returns:
         Batches ``(inputs, stages, weights)``: ``inputs["signals"]`` float32 (nights, epochs, 3000); ``inputs["start"]``
@@ -44,28 +43,28 @@ def windows(nights: Sequence[Path], recipe: Recipe, batch_nights: int, window_ep
         stages = tf.pad(stages, [[0, 0], [0, padding]], constant_values=UNSCORED)
 
         def window(number: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-            first = number * window_epochs
-            labels = stages[:, first : first + window_epochs]
-            inputs = {
-                "signals": signals[:, first : first + window_epochs],
-                "start": tf.fill([tf.shape(stages)[0]], number == 0),
-            }
+            now = slice(number * window_epochs, (number + 1) * window_epochs)
+            labels = stages[:, now]
+            inputs = {"signals": signals[:, now], "start": tf.fill([tf.shape(stages)[0]], number == 0)}
             return inputs, tf.maximum(labels, 0), tf.cast(labels != UNSCORED, tf.float32)
 
-        return tf.data.Dataset.range(tf.cast(count, tf.int64)).map(lambda number: window(tf.cast(number, tf.int32)))
+        return tf.data.Dataset.range(tf.cast(count, tf.int64), output_type=tf.int32).map(window)
 
-    # Nothing is left to tune, and the tuner's thread holds up the end of a pass by seconds.
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return (
+    return untuned(
         tf.data.Dataset.from_tensor_slices([str(path) for path in nights])
         .map(load, num_parallel_calls=2)
         .padded_batch(batch_nights, padding_values=(0.0, UNSCORED))
         .prefetch(1)
         .flat_map(cut)
         .prefetch(4)
-        .with_options(options)
     )
+
+
+def untuned(stream: tf.data.Dataset) -> tf.data.Dataset:
+    """``stream`` without the tuner: nothing is left to tune, and its thread delays the end of a pass by seconds."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return stream.with_options(options)
 
 
 def count_windows(night_epochs: Sequence[int], batch_nights: int, window_epochs: int) -> int:
@@ -80,7 +79,7 @@ def reading() -> Iterator[None]:
     try:
         yield
     except (tf.errors.UnknownError, tf.errors.InvalidArgumentError) as error:
-        _, marker, told = error.message.partition("InputError: ")
+        _, marker, sentence = error.message.partition("InputError: ")
         if not marker:
             raise
-        raise InputError(told.splitlines()[0]) from None
+        raise InputError(sentence.splitlines()[0]) from None
