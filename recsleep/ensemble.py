@@ -27,7 +27,7 @@ class Ensemble(keras.Model):
         super().__init__(autocast=False, **kwargs)
         self.network = networks[0]
         shapes = [[weight.shape for weight in network.trainable_variables] for network in networks]
-        strides = [(n.samples, n.encoder.first_stride, n.encoder.first_pool, n.encoder.second_pool) for n in networks]
+        strides = [(n.samples, n.first_stride, n.first_pool, n.second_pool) for n in networks]
         if any(other != shapes[0] for other in shapes) or len(set(strides)) > 1:
             raise InputError("these models differ in architecture, so they cannot be averaged: name one of them.")
         self.members = len(networks)

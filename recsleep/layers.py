@@ -9,6 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from runs.configured import Configured
+
 KERNEL_INITIALIZER = {
     "class_name": "VarianceScaling",
     "config": {"scale": 1.0, "mode": "fan_in", "distribution": "truncated_normal"},
@@ -34,7 +36,7 @@ def pool_right_padded(x: keras.KerasTensor, size: int) -> keras.KerasTensor:
 
 
 @keras.saving.register_keras_serializable(package="recsleep")
-class ConvolutionalReconstructionBlock(keras.layers.Layer):
+class ConvolutionalReconstructionBlock(Configured):
     """CRB: three convolutions whose output must be able to rebuild the first one's, by two more.
 
     All five are "same"-padded, without bias, followed by ReLU.
@@ -52,8 +54,7 @@ class ConvolutionalReconstructionBlock(keras.layers.Layer):
 
     def __init__(self, filters: int, kernel_size: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.filters = filters
-        self.kernel_size = kernel_size
+        self.filters, self.kernel_size = filters, kernel_size
         self.forward_convolutions = [self._convolution(f"forward_{n}") for n in (1, 2, 3)]
         self.backward_convolutions = [self._convolution(f"backward_{n}") for n in (1, 2)]
 
@@ -92,9 +93,6 @@ class ConvolutionalReconstructionBlock(keras.layers.Layer):
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*input_shape[:-1], self.filters)
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "filters": self.filters, "kernel_size": self.kernel_size}
-
 
 @keras.saving.register_keras_serializable(package="recsleep")
 class GlobalMaxAveragePooling(keras.layers.Layer):
@@ -108,7 +106,7 @@ class GlobalMaxAveragePooling(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="recsleep")
-class PeepholeLSTMCell(keras.layers.Layer):
+class PeepholeLSTMCell(Configured):
     """One time step of :class:`PeepholeLSTM`, for :class:`keras.layers.RNN`; given the input's part of the gates.
 
     ``kernel_limit`` bounds the kernel's initial values.
@@ -116,9 +114,7 @@ class PeepholeLSTMCell(keras.layers.Layer):
 
     def __init__(self, units: int, forget_bias: float = 1.0, kernel_limit: float = 0.1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.units = units
-        self.forget_bias = forget_bias
-        self.kernel_limit = kernel_limit
+        self.units, self.forget_bias, self.kernel_limit = units, forget_bias, kernel_limit
         self.state_size = [units, units]
         self.output_size = units
 
@@ -144,13 +140,9 @@ class PeepholeLSTMCell(keras.layers.Layer):
         hidden = ops.sigmoid(o + self.peephole_o * cell) * ops.tanh(cell)
         return hidden, [hidden, cell]
 
-    def get_config(self) -> dict[str, Any]:
-        names = ("units", "forget_bias", "kernel_limit")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
 
 @keras.saving.register_keras_serializable(package="recsleep")
-class PeepholeLSTM(keras.layers.Layer):
+class PeepholeLSTM(Configured):
     """LSTM whose gates see the cell: the input and forget gates its previous value, the output gate its new one.
 
     As in Gers, Schraudolph & Schmidhuber, "Learning Precise Timing with LSTM Recurrent Networks", JMLR 3 (2002), and as
@@ -164,8 +156,7 @@ class PeepholeLSTM(keras.layers.Layer):
 
     def __init__(self, units: int, forget_bias: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.units = units
-        self.forget_bias = forget_bias
+        self.units, self.forget_bias = units, forget_bias
 
     def build(self, input_shape: Any) -> None:
         features = input_shape[-1]
@@ -193,6 +184,3 @@ class PeepholeLSTM(keras.layers.Layer):
         gates = ops.matmul(x, self.kernel) + self.bias
         outputs, hidden, cell = self.recurrence(gates, initial_state=list(initial_state))
         return outputs, (hidden, cell)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "units": self.units, "forget_bias": self.forget_bias}

@@ -18,6 +18,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from runs.configured import Configured
+
 LINEAR_INITIALIZER = {
     "class_name": "VarianceScaling",
     "config": {"scale": 1 / 3, "mode": "fan_in", "distribution": "uniform"},
@@ -28,7 +30,7 @@ MASKED = -1e30
 """Stands in an exponent for minus infinity, whose gradient would not be a number."""
 
 
-class StateSpaceLayer(keras.layers.Layer):
+class StateSpaceLayer(Configured):
     """What both layers share: projections in and out, a causal convolution, and a state carried along the sequence.
 
     A step whose ``mask`` is false leaves the state as it was, enters the convolution as zeros, and gives zeros. State
@@ -37,10 +39,7 @@ class StateSpaceLayer(keras.layers.Layer):
 
     def __init__(self, d_model: int, d_state: int, d_conv: int, expand: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.d_model = d_model
-        self.d_state = d_state
-        self.d_conv = d_conv
-        self.expand = expand
+        self.d_model, self.d_state, self.d_conv, self.expand = d_model, d_state, d_conv, expand
         self.d_inner = expand * d_model
         self.supports_masking = True
 
@@ -102,10 +101,6 @@ class StateSpaceLayer(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self) -> dict[str, Any]:
-        names = ("d_model", "d_state", "d_conv", "expand")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
 
 class Recurrence(keras.layers.RNN):
     """A cell run along a sequence, from a given state: outputs of all steps, and the last state.
@@ -124,7 +119,7 @@ class Recurrence(keras.layers.RNN):
 
 
 @keras.saving.register_keras_serializable(package="synth")
-class SelectiveCell(keras.layers.Layer):
+class SelectiveCell(Configured):
     """One step of Mamba's recurrence: h' = exp(delta · A) h + delta · u · B, y = C · h'.
 
     Args:
@@ -159,12 +154,9 @@ class SelectiveCell(keras.layers.Layer):
         y = ops.sum(C[:, None, :] * h, axis=-1)
         return y, [ops.reshape(h, (-1, self.state_size))]
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "inner": self.inner, "states": self.states}
-
 
 @keras.saving.register_keras_serializable(package="synth")
-class ChunkCell(keras.layers.Layer):
+class ChunkCell(Configured):
     """From one chunk to the next: h' = kept · h + added; the output is h, with which the chunk begins.
 
     Args:
@@ -182,9 +174,6 @@ class ChunkCell(keras.layers.Layer):
         kept, added = inputs[:, : self.heads], inputs[:, self.heads :]
         hidden = ops.reshape(states[0], (-1, self.heads, self.size)) * kept[:, :, None]
         return states[0], [ops.reshape(hidden, (-1, self.state_size)) + added]
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "heads": self.heads, "size": self.size}
 
 
 @keras.saving.register_keras_serializable(package="synth")
@@ -305,9 +294,6 @@ class Mamba(StateSpaceLayer):
             y = ops.reshape(y, (batch, count * size, inner))[:, :length]
         return y, ops.reshape(h, (batch, inner, self.d_state))
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "chunk_size": self.chunk_size}
-
 
 @keras.saving.register_keras_serializable(package="synth")
 class Mamba2(StateSpaceLayer):
@@ -344,8 +330,7 @@ class Mamba2(StateSpaceLayer):
         super().__init__(d_model, d_state, d_conv, expand, **kwargs)
         if self.d_inner % headdim:
             raise ValueError(f"expand * d_model = {self.d_inner} is not a multiple of headdim = {headdim}.")
-        self.headdim = headdim
-        self.chunk_size = chunk_size
+        self.headdim, self.chunk_size = headdim, chunk_size
         self.heads = self.d_inner // headdim
 
     def build(self, input_shape: Any) -> None:
@@ -450,6 +435,3 @@ class Mamba2(StateSpaceLayer):
         carried = ops.matmul(C * ops.exp(decay)[..., None], ops.swapaxes(before, -1, -2))  # (B, J, H, Q, P)
         y = ops.transpose(y + ops.cast(carried, y.dtype), (0, 1, 3, 2, 4))
         return ops.reshape(y, (batch, count * size, self.heads, self.headdim))[:, :length], h
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "headdim": self.headdim, "chunk_size": self.chunk_size}

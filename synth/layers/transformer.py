@@ -5,18 +5,18 @@ He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, sectio
 Shapes: B epochs in a batch, T tokens, D features of a token.
 """
 
-from dataclasses import asdict
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from runs.configured import Configured
 from synth.layers.lora import as_lora, call_dense, dense
 
 
 @keras.saving.register_keras_serializable(package="synth")
-class TransformerBlock(keras.layers.Layer):
+class TransformerBlock(Configured):
     """Self-attention and a two-layer perceptron, each after a LayerNorm and added to what came in.
 
     Args:
@@ -32,10 +32,7 @@ class TransformerBlock(keras.layers.Layer):
         super().__init__(**kwargs)
         if dim % heads:
             raise ValueError(f"dim = {dim} is not a multiple of heads = {heads}.")
-        self.dim = dim
-        self.heads = heads
-        self.mlp_ratio = mlp_ratio
-        self.lora = as_lora(lora)
+        self.dim, self.heads, self.mlp_ratio, self.lora = dim, heads, mlp_ratio, as_lora(lora)
         own = {"dtype": self.dtype_policy}
         self.norm1 = keras.layers.LayerNormalization(epsilon=1e-6, name="norm1", **own)
         self.qkv = keras.layers.Dense(3 * dim, name="qkv", **own)
@@ -63,11 +60,6 @@ class TransformerBlock(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        names = ("dim", "heads", "mlp_ratio")
-        own = {name: getattr(self, name) for name in names}
-        return {**super().get_config(), **own, "lora": {name: asdict(lora) for name, lora in self.lora.items()}}
 
 
 def sine_positions(tokens: int, dim: int, cls_token: bool = False) -> np.ndarray:

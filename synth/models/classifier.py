@@ -3,12 +3,12 @@
 Shapes: B nights or stretches of them, L epochs of a stretch, D features of an embedding.
 """
 
-from dataclasses import asdict
 from typing import Any
 
 import keras
 from keras import ops
 
+from runs.configured import Configured
 from synth.layers.frames import BATCH_NORM
 from synth.layers.lora import as_lora
 from synth.layers.mamba import Mamba, Mamba2
@@ -17,7 +17,7 @@ from synth.terms import TCMS
 
 
 @keras.saving.register_keras_serializable(package="synth")
-class Head(keras.layers.Layer):
+class Head(Configured):
     """Two linear layers of half the features, each with batch normalisation, ELU and dropout, then one for the classes.
 
     Used alone on stored embeddings, this is the linear probe.
@@ -55,10 +55,6 @@ class Head(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (*input_shape[:-1], self.classes)
 
-    def get_config(self) -> dict[str, Any]:
-        names = ("features", "classes", "dropout")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
 
 def temporal_context_module(kind: str, features: int, **kwargs: Any) -> keras.layers.Layer:
     """The layer of that ``kind``, one of :data:`TCMS`, from (B, L, D) to (B, L, D).
@@ -78,7 +74,7 @@ def temporal_context_module(kind: str, features: int, **kwargs: Any) -> keras.la
 
 
 @keras.saving.register_keras_serializable(package="synth")
-class SelfAttention(keras.layers.Layer):
+class SelfAttention(Configured):
     """Attention of each epoch to all of its stretch.
 
     Args:
@@ -103,12 +99,9 @@ class SelfAttention(keras.layers.Layer):
         seen = None if mask is None else mask[:, None, :]
         return self.attention(x, x, attention_mask=seen, training=training)
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "features": self.features, "heads": self.heads}
-
 
 @keras.saving.register_keras_serializable(package="synth")
-class SequenceClassifier(keras.layers.Layer):
+class SequenceClassifier(Configured):
     """From a stretch of embeddings to logits: head(x + TCM(x)), x being the embeddings normalised over the batch.
 
     Args:
@@ -137,10 +130,6 @@ class SequenceClassifier(keras.layers.Layer):
         """Embeddings (B, L, D) to logits (B, L, classes); ``mask`` (B, L) is true where an epoch counts."""
         x = self.norm(embeddings, training=training)
         return self.head(x + self.context(x, mask=mask), training=training)
-
-    def get_config(self) -> dict[str, Any]:
-        names = ("features", "classes", "tcm", "dropout")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 @keras.saving.register_keras_serializable(package="synth")
@@ -171,7 +160,7 @@ class FineTuning(keras.Model):
         super().__init__(**kwargs)
         own = {"dtype": self.dtype_policy}
         backbone = {"lora": BACKBONE_LORA, **(encoder.get("backbone") or {})}
-        backbone["lora"] = {name: asdict(lora) for name, lora in as_lora(backbone["lora"]).items()}
+        backbone["lora"] = as_lora(backbone["lora"])
         encoder = {**encoder, "backbone": backbone}
         self.settings = {"encoder": encoder, "classes": classes, "tcm": tcm, "dropout": dropout}
         self.settings |= {"rank": rank, "alpha": alpha}

@@ -7,12 +7,12 @@ Shapes: B epochs of 3000 samples, M modalities, F frames of an epoch, D features
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import keras
 from keras import ops
 
+from runs.configured import Configured
 from synth.layers.contrastive import nt_xent
 from synth.layers.frames import BATCH_NORM
 from synth.layers.lora import Lora, as_lora
@@ -24,7 +24,7 @@ BACKBONE_LORA = {"proj": Lora(rank=4, alpha=16, dropout=0.05)}
 
 
 @keras.saving.register_keras_serializable(package="synth")
-class SynthSleepNetEncoder(keras.Model):
+class SynthSleepNetEncoder(Configured, keras.Model):
     """An epoch of several modalities to one embedding.
 
     Every modality has a frozen NeuroNet encoder, adapted by LoRA, and layers of its own that bring its tokens to D
@@ -64,7 +64,7 @@ class SynthSleepNetEncoder(keras.Model):
         self.modalities = tuple(modalities)
         self.dim, self.heads, self.depth, self.frozen = dim, heads, depth, frozen
         self.backbone: dict[str, Any] = {"lora": BACKBONE_LORA, "frozen": True, **(backbone or {})}
-        self.backbone["lora"] = {name: asdict(value) for name, value in as_lora(self.backbone["lora"]).items()}
+        self.backbone["lora"] = as_lora(self.backbone["lora"])
         self.lora = as_lora(lora)
         own = {"dtype": self.dtype_policy}
         self.backbones = {name: NeuroNetEncoder(**self.backbone, name=f"backbone_{name}", **own) for name in modalities}
@@ -113,14 +113,9 @@ class SynthSleepNetEncoder(keras.Model):
         """``signals`` of each modality (B, 3000) to embeddings (B, D): the mean of all fused tokens."""
         return ops.mean(self.fuse(self.describe(signals, training), training=training)[0], axis=1)
 
-    def get_config(self) -> dict[str, Any]:
-        names = ("modalities", "backbone", "dim", "heads", "depth", "frozen")
-        own = {name: getattr(self, name) for name in names}
-        return {**super().get_config(), **own, "lora": {name: asdict(lora) for name, lora in self.lora.items()}}
-
 
 @keras.saving.register_keras_serializable(package="synth")
-class TokenEmbedding(keras.layers.Layer):
+class TokenEmbedding(Configured):
     """One modality's tokens to the fusion's features, with what tells modality and place.
 
     Args:
@@ -156,12 +151,9 @@ class TokenEmbedding(keras.layers.Layer):
         x = self.linear2(ops.elu(self.bn(self.linear1(x), training=training)))
         return x + ops.cast(self.modality_token + self.positions, x.dtype)
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "dim": self.dim}
-
 
 @keras.saving.register_keras_serializable(package="synth")
-class FusionDecoder(keras.layers.Layer):
+class FusionDecoder(Configured):
     """Predicts a modality's tokens from its visible fused ones: blocks and last layer of its own, the rest shared.
 
     Args:
@@ -211,13 +203,9 @@ class FusionDecoder(keras.layers.Layer):
             x = block(x, training=training)
         return self.predictors[modality](self.norm(x))
 
-    def get_config(self) -> dict[str, Any]:
-        names = ("modalities", "dim", "heads", "depth", "outputs")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
 
 @keras.saving.register_keras_serializable(package="synth")
-class SynthSleepNet(keras.Model):
+class SynthSleepNet(Configured, keras.Model):
     """Pretraining of the fusion: each modality's hidden tokens are predicted from its visible fused ones, and the fused
     epoch is matched with each modality's.
 
@@ -254,10 +242,12 @@ class SynthSleepNet(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.dim, self.heads, self.depth = dim, heads, depth
         self.decoder_dim, self.decoder_heads, self.decoder_depth = decoder_dim, decoder_heads, decoder_depth
         self.projection, self.temperature = tuple(projection), temperature
         own = {"dtype": self.dtype_policy}
         self.encoder = SynthSleepNetEncoder(modalities, backbone, dim, heads, depth, name="encoder", **own)
+        self.modalities, self.backbone = self.encoder.modalities, self.encoder.backbone
         tokens = self.encoder.backbones[self.encoder.modalities[0]].dim
         self.decoder = FusionDecoder(
             modalities, decoder_dim, decoder_heads, decoder_depth, outputs=tokens, name="decoder", **own
@@ -300,8 +290,3 @@ class SynthSleepNet(keras.Model):
             contrasts.append(nt_xent(view, self.gather(ops.cast(other, "float32")), self.temperature)[0])
         count = len(encoder.modalities)
         return {"reconstruction": sum(errors) / count, "contrastive": sum(contrasts) / count}
-
-    def get_config(self) -> dict[str, Any]:
-        of_encoder = {name: getattr(self.encoder, name) for name in ("modalities", "backbone", "dim", "heads", "depth")}
-        names = ("decoder_dim", "decoder_heads", "decoder_depth", "projection", "temperature")
-        return {**super().get_config(), **of_encoder, **{name: getattr(self, name) for name in names}}

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from runs.configured import Configured
 from synth.layers.contrastive import nt_xent
 from synth.layers.frames import BATCH_NORM, FrameBackbone, cut_frames, frame_starts
 from synth.layers.lora import as_lora
@@ -19,7 +20,7 @@ from synth.layers.transformer import TransformerBlock, random_masking, restore, 
 
 
 @keras.saving.register_keras_serializable(package="synth")
-class NeuroNetEncoder(keras.Model):
+class NeuroNetEncoder(Configured, keras.Model):
     """What describes an epoch: frames, the frame backbone, and transformer blocks with a cls token in front.
 
     Args:
@@ -54,8 +55,7 @@ class NeuroNetEncoder(keras.Model):
     ) -> None:
         super().__init__(**kwargs)
         self.window, self.step, self.dim, self.heads, self.depth = window, step, dim, heads, depth
-        self.lora = as_lora(lora)
-        self.frozen = frozen
+        self.lora, self.frozen = as_lora(lora), frozen
         self.frames = len(frame_starts(window, step))
         own = {"dtype": self.dtype_policy}
         of_frames = {name: value for name, value in self.lora.items() if name.startswith("linear")}
@@ -117,14 +117,9 @@ class NeuroNetEncoder(keras.Model):
         """
         return self.encode(self.describe_frames(signals, training), training=training)[0]
 
-    def get_config(self) -> dict[str, Any]:
-        names = ("window", "step", "dim", "heads", "depth", "frozen")
-        own = {name: getattr(self, name) for name in names}
-        return {**super().get_config(), **own, "lora": {name: vars(lora) for name, lora in self.lora.items()}}
-
 
 @keras.saving.register_keras_serializable(package="synth")
-class NeuroNet(keras.Model):
+class NeuroNet(Configured, keras.Model):
     """Pretraining of one modality: hidden frames are predicted from visible ones, and two maskings are matched.
 
     Args:
@@ -160,6 +155,7 @@ class NeuroNet(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.window, self.step, self.dim, self.heads, self.depth = window, step, dim, heads, depth
         self.decoder_dim, self.decoder_heads, self.decoder_depth = decoder_dim, decoder_heads, decoder_depth
         self.projection, self.temperature = tuple(projection), temperature
         own = {"dtype": self.dtype_policy}
@@ -198,14 +194,9 @@ class NeuroNet(keras.Model):
         contrast, logits = nt_xent(first, second, self.temperature)
         return {"reconstruction": parts[0][1] + parts[1][1], "contrastive": contrast, "logits": logits}
 
-    def get_config(self) -> dict[str, Any]:
-        encoder = {name: getattr(self.encoder, name) for name in ("window", "step", "dim", "heads", "depth")}
-        names = ("decoder_dim", "decoder_heads", "decoder_depth", "projection", "temperature")
-        return {**super().get_config(), **encoder, **{name: getattr(self, name) for name in names}}
-
 
 @keras.saving.register_keras_serializable(package="synth")
-class MaskedDecoder(keras.layers.Layer):
+class MaskedDecoder(Configured):
     """Predicts all tokens' targets from the visible ones.
 
     Args:
@@ -243,13 +234,9 @@ class MaskedDecoder(keras.layers.Layer):
             x = block(x, training=training)
         return self.head(self.norm(x))
 
-    def get_config(self) -> dict[str, Any]:
-        names = ("dim", "heads", "depth", "outputs")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
 
 @keras.saving.register_keras_serializable(package="synth")
-class Projector(keras.layers.Layer):
+class Projector(Configured):
     """Linear, batch normalisation, ELU, linear: from what describes an epoch to where views are compared.
 
     Args:
@@ -274,9 +261,6 @@ class Projector(keras.layers.Layer):
     def call(self, x: Any, training: bool = False) -> Any:
         """(B, D) to (B, outer features)."""
         return self.linear2(ops.elu(self.bn(self.linear1(x), training=training)))
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "features": self.features}
 
 
 def masked_error(predicted: Any, target: Any, mask: Any) -> Any:
