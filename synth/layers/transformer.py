@@ -14,6 +14,8 @@ from keras import ops
 from runs.configured import Configured
 from synth.layers.lora import as_lora, call_dense, dense
 
+TOKEN_INITIALIZER = {"class_name": "RandomNormal", "config": {"stddev": 0.02}}
+
 
 @keras.saving.register_keras_serializable(package="synth")
 class TransformerBlock(Configured):
@@ -65,8 +67,8 @@ class TransformerBlock(Configured):
 def sine_positions(tokens: int, dim: int, cls_token: bool = False) -> np.ndarray:
     """Fixed positions of an image of ``tokens`` rows and one column, float32 (tokens or tokens + 1, dim).
 
-    The first half of the features tells the column, which is 0 for all; the second half the row. A cls token in front
-    has zeros.
+    The first half of the features stands for the column, which is 0 for all; the second half for the row. A cls token
+    in front has zeros.
     """
     rates = 1 / 10_000 ** (np.arange(dim // 4) / (dim / 4))
 
@@ -80,9 +82,12 @@ def sine_positions(tokens: int, dim: int, cls_token: bool = False) -> np.ndarray
     return table.astype("float32")
 
 
-def kept_tokens(tokens: int, mask_ratio: float) -> int:
-    """How many of ``tokens`` stay visible."""
-    return int(tokens * (1 - mask_ratio))
+def add_positions(layer: Any, tokens: int, cls_token: bool = False, trainable: bool = True) -> Any:
+    """A new weight of ``layer``, which begins as :func:`sine_positions` (1, positions, ``layer.dim``)."""
+    table = sine_positions(tokens, layer.dim, cls_token)[None]
+    positions = layer.add_weight(name="positions", shape=table.shape, initializer="zeros", trainable=trainable)
+    positions.assign(table)
+    return positions
 
 
 def random_masking(x: Any, mask_ratio: float, noise: Any) -> tuple[Any, Any, Any]:
@@ -98,7 +103,7 @@ def random_masking(x: Any, mask_ratio: float, noise: Any) -> tuple[Any, Any, Any
         token's place among all in that order (B, T), by which :func:`restore` puts them back.
     """
     tokens = x.shape[1]
-    kept = kept_tokens(tokens, mask_ratio)
+    kept = int(tokens * (1 - mask_ratio))
     order = ops.argsort(noise, axis=1)
     places = ops.argsort(order, axis=1)
     visible = ops.take_along_axis(x, order[:, :kept, None], axis=1)

@@ -16,7 +16,7 @@ from runs.configured import Configured
 from synth.layers.contrastive import nt_xent
 from synth.layers.frames import BATCH_NORM
 from synth.layers.lora import Lora, as_lora
-from synth.layers.transformer import TransformerBlock, random_masking, restore, sine_positions
+from synth.layers.transformer import TOKEN_INITIALIZER, TransformerBlock, add_positions, random_masking, restore
 from synth.models.neuronet import NeuroNetEncoder, Projector, freeze, masked_error
 
 BACKBONE_LORA = {"proj": Lora(rank=4, alpha=16, dropout=0.05)}
@@ -135,15 +135,9 @@ class TokenEmbedding(Configured):
         self.linear1.build(input_shape)
         self.bn.build((None, None, self.dim))
         self.linear2.build((None, None, self.dim))
-        small = keras.initializers.RandomNormal(stddev=0.02)
-        self.modality_token = self.add_weight(
-            name="modality_token", shape=(1, input_shape[1], self.dim), initializer=small
-        )
-        table = sine_positions(input_shape[1], self.dim)
-        self.positions = self.add_weight(
-            name="positions", shape=(1, *table.shape), initializer="zeros", trainable=False
-        )
-        self.positions.assign(table[None])
+        shape = (1, input_shape[1], self.dim)
+        self.modality_token = self.add_weight(name="modality_token", shape=shape, initializer=TOKEN_INITIALIZER)
+        self.positions = add_positions(self, input_shape[1], trainable=False)
         self.built = True
 
     def call(self, x: Any, training: bool = False) -> Any:
@@ -187,13 +181,8 @@ class FusionDecoder(Configured):
         of_modalities = [layer for blocks in self.blocks.values() for layer in blocks]
         for layer in (*of_modalities, self.norm, *self.predictors.values()):
             layer.build((None, None, self.dim))
-        table = sine_positions(input_shape[1], self.dim)
-        self.positions = self.add_weight(
-            name="positions", shape=(1, *table.shape), initializer="zeros", trainable=False
-        )
-        self.positions.assign(table[None])
-        small = keras.initializers.RandomNormal(stddev=0.02)
-        self.mask_token = self.add_weight(name="mask_token", shape=(1, 1, self.dim), initializer=small)
+        self.positions = add_positions(self, input_shape[1], trainable=False)
+        self.mask_token = self.add_weight(name="mask_token", shape=(1, 1, self.dim), initializer=TOKEN_INITIALIZER)
         self.built = True
 
     def call(self, visible: Any, places: Any, modality: str, training: bool = False) -> Any:

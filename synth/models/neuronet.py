@@ -16,7 +16,7 @@ from runs.configured import Configured
 from synth.layers.contrastive import nt_xent
 from synth.layers.frames import BATCH_NORM, FrameBackbone, cut_frames, frame_starts
 from synth.layers.lora import as_lora
-from synth.layers.transformer import TransformerBlock, random_masking, restore, sine_positions
+from synth.layers.transformer import TOKEN_INITIALIZER, TransformerBlock, add_positions, random_masking, restore
 
 
 @keras.saving.register_keras_serializable(package="synth")
@@ -74,11 +74,8 @@ class NeuroNetEncoder(Configured, keras.Model):
         for block in self.blocks:
             block.build((None, None, self.dim))
         self.norm.build((None, None, self.dim))
-        table = sine_positions(self.frames, self.dim, cls_token=True)
-        self.positions = self.add_weight(name="positions", shape=(1, *table.shape), initializer="zeros")
-        self.positions.assign(table[None])
-        small = keras.initializers.RandomNormal(stddev=0.02)
-        self.cls_token = self.add_weight(name="cls_token", shape=(1, 1, self.dim), initializer=small)
+        self.positions = add_positions(self, self.frames, cls_token=True)
+        self.cls_token = self.add_weight(name="cls_token", shape=(1, 1, self.dim), initializer=TOKEN_INITIALIZER)
         self.built = True
         if self.frozen:
             freeze(self)
@@ -220,11 +217,8 @@ class MaskedDecoder(Configured):
         self.embed.build((None, None, input_shape[-1]))
         for layer in (*self.blocks, self.norm, self.head):
             layer.build((None, None, self.dim))
-        table = sine_positions(input_shape[1], self.dim)
-        self.positions = self.add_weight(name="positions", shape=(1, *table.shape), initializer="zeros")
-        self.positions.assign(table[None])
-        small = keras.initializers.RandomNormal(stddev=0.02)
-        self.mask_token = self.add_weight(name="mask_token", shape=(1, 1, self.dim), initializer=small)
+        self.positions = add_positions(self, input_shape[1])
+        self.mask_token = self.add_weight(name="mask_token", shape=(1, 1, self.dim), initializer=TOKEN_INITIALIZER)
         self.built = True
 
     def call(self, visible: Any, places: Any, training: bool = False) -> Any:
