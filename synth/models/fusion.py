@@ -14,7 +14,6 @@ from keras import ops
 
 from runs.configured import Configured
 from synth.layers.contrastive import nt_xent
-from synth.layers.frames import BATCH_NORM
 from synth.layers.lora import Lora, as_lora
 from synth.layers.transformer import TOKEN_INITIALIZER, TransformerBlock, add_positions, random_masking, restore
 from synth.models.neuronet import NeuroNetEncoder, Projector, freeze, masked_error
@@ -115,7 +114,7 @@ class SynthSleepNetEncoder(Configured, keras.Model):
 
 
 @keras.saving.register_keras_serializable(package="synth")
-class TokenEmbedding(Configured):
+class TokenEmbedding(Projector):
     """One modality's tokens to the fusion's features, with what tells modality and place.
 
     Args:
@@ -123,26 +122,19 @@ class TokenEmbedding(Configured):
     """
 
     def __init__(self, dim: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__((dim, dim), **kwargs)
         self.dim = dim
-        own = {"dtype": self.dtype_policy}
-        self.linear1 = keras.layers.Dense(dim, name="linear1", **own)
-        self.bn = keras.layers.BatchNormalization(**BATCH_NORM, name="bn", **own)
-        self.linear2 = keras.layers.Dense(dim, name="linear2", **own)
 
     def build(self, input_shape: Any) -> None:
         """``input_shape`` is (B, F, features of a token)."""
-        self.linear1.build(input_shape)
-        self.bn.build((None, None, self.dim))
-        self.linear2.build((None, None, self.dim))
+        super().build(input_shape)
         shape = (1, input_shape[1], self.dim)
         self.modality_token = self.add_weight(name="modality_token", shape=shape, initializer=TOKEN_INITIALIZER)
         self.positions = add_positions(self, input_shape[1], trainable=False)
-        self.built = True
 
     def call(self, x: Any, training: bool = False) -> Any:
         """(B, F, features) to (B, F, D)."""
-        x = self.linear2(ops.elu(self.bn(self.linear1(x), training=training)))
+        x = super().call(x, training)
         return x + ops.cast(self.modality_token + self.positions, x.dtype)
 
 

@@ -253,7 +253,7 @@ class Projector(Configured):
         self.built = True
 
     def call(self, x: Any, training: bool = False) -> Any:
-        """(B, D) to (B, outer features)."""
+        """(..., D) to (..., outer features)."""
         return self.linear2(ops.elu(self.bn(self.linear1(x), training=training)))
 
 
