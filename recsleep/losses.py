@@ -51,9 +51,7 @@ class ReconstructionTraining(keras.Model):
         _, loss = self.encoder(ops.reshape(signals, (-1, signals.shape[-1])), training=training, reconstruct=True)
         return loss
 
-    def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
-    ) -> Any:
+    def compute_loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool = True) -> Any:
         return y_pred
 
 
@@ -90,19 +88,14 @@ class JointTraining(keras.Model):
             variable.assign(ops.reshape(ops.concatenate([value, variable[nights:]]), variable.shape))
         return logits, reconstruction
 
-    def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
-    ) -> Any:
+    def compute_loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool = True) -> Any:
         logits, reconstruction = y_pred
         entropy = stage_loss(logits, y, sample_weight, self.config.class_weights)
         self.entropy.update_state(entropy)
         self.reconstruction.update_state(reconstruction)
         self.accuracy.update_state(y, logits, sample_weight)
-        return (
-            entropy
-            + l2_loss(self.network.encoder.regularized_kernels, self.config.l2)
-            + self.config.reconstruction_weight * reconstruction
-        )
+        l2 = l2_loss(self.network.encoder.regularized_kernels, self.config.l2)
+        return entropy + l2 + self.config.reconstruction_weight * reconstruction
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         # Updated with the loss; Keras would want them compiled for a single output.

@@ -191,14 +191,8 @@ class SynthSleepNet(Configured, keras.Model):
     epoch is matched with each modality's.
 
     Args:
-        modalities: their names; one or more.
-        backbone: what :class:`NeuroNetEncoder` is built with.
-        dim: D, of the fusion; ``heads`` and ``depth`` are its blocks'.
-        heads: of the fusion's attention.
-        depth: of the fusion.
-        decoder_dim: features of the decoder.
-        decoder_heads: of the decoder's attention.
-        decoder_depth: of the decoder.
+        modalities, backbone, dim, heads, depth: of the encoder; see :class:`SynthSleepNetEncoder`.
+        decoder_dim, decoder_heads, decoder_depth: of the decoder; see :class:`FusionDecoder`.
         projection: inner and outer features of the layers before the contrast.
         temperature: of the contrast.
 

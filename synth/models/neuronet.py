@@ -120,14 +120,8 @@ class NeuroNet(Configured, keras.Model):
     """Pretraining of one modality: hidden frames are predicted from visible ones, and two maskings are matched.
 
     Args:
-        window: length of a frame in seconds.
-        step: from frame to frame, in seconds.
-        dim: D, of the encoder; ``heads`` and ``depth`` are its blocks'.
-        heads: of the encoder's attention.
-        depth: of the encoder.
-        decoder_dim: features of the decoder; ``decoder_heads`` and ``decoder_depth`` are its blocks'.
-        decoder_heads: of the decoder's attention.
-        decoder_depth: of the decoder.
+        window, step, dim, heads, depth: of the encoder; see :class:`NeuroNetEncoder`.
+        decoder_dim, decoder_heads, decoder_depth: of the decoder; see :class:`MaskedDecoder`.
         projection: inner and outer features of the two layers before the contrast.
         temperature: of the contrast.
 
