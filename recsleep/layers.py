@@ -20,16 +20,12 @@ KERNEL_INITIALIZER = {
 def pool_right_padded(x: keras.KerasTensor, size: int) -> keras.KerasTensor:
     """Maximum over ``size`` steps, the input padded with zeros on its right to a multiple of ``size``.
 
-    Keras's own "same" padding splits the zeros over both sides, which shifts every window.
-
-    The padding counts as zeros, as in the reference: it is meant for values that are, or become, non-negative.
+    Keras's own "same" padding splits the zeros over both sides, which shifts every window. The padding counts as zeros,
+    as in the reference: it is meant for values that are, or become, non-negative.
 
     Args:
-        x: (N, T, C).
+        x: (N, T, C); the result is (N, ceil(T / size), C).
         size: steps of a window, which is also the distance between windows.
-
-    Returns:
-        (N, ceil(T / size), C).
     """
     x = ops.pad(x, ((0, 0), (0, -x.shape[1] % size), (0, 0)))
     return ops.max_pool(x, pool_size=size, strides=size, padding="valid")
@@ -59,15 +55,9 @@ class ConvolutionalReconstructionBlock(Configured):
         self.backward_convolutions = [self._convolution(f"backward_{n}") for n in (1, 2)]
 
     def _convolution(self, name: str) -> keras.layers.Conv1D:
+        own = {"kernel_initializer": KERNEL_INITIALIZER, "dtype": self.dtype_policy, "name": name}
         return keras.layers.Conv1D(
-            self.filters,
-            self.kernel_size,
-            padding="same",
-            use_bias=False,
-            activation="relu",
-            kernel_initializer=KERNEL_INITIALIZER,
-            dtype=self.dtype_policy,
-            name=name,
+            self.filters, self.kernel_size, padding="same", use_bias=False, activation="relu", **own
         )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -119,11 +109,8 @@ class PeepholeLSTMCell(Configured):
         self.output_size = units
 
     def build(self, input_shape: Any) -> None:
-        self.kernel = self.add_weight(
-            name="kernel",
-            shape=(self.units, 4 * self.units),
-            initializer=keras.initializers.RandomUniform(-self.kernel_limit, self.kernel_limit),
-        )
+        uniform = keras.initializers.RandomUniform(-self.kernel_limit, self.kernel_limit)
+        self.kernel = self.add_weight(name="kernel", shape=(self.units, 4 * self.units), initializer=uniform)
         self.peephole_i, self.peephole_f, self.peephole_o = (
             self.add_weight(name=f"peephole_{gate}", shape=(self.units,), initializer="glorot_uniform")
             for gate in "ifo"
@@ -162,11 +149,8 @@ class PeepholeLSTM(Configured):
         features = input_shape[-1]
         # Glorot's limit for the one matrix that input and hidden state share in the published form.
         limit = math.sqrt(6 / (features + self.units + 4 * self.units))
-        self.kernel = self.add_weight(
-            name="kernel",
-            shape=(features, 4 * self.units),
-            initializer=keras.initializers.RandomUniform(-limit, limit),
-        )
+        uniform = keras.initializers.RandomUniform(-limit, limit)
+        self.kernel = self.add_weight(name="kernel", shape=(features, 4 * self.units), initializer=uniform)
         self.bias = self.add_weight(name="bias", shape=(4 * self.units,), initializer="zeros")
         self.cell = PeepholeLSTMCell(self.units, self.forget_bias, limit, dtype=self.dtype_policy, name="cell")
         self.recurrence = keras.layers.RNN(

@@ -68,9 +68,9 @@ class JointTraining(keras.Model):
         super().__init__(autocast=False, **kwargs)
         self.network = network
         self.config = config
-        shape = (nights, network.lstm_units)
-        self.hidden = self.add_weight(name="hidden", shape=shape, initializer="zeros", trainable=False)
-        self.cell = self.add_weight(name="cell", shape=shape, initializer="zeros", trainable=False)
+        state = {"shape": (nights, network.lstm_units), "initializer": "zeros", "trainable": False}
+        self.hidden = self.add_weight(name="hidden", **state)
+        self.cell = self.add_weight(name="cell", **state)
         self.entropy = keras.metrics.Mean(name="cross_entropy")
         self.reconstruction = keras.metrics.Mean(name="reconstruction")
         self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")

@@ -45,20 +45,15 @@ class EpochEncoder(Configured):
         self.filters, self.first_kernel, self.first_stride = filters, first_kernel, first_stride
         self.block_kernel, self.first_pool, self.second_pool = block_kernel, first_pool, second_pool
         self.dropout = dropout
+        own = {"dtype": self.dtype_policy}
+        like_block = {"padding": "same", "use_bias": False, "kernel_initializer": KERNEL_INITIALIZER}
         self.convolution = keras.layers.Conv1D(
-            filters,
-            first_kernel,
-            strides=first_stride,
-            padding="same",
-            use_bias=False,
-            kernel_initializer=KERNEL_INITIALIZER,
-            dtype=self.dtype_policy,
-            name="convolution",
+            filters, first_kernel, strides=first_stride, **like_block, name="convolution", **own
         )
-        self.block = ConvolutionalReconstructionBlock(filters, block_kernel, dtype=self.dtype_policy, name="block")
-        self.pooling = GlobalMaxAveragePooling(dtype=self.dtype_policy, name="pooling")
-        self.block_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="block_dropout")
-        self.feature_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="feature_dropout")
+        self.block = ConvolutionalReconstructionBlock(filters, block_kernel, name="block", **own)
+        self.pooling = GlobalMaxAveragePooling(name="pooling", **own)
+        self.block_dropout = keras.layers.Dropout(dropout, name="block_dropout", **own)
+        self.feature_dropout = keras.layers.Dropout(dropout, name="feature_dropout", **own)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.convolution.build((None, input_shape[-1], 1))
@@ -71,10 +66,7 @@ class EpochEncoder(Configured):
         Args:
             signals: (N, samples).
             training: whether dropout is on.
-            reconstruct: whether the reconstruction loss is wanted too.
-
-        Returns:
-            (N, 2 · filters); with ``reconstruct`` also the CRB's reconstruction loss.
+            reconstruct: whether to return the CRB's reconstruction loss beside the features (N, 2 · filters).
         """
         x = self.convolution(signals[..., None])
         # The ReLU comes after the pooling: the result is the same, at an eighth of the work.
@@ -135,11 +127,10 @@ class RecSleepNet(Configured, keras.Model):
         self.block_kernel, self.first_pool, self.second_pool = block_kernel, first_pool, second_pool
         sizes = (filters, first_kernel, first_stride, block_kernel, first_pool, second_pool)
         self.encoder = EpochEncoder(*sizes, dropout, dtype=self.dtype_policy, name="encoder")
-        self.lstm = PeepholeLSTM(lstm_units, dtype=self.variable_dtype, name="lstm")
-        self.lstm_dropout = keras.layers.Dropout(dropout, dtype=self.variable_dtype, name="lstm_dropout")
-        self.head = keras.layers.Dense(
-            classes, kernel_initializer=KERNEL_INITIALIZER, dtype=self.variable_dtype, name="head"
-        )
+        own = {"dtype": self.variable_dtype}
+        self.lstm = PeepholeLSTM(lstm_units, name="lstm", **own)
+        self.lstm_dropout = keras.layers.Dropout(dropout, name="lstm_dropout", **own)
+        self.head = keras.layers.Dense(classes, kernel_initializer=KERNEL_INITIALIZER, name="head", **own)
         self.encoder.build((None, samples))
         self.lstm.build((None, None, 2 * filters))
         self.head.build((None, None, lstm_units))

@@ -117,9 +117,8 @@ class ResidualBlock(Configured):
     def build(self, input_shape: Any) -> None:
         channels = input_shape[-1]
         if self.stride != 1 or channels != self.filters:
-            self.shortcut = NormalisedConvolution(
-                self.filters, 1, self.stride, elu=False, name="shortcut", dtype=self.dtype_policy
-            )
+            own = {"elu": False, "dtype": self.dtype_policy}
+            self.shortcut = NormalisedConvolution(self.filters, 1, self.stride, name="shortcut", **own)
             self.shortcut.build((None, 1, None, channels))
         self.conv1.build((None, 1, None, channels))
         self.conv2.build((None, 1, None, self.filters))
@@ -189,12 +188,9 @@ class FrameBackbone(Configured):
         self.linear2.build((None, self.features))
         self.built = True
 
-    def call(self, x: Any, training: bool = False, linear_training: bool | None = None) -> Any:
-        """Frames (B, F, S) to features (B, F, D).
-
-        ``linear_training`` is training of the linear layers alone, for a frozen backbone with adapted ones.
-        """
-        return self.describe(self.convolve(x, training), training if linear_training is None else linear_training)
+    def call(self, x: Any, training: bool = False) -> Any:
+        """Frames (B, F, S) to features (B, F, D)."""
+        return self.describe(self.convolve(x, training), training)
 
     def convolve(self, x: Any, training: bool = False) -> Any:
         """Frames (B, F, S) to what the branches make of them (B, F, flat)."""

@@ -10,7 +10,7 @@ from keras import ops
 
 from runs.configured import Configured
 from synth.layers.frames import BATCH_NORM
-from synth.layers.lora import as_lora
+from synth.layers.lora import Lora, as_lora
 from synth.layers.mamba import Mamba, Mamba2
 from synth.models.fusion import BACKBONE_LORA, SynthSleepNetEncoder
 from synth.terms import TCMS
@@ -86,9 +86,8 @@ class SelfAttention(Configured):
         super().__init__(**kwargs)
         self.features, self.heads = features, heads
         self.supports_masking = True
-        self.attention = keras.layers.MultiHeadAttention(
-            heads, features // heads, name="attention", dtype=self.dtype_policy
-        )
+        own = {"dtype": self.dtype_policy}
+        self.attention = keras.layers.MultiHeadAttention(heads, features // heads, name="attention", **own)
 
     def build(self, input_shape: Any) -> None:
         self.attention.build(input_shape, input_shape)
@@ -164,13 +163,11 @@ class FineTuning(keras.Model):
         encoder = {**encoder, "backbone": backbone}
         self.settings = {"encoder": encoder, "classes": classes, "tcm": tcm, "dropout": dropout}
         self.settings |= {"rank": rank, "alpha": alpha}
-        lora = {"rank": rank, "alpha": alpha, "dropout": 0.0}
-        of_frames = {name: lora for name in ("linear1", "linear2") if rank}
-        of_fusion = {name: lora for name in ("fc1", "fc2") if rank}
+        of_frames = dict.fromkeys(("linear1", "linear2") if rank else (), Lora(rank, alpha))
+        of_fusion = dict.fromkeys(("fc1", "fc2") if rank else (), Lora(rank, alpha))
         adapted = {**backbone, "lora": {**backbone["lora"], **of_frames}}
-        self.encoder = SynthSleepNetEncoder(
-            **{**encoder, "backbone": adapted, "lora": of_fusion, "frozen": True}, name="encoder", **own
-        )
+        arguments = {**encoder, "backbone": adapted, "lora": of_fusion, "frozen": True}
+        self.encoder = SynthSleepNetEncoder(**arguments, name="encoder", **own)
         self.classifier = SequenceClassifier(self.encoder.dim, classes, tcm, dropout, name="classifier", **own)
         self.classifier.build((None, None, self.encoder.dim))
         self.built = True

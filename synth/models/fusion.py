@@ -163,9 +163,7 @@ class FusionDecoder(Configured):
             for name in self.modalities
         }
         self.norm = keras.layers.LayerNormalization(epsilon=1e-6, name="norm", **own)
-        self.predictors = {
-            name: keras.layers.Dense(outputs, name=f"{name}_predictor", **own) for name in self.modalities
-        }
+        self.predictors = {n: keras.layers.Dense(outputs, name=f"{n}_predictor", **own) for n in self.modalities}
 
     def build(self, input_shape: Any) -> None:
         """``input_shape`` is (B, F, D)."""
@@ -224,16 +222,13 @@ class SynthSleepNet(Configured, keras.Model):
         self.encoder = SynthSleepNetEncoder(modalities, backbone, dim, heads, depth, name="encoder", **own)
         self.modalities, self.backbone = self.encoder.modalities, self.encoder.backbone
         tokens = self.encoder.backbones[self.encoder.modalities[0]].dim
-        self.decoder = FusionDecoder(
-            modalities, decoder_dim, decoder_heads, decoder_depth, outputs=tokens, name="decoder", **own
-        )
-        self.projectors = {
-            name: Projector(self.projection, name=f"projector_{name}", **own) for name in self.encoder.modalities
-        }
+        sizes = (decoder_dim, decoder_heads, decoder_depth, tokens)
+        self.decoder = FusionDecoder(modalities, *sizes, name="decoder", **own)
+        self.projectors = {n: Projector(self.projection, name=f"projector_{n}", **own) for n in self.modalities}
         self.fusion_projector = Projector(self.projection, name="fusion_projector", **own)
         self.decoder.build((None, self.encoder.frames, dim))
-        for name in self.encoder.modalities:
-            self.projectors[name].build((None, tokens))
+        for projector in self.projectors.values():
+            projector.build((None, tokens))
         self.fusion_projector.build((None, dim))
         self.built = True
 

@@ -151,9 +151,8 @@ class NeuroNet(Configured, keras.Model):
         self.projection, self.temperature = tuple(projection), temperature
         own = {"dtype": self.dtype_policy}
         self.encoder = NeuroNetEncoder(window, step, dim, heads, depth, name="encoder", **own)
-        self.decoder = MaskedDecoder(
-            decoder_dim, decoder_heads, decoder_depth, self.encoder.backbone.features, name="decoder", **own
-        )
+        sizes = (decoder_dim, decoder_heads, decoder_depth, self.encoder.backbone.features)
+        self.decoder = MaskedDecoder(*sizes, name="decoder", **own)
         self.projector = Projector(self.projection, name="projector", **own)
         self.decoder.build((None, self.encoder.frames, dim))
         self.projector.build((None, dim))

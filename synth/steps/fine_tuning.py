@@ -68,15 +68,8 @@ class FineTuningStep(LabelledStep):
         # Loading drew weights too.
         self.fold.draw_first_weights()
         arguments = {name: getattr(pretrained, name) for name in ("modalities", "backbone", "dim", "heads", "depth")}
-        network = FineTuning(
-            arguments,
-            len(classes(self.task)),
-            self.record["tcm"],
-            model.head_dropout,
-            model.adaptation_rank,
-            model.adaptation_alpha,
-            dtype=precision,
-        )
+        settings = (self.record["tcm"], model.head_dropout, model.adaptation_rank, model.adaptation_alpha)
+        network = FineTuning(arguments, len(classes(self.task)), *settings, dtype=precision)
         adopt(network.encoder, pretrained)
         return network
 
