@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import edfio
 import keras
 import numpy as np
 import tensorflow as tf
@@ -75,6 +76,12 @@ def trainer(nights: Path, out: Path, settings: Sequence[str], *options: str) -> 
     values = [part for value in settings for part in ("--set", value)]
     common = ["--model", "synthsleepnet", "--preset", "tiny", "--db", "synthetic"]
     return [sys.executable, "trainer.py", *common, "--data", str(nights), "--out", str(out), *values, *options]
+
+
+def write_edf(path: Path, signals: dict[str, np.ndarray], rate: int) -> None:
+    """An EDF of these signals in µV, in 16 bits of up to ±400."""
+    unit: dict[str, Any] = {"physical_dimension": "uV", "physical_range": (-400, 400)}
+    edfio.Edf([edfio.EdfSignal(x, rate, label=name, **unit) for name, x in signals.items()]).write(path)
 
 
 def linked(folder: Path, names: Iterable[str], sources: Sequence[Path]) -> Path:

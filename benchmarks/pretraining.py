@@ -95,13 +95,9 @@ def seconds_per_night(folder: Path) -> dict[str, tuple[float, float]]:
         stretches = rng.normal(size=(48, 20, network.encoder.dim)).astype("float32")
         module = tf.function(network.classifier.context)
         tasks[tcm] = partial(model.probabilities, signals)
-        tasks[f"{tcm} alone"] = partial(_computed, module, stretches)
+        tasks[f"{tcm} alone"] = partial(lambda module, inputs: module(inputs).numpy(), module, stretches)
     found = interleaved(tasks, rounds=5)
     return {tcm: (found[tcm], found[f"{tcm} alone"]) for tcm in TCMS}
-
-
-def _computed(module: Callable[[Any], Any], inputs: Any) -> np.ndarray:
-    return module(inputs).numpy()
 
 
 def main() -> None:

@@ -96,11 +96,10 @@ class FoldTrainer(ResumableRun):
 
     @property
     def steps(self) -> list[int]:
-        training, found = self.config.training, []
-        for number in range(training.reconstruction_passes + training.passes):
-            epochs = [night.epochs for night in self.order(number)]
-            found.append(count_windows(epochs, training.batch_nights, training.window_epochs))
-        return found
+        training = self.config.training
+        passes = range(training.reconstruction_passes + training.passes)
+        epochs = [[night.epochs for night in self.order(number)] for number in passes]
+        return [count_windows(counts, training.batch_nights, training.window_epochs) for counts in epochs]
 
     def about(self, number: int) -> dict[str, Any]:
         return {"pass": number + 1, "phase": self._phase(number)}

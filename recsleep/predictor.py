@@ -159,9 +159,8 @@ def together(predictors: Sequence[RecSleepNetPredictor]) -> RecSleepNetPredictor
         return predictors[0]
     if any(replace(p.recipe, level=None) != replace(predictors[0].recipe, level=None) for p in predictors):
         raise InputError("these models were trained on differently prepared channels, so they cannot be averaged.")
-    levels = [predictor.recipe.level for predictor in predictors]
-    known = [level for level in levels if level]
-    recipe = replace(predictors[0].recipe, level=median_level(known) if len(known) == len(levels) else None)
+    known = [predictor.recipe.level for predictor in predictors if predictor.recipe.level]
+    recipe = replace(predictors[0].recipe, level=median_level(known) if len(known) == len(predictors) else None)
     models = [model for predictor in predictors for model in predictor.models]
     return RecSleepNetPredictor(Ensemble([predictor.network for predictor in predictors]), recipe, models)
 

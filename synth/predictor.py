@@ -21,6 +21,8 @@ EPOCHS_AT_ONCE = 64
 """Epochs that are embedded at once, whatever the batch is in training: memory does not grow with that batch."""
 STRETCHES_AT_ONCE = 32
 """Stretches of embeddings that are classified at once."""
+MODELS = f"fine_tuning/*/*/*/{METADATA}"
+"""Where a fold holds its fine-tuned models: one for each task and share of labels, modalities, and module."""
 
 
 def compiled(function: Callable) -> Callable:
@@ -174,7 +176,7 @@ class MeanPredictor:
 
 def is_fold(folder: Path) -> bool:
     """Whether ``folder`` is a fold that holds a fine-tuned model."""
-    return any(_folders(folder))
+    return any(folder.glob(MODELS))
 
 
 def load_fold(folder: Path, db: str | None = None) -> list[FineTunedPredictor]:  # noqa: ARG001
@@ -183,11 +185,7 @@ def load_fold(folder: Path, db: str | None = None) -> list[FineTunedPredictor]: 
     Raises:
         InputError: one is damaged.
     """
-    return [FineTunedPredictor(path) for path in sorted(_folders(folder))]
-
-
-def _folders(fold: Path) -> list[Path]:
-    return [path.parent for path in fold.glob(f"fine_tuning/*/*/*/{METADATA}")]
+    return [FineTunedPredictor(path.parent) for path in sorted(folder.glob(MODELS))]
 
 
 def load_stager(folder: str | Path, db: str | None = None) -> Stager:

@@ -267,10 +267,8 @@ class Mamba(StateSpaceLayer):
         and, once the state is carried from chunk to chunk, again from what each begins with.
 
         Args:
-            delta: (B, L, E).
-            delta_u: delta · u (B, L, E).
-            B: (B, L, N).
-            C: (B, L, N).
+            delta, delta_u: delta and delta · u (B, L, E).
+            B, C: (B, L, N).
             h: (B, E, N) before the first step.
 
         Returns:
@@ -300,10 +298,7 @@ class Mamba2(StateSpaceLayer):
     state is carried. The cost grows with the length, and is nearly all matrix products.
 
     Args:
-        d_model: D, features of input and output.
-        d_state: N, states of each inner feature.
-        d_conv: K, steps that the convolution sees.
-        expand: E = expand · D inner features.
+        d_model, d_state, d_conv, expand: as of :class:`Mamba`.
         headdim: P, inner features of a head; E must be a multiple.
         chunk_size: Q, the longest stretch computed as one matrix; the result does not depend on it.
 
@@ -374,8 +369,7 @@ class Mamba2(StateSpaceLayer):
         Args:
             u: (B, L, H, P).
             delta: (B, L, H), in the state's dtype.
-            B: (B, L, N).
-            C: (B, L, N).
+            B, C: (B, L, N).
             h: (B, H, P, N) before the first step.
 
         Returns:

@@ -104,10 +104,8 @@ class SequenceClassifier(Configured):
     """From a stretch of embeddings to logits: head(x + TCM(x)), x being the embeddings normalised over the batch.
 
     Args:
-        features: D, of the embeddings.
-        classes: 5 for stages, 2 for events.
+        features, classes, dropout: of the head; see :class:`Head`.
         tcm: one of :data:`TCMS`.
-        dropout: of the head.
     """
 
     def __init__(self, features: int, classes: int, tcm: str = TCMS[0], dropout: float = 0.5, **kwargs: Any) -> None:
@@ -139,9 +137,7 @@ class FineTuning(keras.Model):
 
     Args:
         encoder: what :class:`SynthSleepNetEncoder` is built with; ``lora`` and ``frozen`` are set here.
-        classes: 5 for stages, 2 for events.
-        tcm: one of :data:`TCMS`.
-        dropout: of the head.
+        classes, tcm, dropout: of the classifier; see :class:`SequenceClassifier`.
         rank: r, of LoRA in the frame backbones' linear layers and the last fusion block's perceptron; 0 for none.
         alpha: of that LoRA.
     """

@@ -144,10 +144,7 @@ class FusionDecoder(Configured):
 
     Args:
         modalities: their names.
-        dim: features of its blocks.
-        heads: of their attention.
-        depth: number of blocks of each modality.
-        outputs: features of a prediction.
+        dim, heads, depth, outputs: for each modality, as of :class:`synth.models.neuronet.MaskedDecoder`.
     """
 
     def __init__(

@@ -158,12 +158,6 @@ class NeuroNet(Configured, keras.Model):
         self.projector.build((None, dim))
         self.built = True
 
-    def reconstruct(self, features: Any, noise: Any, mask_ratio: float, training: bool = False) -> tuple[Any, Any]:
-        """The encoder's tokens (B, 1 + kept, D) of one masking, and the error of the hidden frames' prediction."""
-        tokens, mask, places = self.encoder.encode(features, mask_ratio, noise, training)
-        predicted = self.decoder(tokens[:, 1:], places, training=training)
-        return tokens, masked_error(predicted, features, mask)
-
     def call(self, inputs: dict[str, Any], mask_ratio: float = 0.8, training: bool = False) -> dict[str, Any]:
         """The losses of a batch.
 
@@ -178,11 +172,15 @@ class NeuroNet(Configured, keras.Model):
         features = self.encoder.describe_frames(inputs["signals"], training)
         shape = (2, ops.shape(features)[0], self.encoder.frames)
         noise = inputs["noise"] if "noise" in inputs else keras.random.uniform(shape)
-        parts = [self.reconstruct(features, noise[i], mask_ratio, training) for i in (0, 1)]
-        views = [self.projector(tokens[:, 0], training=training) for tokens, _ in parts]
-        first, second = (self.gather(ops.cast(view, "float32")) for view in views)
-        contrast, logits = nt_xent(first, second, self.temperature)
-        return {"reconstruction": parts[0][1] + parts[1][1], "contrastive": contrast, "logits": logits}
+        errors, views = [], []
+        for number in (0, 1):
+            tokens, mask, places = self.encoder.encode(features, mask_ratio, noise[number], training)
+            predicted = self.decoder(tokens[:, 1:], places, training=training)
+            errors.append(masked_error(predicted, features, mask))
+            view = self.projector(tokens[:, 0], training=training)
+            views.append(self.gather(ops.cast(view, "float32")))
+        contrast, logits = nt_xent(views[0], views[1], self.temperature)
+        return {"reconstruction": errors[0] + errors[1], "contrastive": contrast, "logits": logits}
 
 
 @keras.saving.register_keras_serializable(package="synth")

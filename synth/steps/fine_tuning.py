@@ -53,13 +53,13 @@ class FineTuningStep(LabelledStep):
         Others: see :class:`LabelledStep`.
     """
 
+    step = "fine_tuning"
     decided_by = FINE_TUNING
     rate = "fine_tuning_rate"
     temporary = (PROGRESS, CONVOLUTIONS)
 
     def __init__(self, fold: Fold, modalities: tuple[str, ...], task: str, label_fraction: float, tcm: str) -> None:
-        title = f"fine-tuning for {task} ({tcm})"
-        super().__init__(fold, modalities, task, label_fraction, "fine_tuning", {"tcm": tcm}, title)
+        super().__init__(fold, modalities, task, label_fraction, f"fine-tuning for {task} ({tcm})", tcm=tcm)
 
     def make(self) -> FineTuning:
         """The network, with the pretrained encoder's weights."""
