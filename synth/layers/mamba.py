@@ -212,13 +212,7 @@ class Mamba(StateSpaceLayer):
     """
 
     def __init__(
-        self,
-        d_model: int,
-        d_state: int = 16,
-        d_conv: int = 4,
-        expand: int = 2,
-        chunk_size: int = 64,
-        **kwargs: Any,
+        self, d_model: int, d_state: int = 16, d_conv: int = 4, expand: int = 2, chunk_size: int = 64, **kwargs: Any
     ) -> None:
         super().__init__(d_model, d_state, d_conv, expand, **kwargs)
         self.rank = -(-d_model // 16)
