@@ -79,7 +79,8 @@ def main() -> None:
     if arguments.train:
         train(arguments.train)
         return
-    from benchmarks.measure import machine
+    itself = [sys.executable, "-m", "benchmarks.pipeline"]
+    from benchmarks.measure import linked, machine
     from data.prepare.synthetic import make_night
 
     print(machine())
@@ -87,13 +88,10 @@ def main() -> None:
         night = Path(temporary) / "night.npz"
         np.savez(night, **make_night(0, SyntheticConfig()))
         for count in (10, 30, 100, 500):
-            folder = Path(temporary) / str(count)
-            folder.mkdir()
-            for number in range(count):
-                (folder / f"synthetic{number:03d}.npz").symlink_to(night)
+            folder = linked(Path(temporary) / str(count), (f"synthetic{n:03d}.npz" for n in range(count)), [night])
             print(f"{count:4d} nights:", end="", flush=True)
-            subprocess.run([sys.executable, "-m", "benchmarks.pipeline", "--stream", folder], check=True)
-        subprocess.run([sys.executable, "-m", "benchmarks.pipeline", "--train", Path(temporary) / "30"], check=True)
+            subprocess.run([*itself, "--stream", folder], check=True)
+        subprocess.run([*itself, "--train", Path(temporary) / "30"], check=True)
         with np.load(night) as arrays:
             one_channel = Path(temporary) / "one.npz"
             np.savez(one_channel, x=arrays["x"][:, 0], y=arrays["y"], fs=arrays["fs"])
@@ -103,9 +101,8 @@ def main() -> None:
                 "[fs.put_file(sys.argv[1], f'nights/synthetic{n:03d}.npz') for n in range(100)]"
             )
             subprocess.run([sys.executable, "-c", code, one_channel], check=True, env=environment)
-            command = [sys.executable, "-m", "benchmarks.pipeline", "--train", "s3://nights"]
             print("from S3, ", end="", flush=True)
-            subprocess.run(command, check=True, env=environment)
+            subprocess.run([*itself, "--train", "s3://nights"], check=True, env=environment)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.measure import interleaved, machine
+from benchmarks.measure import interleaved, machine, trainer
 from config import SynthSleepNetTraining
 from data.nights.folds import find_nights, labelled_subjects, split
 from data.nights.index import check_nights
@@ -47,12 +47,10 @@ class FromScratch(FineTuningStep):
         return network
 
 
-def trainer(folder: Path, suffix: str, *arguments: str, settings: tuple[str, ...] = SETTINGS) -> None:
+def train(folder: Path, suffix: str, *arguments: str, settings: tuple[str, ...] = SETTINGS) -> None:
     chosen = [part for name in MODALITIES for part in ("--modality", name)]
-    values = [part for value in settings for part in ("--set", value)]
-    where = ["--data", str(folder / "nights"), "--out", str(folder), "--suffix", suffix]
-    common = ["--model", "synthsleepnet", "--preset", "tiny", "--db", "synthetic", "--to_fold", "0"]
-    subprocess.run([sys.executable, "trainer.py", *common, *where, *chosen, *values, *arguments], check=True)
+    options = ("--to_fold", "0", "--suffix", suffix, *chosen, *arguments)
+    subprocess.run(trainer(folder / "nights", folder, settings, *options), check=True)
 
 
 def forget_statistics(folder: Path) -> None:
@@ -92,38 +90,34 @@ def seconds_per_night(folder: Path) -> dict[str, tuple[float, float]]:
     rng = np.random.default_rng(0)
     signals = {name: rng.normal(size=(960, 3000)).astype("float32") for name in MODALITIES}
     for tcm in TCMS:
-        model = FineTunedPredictor.of(results(folder, "pretrained", "fine_tuning", "sleep_stage", 1, tcm))
+        model = FineTunedPredictor(results(folder, "pretrained", "fine_tuning", "sleep_stage", 1, tcm))
         network = load_model(model.folder, [FineTuning])
         stretches = rng.normal(size=(48, 20, network.encoder.dim)).astype("float32")
         module = tf.function(network.classifier.context)
         tasks[tcm] = partial(model.probabilities, signals)
-        tasks[f"{tcm} alone"] = partial(_computed, module, stretches)
+        tasks[f"{tcm} alone"] = partial(lambda module, inputs: module(inputs).numpy(), module, stretches)
     found = interleaved(tasks, rounds=5)
     return {tcm: (found[tcm], found[f"{tcm} alone"]) for tcm in TCMS}
-
-
-def _computed(module: Callable[[Any], Any], inputs: Any) -> np.ndarray:
-    return module(inputs).numpy()
 
 
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "output/pretraining")
     print(machine())
     for step in ("unimodal", "multimodal"):
-        trainer(folder, "pretrained", "--step", step)
-        trainer(folder, "random", "--step", step, settings=(*SETTINGS, *RANDOM))
+        train(folder, "pretrained", "--step", step)
+        train(folder, "random", "--step", step, settings=(*SETTINGS, *RANDOM))
     forget_statistics(folder)
     for suffix in ("initial", "random"):
-        trainer(folder, suffix, "--step", "linear_probing", settings=(*SETTINGS, *RANDOM))
+        train(folder, suffix, "--step", "linear_probing", settings=(*SETTINGS, *RANDOM))
     for task in TASKS:
-        trainer(folder, "pretrained", "--step", "linear_probing", "--task", task)
+        train(folder, "pretrained", "--step", "linear_probing", "--task", task)
     for fraction in ("1", "0.05"):
-        trainer(folder, "pretrained", "--step", "fine_tuning", "--label_fraction", fraction)
-    trainer(folder, "pretrained", "--step", "linear_probing", "--label_fraction", "0.05")
+        train(folder, "pretrained", "--step", "fine_tuning", "--label_fraction", fraction)
+    train(folder, "pretrained", "--step", "linear_probing", "--label_fraction", "0.05")
     from_scratch(folder, "sleep_stage", 0.05)
-    trainer(folder, "pretrained", "--step", "fine_tuning", "--task", "apnea")
+    train(folder, "pretrained", "--step", "fine_tuning", "--task", "apnea")
     for tcm in TCMS[1:]:
-        trainer(folder, "pretrained", "--step", "fine_tuning", "--tcm", tcm)
+        train(folder, "pretrained", "--step", "fine_tuning", "--tcm", tcm)
     rows = [
         ("probing, random weights", ("initial", "linear_probing", "sleep_stage", 1)),
         ("the same, normalisation fitted", ("random", "linear_probing", "sleep_stage", 1)),

@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import edfio
 import numpy as np
 
 HOURS, RATE = 8, 256
@@ -24,6 +23,8 @@ EPOCHS = HOURS * 120
 
 def write_recording(path: Path) -> None:
     """An EDF of C4, M1 and five other channels; the EEG is noise of 1/f."""
+    from benchmarks.measure import write_edf
+
     rng = np.random.default_rng(0)
     spectrum = np.fft.rfft(rng.normal(size=(2, HOURS * 3600 * RATE)), axis=1)
     spectrum /= np.maximum(np.fft.rfftfreq(HOURS * 3600 * RATE, 1 / RATE), 0.5)
@@ -31,12 +32,7 @@ def write_recording(path: Path) -> None:
     eeg *= 20 / eeg.std()
     others = (rng.normal(0, 40, HOURS * 3600 * RATE) for _ in range(5))
     signals = dict(zip(("C4", "M1", "EOG L", "EOG R", "EMG", "ECG", "Flow"), (*eeg, *others), strict=True))
-    edfio.Edf(
-        [
-            edfio.EdfSignal(signal, RATE, label=name, physical_dimension="uV", physical_range=(-400, 400))
-            for name, signal in signals.items()
-        ]
-    ).write(path)
+    write_edf(path, signals, RATE)
 
 
 def write_models(folder: Path) -> None:

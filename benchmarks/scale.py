@@ -13,13 +13,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import tensorflow as tf
 
-from benchmarks.measure import machine
+from benchmarks.measure import linked, machine, pretraining, trainer
 from config import SynthSleepNetTraining
 from data.databases import DATABASES
 from data.nights.folds import find_nights
@@ -28,8 +29,6 @@ from data.prepare.synthetic import ensure_nights
 from data.recipe import Recipe
 from data.streams.epochs import epochs
 from runs.settings import configure
-from synth.learner import Learner
-from synth.replicas import replicas
 from synth.steps.pretraining import neuronet
 
 RECIPE = Recipe.of_nights(DATABASES["synthetic"], {"eeg": "EEG C4-M1"}, {}, scaled=True)
@@ -37,27 +36,17 @@ RECIPE = Recipe.of_nights(DATABASES["synthetic"], {"eeg": "EEG C4-M1"}, {}, scal
 STEP = ("--step", "unimodal", "--modality", "eeg", "--from_fold", "1", "--to_fold", "1")
 
 
-def command(nights: Path, out: Path, *settings: str, options: tuple[str, ...] = ()) -> list[str]:
-    chosen = [part for value in settings for part in ("--set", value)]
-    common = ["--model", "synthsleepnet", "--preset", "tiny", "--db", "synthetic", *STEP]
-    return [sys.executable, "trainer.py", *common, "--data", str(nights), "--out", str(out), *chosen, *options]
-
-
 def memory(folder: Path, count: int) -> None:
     """Print the peak memory of a process that trains one pass over ``count`` nights."""
-    nights = folder / f"{count}_nights"
-    nights.mkdir(exist_ok=True)
-    sources = sorted((folder / "short").glob("*.npz"))
-    for number in range(count):
-        link = nights / f"synthetic{number:02d}.npz"
-        if not link.exists():
-            link.hardlink_to(sources[number % len(sources)])
+    names = (f"synthetic{number:02d}.npz" for number in range(count))
+    nights = linked(folder / f"{count}_nights", names, sorted((folder / "short").glob("*.npz")))
     (nights / "settings.json").write_text((folder / "short" / "settings.json").read_text())
     subjects = f"subjects={tuple(range(count))}"
     settings = (subjects, f"folds={count}", "hours=0.25", "unimodal_passes=1", "unimodal_batch=64", "round_nights=100")
     started = time.perf_counter()
     out = folder / f"out_{count}_{os.getpid()}"
-    process = subprocess.Popen(command(nights, out, *settings), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = trainer(nights, out, settings, *STEP)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0
     seconds = time.perf_counter() - started
@@ -66,16 +55,11 @@ def memory(folder: Path, count: int) -> None:
 
 def found(folder: Path, count: int) -> None:
     """Print how long ``count`` nights take to be found and checked, with subjects found from names and listed."""
-    nights = folder / f"{count}_found"
-    nights.mkdir(exist_ok=True)
-    source = min((folder / "short").glob("*.npz"))
-    spec = DATABASES["shhs"]
-    for subject in range(200_001, 200_001 + count):
-        link = nights / spec.night_patterns[0].format(subject=subject)
-        if not link.exists():
-            link.hardlink_to(source)
+    spec, subjects = DATABASES["shhs"], tuple(range(200_001, 200_001 + count))
+    names = (spec.night_patterns[0].format(subject=subject) for subject in subjects)
+    nights = linked(folder / f"{count}_found", names, [min((folder / "short").glob("*.npz"))])
     (nights / INDEX).unlink(missing_ok=True)
-    listed = replace(spec, subjects=tuple(range(200_001, 200_001 + count)))
+    listed = replace(spec, subjects=subjects)
     tasks = {
         "found, subjects from names": lambda: find_nights(spec, nights),
         "found, subjects listed": lambda: find_nights(listed, nights),
@@ -95,30 +79,16 @@ def parts(nights: Path) -> None:
     training, network = config.training, neuronet(config)
     assert isinstance(training, SynthSleepNetTraining)
 
-    def losses(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        found = network({"signals": inputs["eeg"]}, training=True)
-        return {"loss": found["reconstruction"] + found["contrastive"]}
+    learner = pretraining(network)
+    forward = tf.function(lambda batch: network(batch, training=True))
 
-    learner = Learner(
-        network,
-        losses,
-        rate=1e-4,
-        updates=10_000,
-        weight_decay=0.01,
-        clip_norm=2.0,
-        accumulation=1,
-        replicas=replicas(None),
-    )
-    forward = tf.function(losses)
-    files = sorted(nights.glob("*.npz"))
+    def batches(seed: int) -> Iterator[dict[str, tf.Tensor]]:
+        for batch in epochs(sorted(nights.glob("*.npz")), RECIPE, training.unimodal_batch, (seed,)):
+            yield {"signals": batch["eeg"]}
 
-    def batches(count: int) -> list[dict[str, tf.Tensor]]:
-        stream = epochs(files, RECIPE, training.unimodal_batch, (0,))
-        return list(itertools.islice(stream, count))
-
-    held = batches(12)
+    held = list(itertools.islice(batches(0), 12))
     tasks = {
-        "forward": lambda batch: forward(batch)["loss"].numpy(),
+        "forward": lambda batch: forward(batch)["contrastive"].numpy(),
         "forward and backward": lambda batch: learner.differentiate(batch)[0]["loss"].numpy(),
         "the whole update": lambda batch: learner.step(batch)["loss"].numpy(),
     }
@@ -131,7 +101,7 @@ def parts(nights: Path) -> None:
             task(batch)
         print(f"  {name:24}{(time.perf_counter() - started) / len(held) * 1e3:7.0f} ms")
     # The stream works while the model does; what counts is how long an update waits for it.
-    waited, stream = 0.0, iter(epochs(files, RECIPE, training.unimodal_batch, (1,)))
+    waited, stream = 0.0, batches(1)
     next(stream)
     for _ in held:
         started = time.perf_counter()
@@ -141,30 +111,28 @@ def parts(nights: Path) -> None:
     print(f"  {'waiting for input':24}{waited / len(held) * 1e3:7.1f} ms", flush=True)
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def workers(folder: Path, count: int) -> None:
     """Print updates a second of ``count`` workers, each with its share of the same batch."""
-    ports = []
-    for _ in range(count):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            ports.append(probe.getsockname()[1])
+    cluster = {"worker": [f"127.0.0.1:{free_port()}" for _ in range(count)]}
     out = folder / f"workers_{count}_{os.getpid()}"
     settings = ("hours=1", "unimodal_passes=3", "unimodal_batch=64")
-    running = []
+    command, running = trainer(folder / "nights", out, settings, *STEP, "--strategy", "multiworker"), []
     for index in range(count):
-        cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
-        told = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-        arguments = command(folder / "nights", out, *settings, options=("--strategy", "multiworker"))
-        environment = os.environ | {"TF_CONFIG": told}
-        running.append(
-            subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        )
+        config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+        environment = os.environ | {"TF_CONFIG": config}
+        running.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
     assert [worker.wait() for worker in running] == [0] * count
     log = pd.read_csv(out / "synthetic" / "1" / "unimodal" / "eeg" / "log.csv")
-    trained = 7 * 120
+    updates = 7 * 120 // 64
     # The first pass compiles.
     seconds = log["seconds"][1:].mean()
-    print(f"{count} workers: {trained // 64 / seconds:.2f} updates a second, with validation", flush=True)
+    print(f"{count} workers: {updates / seconds:.2f} updates a second, with validation", flush=True)
 
 
 def main() -> None:

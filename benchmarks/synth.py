@@ -9,19 +9,17 @@ convolutions.
 
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.measure import interleaved, machine, matrix_multiply
+from benchmarks.measure import interleaved, learner, machine, matrix_multiply, pretraining
 from synth.learner import Learner
 from synth.models.classifier import FineTuning
 from synth.models.fusion import SynthSleepNet
 from synth.models.neuronet import NeuroNet
-from synth.replicas import replicas
 
 MODALITIES = ("EEG", "EOG", "EMG")
 
@@ -40,28 +38,6 @@ PUBLISHED_RATE = {"float32": 207e9, "bfloat16": 395e9}
 
 def signals(*shape: int) -> tf.Tensor:
     return tf.constant(np.random.default_rng(0).normal(size=(*shape, 3000)).astype("float32"))
-
-
-def learner(model: keras.Model, losses: Callable[[Any], dict[str, Any]]) -> Learner:
-    """An update as published: AdamW, the gradient's norm clipped at 2."""
-    return Learner(
-        model,
-        losses,
-        rate=1e-4,
-        updates=10_000,
-        weight_decay=0.01,
-        clip_norm=2.0,
-        accumulation=1,
-        replicas=replicas(None),
-    )
-
-
-def pretraining(model: keras.Model) -> Learner:
-    def losses(inputs: Any) -> dict[str, Any]:
-        found = model(inputs, training=True)
-        return {"loss": found["reconstruction"] + found["contrastive"]}
-
-    return learner(model, losses)
 
 
 def fine_tuning() -> Learner:

@@ -22,10 +22,7 @@ STEP_FLOP = NIGHTS * EPOCHS * (3 * (EPOCH_FLOP + RECONSTRUCTION_FLOP) - 2 * 500 
 def step(dtype: str, joint: bool) -> Callable[[], object]:
     """A task: one training step of either phase."""
     rng = np.random.default_rng(0)
-    inputs = {
-        "signals": rng.normal(0, 20, (NIGHTS, EPOCHS, 3000)).astype("float32"),
-        "start": np.zeros(NIGHTS, bool),
-    }
+    inputs = {"signals": rng.normal(0, 20, (NIGHTS, EPOCHS, 3000)).astype("float32"), "start": np.zeros(NIGHTS, bool)}
     stages, weights = rng.integers(0, 5, (NIGHTS, EPOCHS)), np.ones((NIGHTS, EPOCHS), "float32")
     network, config = RecSleepNet(dtype=dtype), TrainingConfig()
     model = JointTraining(network, NIGHTS, config) if joint else ReconstructionTraining(network.encoder)

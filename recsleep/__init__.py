@@ -11,32 +11,23 @@ and an LSTM, for five AASM stages. Its published TensorFlow-1 checkpoints are re
 from importlib import import_module
 from typing import Any
 
-_PLACES = {
-    name: module
-    for module, names in {
-        "recsleep.layers": (
-            "ConvolutionalReconstructionBlock",
-            "GlobalMaxAveragePooling",
-            "PeepholeLSTM",
-            "PeepholeLSTMCell",
-        ),
-        "recsleep.model": ("EpochEncoder", "RecSleepNet"),
-        "recsleep.ensemble": ("Ensemble",),
-        "recsleep.predictor": ("load_stager", "stage"),
-        "recsleep.live": ("LiveStager",),
-    }.items()
-    for name in names
+_NAMES = {
+    "layers": ("ConvolutionalReconstructionBlock", "GlobalMaxAveragePooling", "PeepholeLSTM", "PeepholeLSTMCell"),
+    "model": ("EpochEncoder", "RecSleepNet"),
+    "ensemble": ("Ensemble",),
+    "predictor": ("load_stager", "stage"),
+    "live": ("LiveStager",),
 }
-
-__all__ = [*_PLACES]
+__all__ = [name for names in _NAMES.values() for name in names]
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use what needs a backend, so that ``--help`` does not start one."""
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_PLACES[name]), name)
+    for module, names in _NAMES.items():
+        if name in names:
+            return getattr(import_module(f"recsleep.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PLACES})
+    return sorted({*globals(), *__all__})

@@ -26,23 +26,18 @@ class Ensemble(keras.Model):
     def __init__(self, networks: Sequence[RecSleepNet], **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.network = networks[0]
-        shapes = [[weight.shape for weight in network.trainable_variables] for network in networks]
-        strides = [(n.samples, n.encoder.first_stride, n.encoder.first_pool, n.encoder.second_pool) for n in networks]
+        variables = [network.trainable_variables for network in networks]
+        shapes = [[variable.shape for variable in of_network] for of_network in variables]
+        strides = [(n.samples, n.first_stride, n.first_pool, n.second_pool) for n in networks]
         if any(other != shapes[0] for other in shapes) or len(set(strides)) > 1:
             raise InputError("these models differ in architecture, so they cannot be averaged: name one of them.")
         self.members = len(networks)
-        self.stacked = [
-            self.add_weight(
-                shape=(self.members, *weights[0].shape),
-                initializer="zeros",
-                dtype=weights[0].dtype,
-                trainable=False,
-                name=f"stacked_{number}",
-            )
-            for number, weights in enumerate(zip(*(n.trainable_variables for n in networks), strict=True))
-        ]
-        for stacked, *weights in zip(self.stacked, *(n.trainable_variables for n in networks), strict=True):
-            stacked.assign(ops.stack([weight.value for weight in weights]))
+        self.stacked = []
+        for number, weights in enumerate(zip(*variables, strict=True)):
+            about = {"name": f"stacked_{number}", "dtype": weights[0].dtype, "trainable": False}
+            shape = (self.members, *weights[0].shape)
+            self.stacked.append(self.add_weight(shape=shape, initializer="zeros", **about))
+            self.stacked[-1].assign(ops.stack([weight.value for weight in weights]))
         self.built = True
 
     def initial_state(self, nights: int) -> tuple[Any, Any]:

@@ -13,7 +13,7 @@ from keras import ops
 from data.nights.files import read_about
 from data.nights.folds import Split
 from data.nights.index import NightFile
-from data.recipe import Level, Recipe
+from data.recipe import Recipe
 from data.store import write_json
 from data.streams.windows import count_windows, reading, windows
 from data.terms import STAGES
@@ -21,7 +21,7 @@ from evaluation.predictions import NightPredictions, pooled
 from evaluation.stages import Scores
 from recsleep.losses import JointTraining, ReconstructionTraining, adam
 from recsleep.model import RecSleepNet
-from recsleep.predictor import RecSleepNetPredictor
+from recsleep.predictor import RecSleepNetPredictor, median_level
 from runs import identity
 from runs.resumable import ResumableRun
 from runs.saved import in_float32, save_model, versions
@@ -96,11 +96,10 @@ class FoldTrainer(ResumableRun):
 
     @property
     def steps(self) -> list[int]:
-        training, found = self.config.training, []
-        for number in range(training.reconstruction_passes + training.passes):
-            epochs = [night.epochs for night in self.order(number)]
-            found.append(count_windows(epochs, training.batch_nights, training.window_epochs))
-        return found
+        training = self.config.training
+        passes = range(training.reconstruction_passes + training.passes)
+        epochs = [[night.epochs for night in self.order(number)] for number in passes]
+        return [count_windows(counts, training.batch_nights, training.window_epochs) for counts in epochs]
 
     def about(self, number: int) -> dict[str, Any]:
         return {"pass": number + 1, "phase": self._phase(number)}
@@ -168,12 +167,10 @@ class FoldTrainer(ResumableRun):
         nights, scores = self._predicted(in_float32(self.network), "test")
         for night in nights:
             night.save(self.folder / "predictions" / f"{night.name}.csv")
-        training = self.files["train"]
-        level = Level(*(float(np.median([getattr(n, name) for n in training])) for name in ("amplitude", "offset")))
         write_json(self.folder / "split.json", {name: self.record[name] for name in ("split", "nights")})
         about = {
             "db": self.config.database.db,
-            "recipe": self.recipe.calibrated_to(level).to_json(),
+            "recipe": self.recipe.calibrated_to(median_level(self.files["train"])).to_json(),
             "seed": sum(self.seed),
             "versions": versions(),
             "best": self.best,

@@ -9,6 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from runs.configured import Configured
+
 KERNEL_INITIALIZER = {
     "class_name": "VarianceScaling",
     "config": {"scale": 1.0, "mode": "fan_in", "distribution": "truncated_normal"},
@@ -18,23 +20,19 @@ KERNEL_INITIALIZER = {
 def pool_right_padded(x: keras.KerasTensor, size: int) -> keras.KerasTensor:
     """Maximum over ``size`` steps, the input padded with zeros on its right to a multiple of ``size``.
 
-    Keras's own "same" padding splits the zeros over both sides, which shifts every window.
-
-    The padding counts as zeros, as in the reference: it is meant for values that are, or become, non-negative.
+    Keras's own "same" padding splits the zeros over both sides, which shifts every window. The padding counts as zeros,
+    as in the reference: it is meant for values that are, or become, non-negative.
 
     Args:
-        x: (N, T, C).
+        x: (N, T, C); the result is (N, ceil(T / size), C).
         size: steps of a window, which is also the distance between windows.
-
-    Returns:
-        (N, ceil(T / size), C).
     """
     x = ops.pad(x, ((0, 0), (0, -x.shape[1] % size), (0, 0)))
     return ops.max_pool(x, pool_size=size, strides=size, padding="valid")
 
 
 @keras.saving.register_keras_serializable(package="recsleep")
-class ConvolutionalReconstructionBlock(keras.layers.Layer):
+class ConvolutionalReconstructionBlock(Configured):
     """CRB: three convolutions whose output must be able to rebuild the first one's, by two more.
 
     All five are "same"-padded, without bias, followed by ReLU.
@@ -52,21 +50,14 @@ class ConvolutionalReconstructionBlock(keras.layers.Layer):
 
     def __init__(self, filters: int, kernel_size: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.filters = filters
-        self.kernel_size = kernel_size
+        self.filters, self.kernel_size = filters, kernel_size
         self.forward_convolutions = [self._convolution(f"forward_{n}") for n in (1, 2, 3)]
         self.backward_convolutions = [self._convolution(f"backward_{n}") for n in (1, 2)]
 
     def _convolution(self, name: str) -> keras.layers.Conv1D:
+        own = {"kernel_initializer": KERNEL_INITIALIZER, "dtype": self.dtype_policy, "name": name}
         return keras.layers.Conv1D(
-            self.filters,
-            self.kernel_size,
-            padding="same",
-            use_bias=False,
-            activation="relu",
-            kernel_initializer=KERNEL_INITIALIZER,
-            dtype=self.dtype_policy,
-            name=name,
+            self.filters, self.kernel_size, padding="same", use_bias=False, activation="relu", **own
         )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -92,9 +83,6 @@ class ConvolutionalReconstructionBlock(keras.layers.Layer):
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*input_shape[:-1], self.filters)
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "filters": self.filters, "kernel_size": self.kernel_size}
-
 
 @keras.saving.register_keras_serializable(package="recsleep")
 class GlobalMaxAveragePooling(keras.layers.Layer):
@@ -108,7 +96,7 @@ class GlobalMaxAveragePooling(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="recsleep")
-class PeepholeLSTMCell(keras.layers.Layer):
+class PeepholeLSTMCell(Configured):
     """One time step of :class:`PeepholeLSTM`, for :class:`keras.layers.RNN`; given the input's part of the gates.
 
     ``kernel_limit`` bounds the kernel's initial values.
@@ -116,18 +104,13 @@ class PeepholeLSTMCell(keras.layers.Layer):
 
     def __init__(self, units: int, forget_bias: float = 1.0, kernel_limit: float = 0.1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.units = units
-        self.forget_bias = forget_bias
-        self.kernel_limit = kernel_limit
+        self.units, self.forget_bias, self.kernel_limit = units, forget_bias, kernel_limit
         self.state_size = [units, units]
         self.output_size = units
 
     def build(self, input_shape: Any) -> None:
-        self.kernel = self.add_weight(
-            name="kernel",
-            shape=(self.units, 4 * self.units),
-            initializer=keras.initializers.RandomUniform(-self.kernel_limit, self.kernel_limit),
-        )
+        uniform = keras.initializers.RandomUniform(-self.kernel_limit, self.kernel_limit)
+        self.kernel = self.add_weight(name="kernel", shape=(self.units, 4 * self.units), initializer=uniform)
         self.peephole_i, self.peephole_f, self.peephole_o = (
             self.add_weight(name=f"peephole_{gate}", shape=(self.units,), initializer="glorot_uniform")
             for gate in "ifo"
@@ -144,13 +127,9 @@ class PeepholeLSTMCell(keras.layers.Layer):
         hidden = ops.sigmoid(o + self.peephole_o * cell) * ops.tanh(cell)
         return hidden, [hidden, cell]
 
-    def get_config(self) -> dict[str, Any]:
-        names = ("units", "forget_bias", "kernel_limit")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
 
 @keras.saving.register_keras_serializable(package="recsleep")
-class PeepholeLSTM(keras.layers.Layer):
+class PeepholeLSTM(Configured):
     """LSTM whose gates see the cell: the input and forget gates its previous value, the output gate its new one.
 
     As in Gers, Schraudolph & Schmidhuber, "Learning Precise Timing with LSTM Recurrent Networks", JMLR 3 (2002), and as
@@ -164,18 +143,14 @@ class PeepholeLSTM(keras.layers.Layer):
 
     def __init__(self, units: int, forget_bias: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.units = units
-        self.forget_bias = forget_bias
+        self.units, self.forget_bias = units, forget_bias
 
     def build(self, input_shape: Any) -> None:
         features = input_shape[-1]
         # Glorot's limit for the one matrix that input and hidden state share in the published form.
         limit = math.sqrt(6 / (features + self.units + 4 * self.units))
-        self.kernel = self.add_weight(
-            name="kernel",
-            shape=(features, 4 * self.units),
-            initializer=keras.initializers.RandomUniform(-limit, limit),
-        )
+        uniform = keras.initializers.RandomUniform(-limit, limit)
+        self.kernel = self.add_weight(name="kernel", shape=(features, 4 * self.units), initializer=uniform)
         self.bias = self.add_weight(name="bias", shape=(4 * self.units,), initializer="zeros")
         self.cell = PeepholeLSTMCell(self.units, self.forget_bias, limit, dtype=self.dtype_policy, name="cell")
         self.recurrence = keras.layers.RNN(
@@ -193,6 +168,3 @@ class PeepholeLSTM(keras.layers.Layer):
         gates = ops.matmul(x, self.kernel) + self.bias
         outputs, hidden, cell = self.recurrence(gates, initial_state=list(initial_state))
         return outputs, (hidden, cell)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "units": self.units, "forget_bias": self.forget_bias}

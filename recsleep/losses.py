@@ -51,9 +51,7 @@ class ReconstructionTraining(keras.Model):
         _, loss = self.encoder(ops.reshape(signals, (-1, signals.shape[-1])), training=training, reconstruct=True)
         return loss
 
-    def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
-    ) -> Any:
+    def compute_loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool = True) -> Any:
         return y_pred
 
 
@@ -70,9 +68,9 @@ class JointTraining(keras.Model):
         super().__init__(autocast=False, **kwargs)
         self.network = network
         self.config = config
-        shape = (nights, network.lstm_units)
-        self.hidden = self.add_weight(name="hidden", shape=shape, initializer="zeros", trainable=False)
-        self.cell = self.add_weight(name="cell", shape=shape, initializer="zeros", trainable=False)
+        state = {"shape": (nights, network.lstm_units), "initializer": "zeros", "trainable": False}
+        self.hidden = self.add_weight(name="hidden", **state)
+        self.cell = self.add_weight(name="cell", **state)
         self.entropy = keras.metrics.Mean(name="cross_entropy")
         self.reconstruction = keras.metrics.Mean(name="reconstruction")
         self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
@@ -90,19 +88,14 @@ class JointTraining(keras.Model):
             variable.assign(ops.reshape(ops.concatenate([value, variable[nights:]]), variable.shape))
         return logits, reconstruction
 
-    def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
-    ) -> Any:
+    def compute_loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool = True) -> Any:
         logits, reconstruction = y_pred
         entropy = stage_loss(logits, y, sample_weight, self.config.class_weights)
         self.entropy.update_state(entropy)
         self.reconstruction.update_state(reconstruction)
         self.accuracy.update_state(y, logits, sample_weight)
-        return (
-            entropy
-            + l2_loss(self.network.encoder.regularized_kernels, self.config.l2)
-            + self.config.reconstruction_weight * reconstruction
-        )
+        l2 = l2_loss(self.network.encoder.regularized_kernels, self.config.l2)
+        return entropy + l2 + self.config.reconstruction_weight * reconstruction
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         # Updated with the loss; Keras would want them compiled for a single output.

@@ -13,10 +13,11 @@ from recsleep.layers import (
     PeepholeLSTM,
     pool_right_padded,
 )
+from runs.configured import Configured
 
 
 @keras.saving.register_keras_serializable(package="recsleep")
-class EpochEncoder(keras.layers.Layer):
+class EpochEncoder(Configured):
     """What RecSleepNet makes of a single epoch: convolution, CRB, GMAPB.
 
     Args:
@@ -41,27 +42,18 @@ class EpochEncoder(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.filters = filters
-        self.first_kernel = first_kernel
-        self.first_stride = first_stride
-        self.block_kernel = block_kernel
-        self.first_pool = first_pool
-        self.second_pool = second_pool
+        self.filters, self.first_kernel, self.first_stride = filters, first_kernel, first_stride
+        self.block_kernel, self.first_pool, self.second_pool = block_kernel, first_pool, second_pool
         self.dropout = dropout
+        own = {"dtype": self.dtype_policy}
+        like_block = {"padding": "same", "use_bias": False, "kernel_initializer": KERNEL_INITIALIZER}
         self.convolution = keras.layers.Conv1D(
-            filters,
-            first_kernel,
-            strides=first_stride,
-            padding="same",
-            use_bias=False,
-            kernel_initializer=KERNEL_INITIALIZER,
-            dtype=self.dtype_policy,
-            name="convolution",
+            filters, first_kernel, strides=first_stride, **like_block, name="convolution", **own
         )
-        self.block = ConvolutionalReconstructionBlock(filters, block_kernel, dtype=self.dtype_policy, name="block")
-        self.pooling = GlobalMaxAveragePooling(dtype=self.dtype_policy, name="pooling")
-        self.block_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="block_dropout")
-        self.feature_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="feature_dropout")
+        self.block = ConvolutionalReconstructionBlock(filters, block_kernel, name="block", **own)
+        self.pooling = GlobalMaxAveragePooling(name="pooling", **own)
+        self.block_dropout = keras.layers.Dropout(dropout, name="block_dropout", **own)
+        self.feature_dropout = keras.layers.Dropout(dropout, name="feature_dropout", **own)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.convolution.build((None, input_shape[-1], 1))
@@ -74,10 +66,7 @@ class EpochEncoder(keras.layers.Layer):
         Args:
             signals: (N, samples).
             training: whether dropout is on.
-            reconstruct: whether the reconstruction loss is wanted too.
-
-        Returns:
-            (N, 2 · filters); with ``reconstruct`` also the CRB's reconstruction loss.
+            reconstruct: whether to return the CRB's reconstruction loss beside the features (N, 2 · filters).
         """
         x = self.convolution(signals[..., None])
         # The ReLU comes after the pooling: the result is the same, at an eighth of the work.
@@ -92,13 +81,9 @@ class EpochEncoder(keras.layers.Layer):
         """The kernels under L2 regularisation: the first convolution's and the CRB's three forward ones."""
         return [self.convolution.kernel, *(convolution.kernel for convolution in self.block.forward_convolutions)]
 
-    def get_config(self) -> dict[str, Any]:
-        names = ("filters", "first_kernel", "first_stride", "block_kernel", "first_pool", "second_pool", "dropout")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
 
 @keras.saving.register_keras_serializable(package="recsleep")
-class RecSleepNet(keras.Model):
+class RecSleepNet(Configured, keras.Model):
     """RecSleepNet: 859,909 parameters for 3000-sample epochs with the published values, which are the defaults.
 
     Each epoch goes through :class:`EpochEncoder`; a unidirectional peephole LSTM runs along the night; a dense layer
@@ -137,26 +122,15 @@ class RecSleepNet(keras.Model):
     ) -> None:
         # The state must not be rounded to the compute dtype on its way in.
         super().__init__(autocast=False, **kwargs)
-        self.samples = samples
-        self.classes = classes
-        self.lstm_units = lstm_units
-        self.dropout = dropout
-        self.encoder = EpochEncoder(
-            filters,
-            first_kernel,
-            first_stride,
-            block_kernel,
-            first_pool,
-            second_pool,
-            dropout,
-            dtype=self.dtype_policy,
-            name="encoder",
-        )
-        self.lstm = PeepholeLSTM(lstm_units, dtype=self.variable_dtype, name="lstm")
-        self.lstm_dropout = keras.layers.Dropout(dropout, dtype=self.variable_dtype, name="lstm_dropout")
-        self.head = keras.layers.Dense(
-            classes, kernel_initializer=KERNEL_INITIALIZER, dtype=self.variable_dtype, name="head"
-        )
+        self.samples, self.classes, self.lstm_units, self.dropout = samples, classes, lstm_units, dropout
+        self.filters, self.first_kernel, self.first_stride = filters, first_kernel, first_stride
+        self.block_kernel, self.first_pool, self.second_pool = block_kernel, first_pool, second_pool
+        sizes = (filters, first_kernel, first_stride, block_kernel, first_pool, second_pool)
+        self.encoder = EpochEncoder(*sizes, dropout, dtype=self.dtype_policy, name="encoder")
+        own = {"dtype": self.variable_dtype}
+        self.lstm = PeepholeLSTM(lstm_units, name="lstm", **own)
+        self.lstm_dropout = keras.layers.Dropout(dropout, name="lstm_dropout", **own)
+        self.head = keras.layers.Dense(classes, kernel_initializer=KERNEL_INITIALIZER, name="head", **own)
         self.encoder.build((None, samples))
         self.lstm.build((None, None, 2 * filters))
         self.head.build((None, None, lstm_units))
@@ -194,15 +168,3 @@ class RecSleepNet(keras.Model):
         x, state = self.lstm(x, initial_state=inputs["state"])
         logits = self.head(self.lstm_dropout(x, training=training))
         return (logits, state, loss) if reconstruct else (logits, state)
-
-    def get_config(self) -> dict[str, Any]:
-        encoder = self.encoder.get_config()
-        names = ("filters", "first_kernel", "first_stride", "block_kernel", "first_pool", "second_pool")
-        return {
-            **{name: value for name, value in super().get_config().items() if name != "autocast"},
-            "samples": self.samples,
-            "classes": self.classes,
-            **{name: encoder[name] for name in names},
-            "lstm_units": self.lstm_units,
-            "dropout": self.dropout,
-        }

@@ -1,6 +1,6 @@
 """Trained folds of RecSleepNet as predictors: our own model folders, and the published TensorFlow-1 checkpoints."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from staging.stager import stage as stage_recording
 if TYPE_CHECKING:
     import mne
 
+    from data.nights.index import NightFile
     from evaluation.hypnogram import Hypnogram
 
 CHUNK_EPOCHS = 200
@@ -158,16 +159,16 @@ def together(predictors: Sequence[RecSleepNetPredictor]) -> RecSleepNetPredictor
         return predictors[0]
     if any(replace(p.recipe, level=None) != replace(predictors[0].recipe, level=None) for p in predictors):
         raise InputError("these models were trained on differently prepared channels, so they cannot be averaged.")
-    levels = [predictor.recipe.level for predictor in predictors]
-    known = [level for level in levels if level]
-    level = None
-    if len(known) == len(levels):
-        level = Level(*(float(np.median([getattr(each, name) for each in known])) for name in ("amplitude", "offset")))
-    return RecSleepNetPredictor(
-        Ensemble([predictor.network for predictor in predictors]),
-        replace(predictors[0].recipe, level=level),
-        [model for predictor in predictors for model in predictor.models],
-    )
+    known = [predictor.recipe.level for predictor in predictors if predictor.recipe.level]
+    recipe = replace(predictors[0].recipe, level=median_level(known) if len(known) == len(predictors) else None)
+    models = [model for predictor in predictors for model in predictor.models]
+    return RecSleepNetPredictor(Ensemble([predictor.network for predictor in predictors]), recipe, models)
+
+
+def median_level(levels: "Iterable[Level | NightFile]") -> Level:
+    """The median amplitude and the median offset."""
+    amplitude, offset = np.median([(level.amplitude, level.offset) for level in levels], axis=0)
+    return Level(float(amplitude), float(offset))
 
 
 def as_stager(model: Stager | RecSleepNet | Ensemble | str | Path) -> Stager:

@@ -6,31 +6,27 @@
 from importlib import import_module
 from typing import Any
 
-_PLACES = {
-    name: module
-    for module, names in {
-        "synth.layers.frames": ("FrameBackbone",),
-        "synth.layers.lora": ("Lora", "LoraDense", "merge"),
-        "synth.layers.mamba": ("Mamba", "Mamba2"),
-        "synth.layers.transformer": ("TransformerBlock",),
-        "synth.models.neuronet": ("NeuroNet", "NeuroNetEncoder"),
-        "synth.models.fusion": ("SynthSleepNet", "SynthSleepNetEncoder"),
-        "synth.models.classifier": ("FineTuning", "Head", "SequenceClassifier"),
-        "synth.predictor": ("load_stager",),
-        "synth.pytorch.state_dict": ("load_state_dict", "read_state_dict"),
-    }.items()
-    for name in names
+_NAMES = {
+    "layers.frames": ("FrameBackbone",),
+    "layers.lora": ("Lora", "LoraDense", "merge"),
+    "layers.mamba": ("Mamba", "Mamba2"),
+    "layers.transformer": ("TransformerBlock",),
+    "models.neuronet": ("NeuroNet", "NeuroNetEncoder"),
+    "models.fusion": ("SynthSleepNet", "SynthSleepNetEncoder"),
+    "models.classifier": ("FineTuning", "Head", "SequenceClassifier"),
+    "predictor": ("load_stager",),
+    "pytorch.state_dict": ("load_state_dict", "read_state_dict"),
 }
-
-__all__ = [*_PLACES]
+__all__ = [name for names in _NAMES.values() for name in names]
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use what needs a backend, so that ``--help`` does not start one."""
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_PLACES[name]), name)
+    for module, names in _NAMES.items():
+        if name in names:
+            return getattr(import_module(f"synth.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PLACES})
+    return sorted({*globals(), *__all__})

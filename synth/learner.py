@@ -105,8 +105,7 @@ def reseed_dropout(network: keras.Model, seed: np.random.SeedSequence, replicas:
     # Keras has no public way to visit the layers within layers.
     dropouts = (layer for layer in network._flatten_layers() if isinstance(layer, keras.layers.Dropout))
     generators = [dropout.seed_generator for dropout in dropouts if dropout.rate > 0]
-    states = seed.generate_state(2 * replicas.count * len(generators)) if generators else np.zeros(0, "uint32")
-    states = states.reshape(replicas.count, -1, 2)
+    states = seed.generate_state(2 * replicas.count * len(generators)).reshape(replicas.count, -1, 2)
 
     def assign(own: np.ndarray | tf.Tensor) -> None:
         for number, generator in enumerate(generators):

@@ -1,7 +1,6 @@
 """Fine-tuned networks of SynthSleepNet as predictors: a network at hand, a saved one, or the mean of several folds'."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,8 @@ EPOCHS_AT_ONCE = 64
 """Epochs that are embedded at once, whatever the batch is in training: memory does not grow with that batch."""
 STRETCHES_AT_ONCE = 32
 """Stretches of embeddings that are classified at once."""
+MODELS = f"fine_tuning/*/*/*/{METADATA}"
+"""Where a fold holds its fine-tuned models: one for each task and share of labels, modalities, and module."""
 
 
 def compiled(function: Callable) -> Callable:
@@ -114,67 +115,41 @@ class NetworkPredictor:
         return np.concatenate(found)
 
 
-@dataclass(frozen=True)
 class FineTunedPredictor:
-    """A fine-tuned model in its folder, whose network is loaded when it is needed; a
-    :class:`staging.predictor.Predictor`.
+    """A fine-tuned model in ``folder``, whose network is loaded when it is needed.
+
+    It is a :class:`staging.predictor.Predictor`.
 
     Attributes:
-        folder: of the model.
         metadata: as training left them.
-        recipe: of the signals that it takes.
+        variant: what distinguishes it from others for the same task: modalities, module, and share of the labels.
+        rank: by which the best of a fold's models is chosen: most labels, then the best figure on validation subjects.
+
+    Raises:
+        InputError: there is no such model, or it is damaged.
     """
 
-    folder: Path
-    metadata: dict[str, Any]
-    recipe: Recipe
-
-    @classmethod
-    def of(cls, folder: Path) -> "FineTunedPredictor":
-        """The model in ``folder``.
-
-        Raises:
-            InputError: there is none, or it is damaged.
-        """
-        metadata = read_metadata(folder)
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.metadata = folder, read_metadata(folder)
         try:
-            predictor = cls(folder, metadata, Recipe.of_metadata(metadata))
-            size = predictor.stretch_epochs
-            known = predictor.task in TASKS and metadata["tcm"] in TCMS and isinstance(metadata["db"], str)
-            known = known and isinstance(size, int) and size > 0 and isinstance(predictor.rank, tuple)
-            known = known and all(type(subject) is int for subject in metadata["split"]["test"])
+            self.recipe = Recipe.of_metadata(self.metadata)
+            self.task, tcm = self.metadata["task"], self.metadata["tcm"]
+            self.stretch_epochs = self.metadata["config"]["training"]["stretch_epochs"]
+            best, share = self.metadata["best"], float(self.metadata["label_fraction"])
+            figure = best.get("average_precision", best.get("macro_f1"))
+            self.rank = (share, -1.0 if figure is None else float(figure))
+            known = self.task in TASKS and tcm in TCMS and isinstance(self.metadata["db"], str)
+            known = known and isinstance(self.stretch_epochs, int) and self.stretch_epochs > 0
+            known = known and all(type(subject) is int for subject in self.metadata["split"]["test"])
         except InputError as error:
             raise InputError(f"{folder / METADATA}: {error}") from None
         except (KeyError, TypeError, ValueError, AttributeError):
             known = False
         if not known:
             raise InputError(f"{folder / METADATA} does not describe a fine-tuned model: train it again.")
-        return predictor
-
-    @property
-    def task(self) -> str:
-        return self.metadata["task"]
-
-    @property
-    def stretch_epochs(self) -> int:
-        return self.metadata["config"]["training"]["stretch_epochs"]
-
-    @property
-    def variant(self) -> str:
-        """What distinguishes it from others for the same task: modalities, module, and share of the labels."""
-        share = float(self.metadata["label_fraction"])
-        return f"{'-'.join(self.recipe.channels)} {self.metadata['tcm']}, {share:.3g} of the labels"
-
-    @property
-    def rank(self) -> tuple[float, float]:
-        """By which the best of a fold's models is chosen: most labels, then the best figure on validation subjects."""
-        best = self.metadata["best"]
-        figure = best.get("average_precision", best.get("macro_f1"))
-        return float(self.metadata["label_fraction"]), -1.0 if figure is None else float(figure)
-
-    @property
-    def models(self) -> list[dict[str, str]]:
-        return [{"folder": str(self.folder), "sha256": self.metadata["sha256"][WEIGHTS], "variant": self.variant}]
+        self.variant = f"{'-'.join(self.recipe.channels)} {tcm}, {share:.3g} of the labels"
+        model = {"folder": str(folder), "sha256": self.metadata["sha256"][WEIGHTS], "variant": self.variant}
+        self.models = [model]
 
     @cached_property
     def _network(self) -> NetworkPredictor:
@@ -186,27 +161,13 @@ class FineTunedPredictor:
         return self._network.probabilities(signals)
 
 
-@dataclass(frozen=True)
 class MeanPredictor:
     """The mean of the probabilities of several folds' models for the same task and modalities."""
 
-    members: tuple[FineTunedPredictor, ...]
-
-    @property
-    def task(self) -> str:
-        return self.members[0].task
-
-    @property
-    def recipe(self) -> Recipe:
-        return self.members[0].recipe
-
-    @property
-    def variant(self) -> str:
-        return self.members[0].variant
-
-    @property
-    def models(self) -> list[dict[str, str]]:
-        return [model for member in self.members for model in member.models]
+    def __init__(self, members: Sequence[FineTunedPredictor]) -> None:
+        self.members, first = members, members[0]
+        self.task, self.recipe, self.variant = first.task, first.recipe, first.variant
+        self.models = [model for member in members for model in member.models]
 
     def probabilities(self, signals: Mapping[str, np.ndarray]) -> np.ndarray:
         """As of :meth:`FineTunedPredictor.probabilities`."""
@@ -215,7 +176,7 @@ class MeanPredictor:
 
 def is_fold(folder: Path) -> bool:
     """Whether ``folder`` is a fold that holds a fine-tuned model."""
-    return any(_folders(folder))
+    return any(folder.glob(MODELS))
 
 
 def load_fold(folder: Path, db: str | None = None) -> list[FineTunedPredictor]:  # noqa: ARG001
@@ -224,11 +185,7 @@ def load_fold(folder: Path, db: str | None = None) -> list[FineTunedPredictor]: 
     Raises:
         InputError: one is damaged.
     """
-    return [FineTunedPredictor.of(path) for path in sorted(_folders(folder))]
-
-
-def _folders(fold: Path) -> list[Path]:
-    return [path.parent for path in fold.glob(f"fine_tuning/*/*/*/{METADATA}")]
+    return [FineTunedPredictor(path.parent) for path in sorted(folder.glob(MODELS))]
 
 
 def load_stager(folder: str | Path, db: str | None = None) -> Stager:
@@ -248,7 +205,7 @@ def load_stager(folder: str | Path, db: str | None = None) -> Stager:
         raise InputError(f"{folder} holds models of {' and '.join(databases)}: name the folder of one.")
     if db is not None and database(db).db != databases[0]:
         raise InputError(f"{folder} was trained on {databases[0]}, not {db}: choose with --db.")
-    groups = [tuple(members) for members in _by_task_and_modalities(loaded).values()]
+    groups = list(_by_task_and_modalities(loaded).values())
     for members in groups:
         if any(member.recipe != members[0].recipe for member in members):
             raise InputError(

@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from data.terms import EPOCH_SAMPLES, SAMPLING_RATE
+from runs.configured import Configured
 from synth.layers.lora import as_lora, call_dense, dense
 
 BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}
@@ -34,7 +35,7 @@ def cut_frames(signals: Any, window: float, step: float) -> Any:
 
 
 @keras.saving.register_keras_serializable(package="synth")
-class NormalisedConvolution(keras.layers.Layer):
+class NormalisedConvolution(Configured):
     """A convolution without bias, batch normalisation, and, unless told otherwise, ELU.
 
     With the statistics learned so far it is one convolution with a bias, whose kernel they are folded into. With the
@@ -89,13 +90,9 @@ class NormalisedConvolution(keras.layers.Layer):
             y = self._convolve(x, self.kernel * scale) + ops.cast(shift, self.compute_dtype)
         return ops.elu(y) if self.elu else y
 
-    def get_config(self) -> dict[str, Any]:
-        names = ("filters", "kernel_size", "stride", "padding", "elu")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
 
 @keras.saving.register_keras_serializable(package="synth")
-class ResidualBlock(keras.layers.Layer):
+class ResidualBlock(Configured):
     """Two convolutions with squeeze and excitation, and what came in added to their output.
 
     The convolutions pad by 1 whatever their kernel, so that the output is shorter for kernels above 3; what is added is
@@ -109,9 +106,7 @@ class ResidualBlock(keras.layers.Layer):
 
     def __init__(self, filters: int, kernel_size: int, stride: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
-        self.filters = filters
-        self.kernel_size = kernel_size
-        self.stride = stride
+        self.filters, self.kernel_size, self.stride = filters, kernel_size, stride
         own = {"dtype": self.dtype_policy}
         self.conv1 = NormalisedConvolution(filters, kernel_size, stride, padding=1, name="conv1", **own)
         self.conv2 = NormalisedConvolution(filters, kernel_size, padding=1, elu=False, name="conv2", **own)
@@ -122,9 +117,8 @@ class ResidualBlock(keras.layers.Layer):
     def build(self, input_shape: Any) -> None:
         channels = input_shape[-1]
         if self.stride != 1 or channels != self.filters:
-            self.shortcut = NormalisedConvolution(
-                self.filters, 1, self.stride, elu=False, name="shortcut", dtype=self.dtype_policy
-            )
+            own = {"elu": False, "dtype": self.dtype_policy}
+            self.shortcut = NormalisedConvolution(self.filters, 1, self.stride, name="shortcut", **own)
             self.shortcut.build((None, 1, None, channels))
         self.conv1.build((None, 1, None, channels))
         self.conv2.build((None, 1, None, self.filters))
@@ -143,13 +137,9 @@ class ResidualBlock(keras.layers.Layer):
         y, excited, x = (ops.cast(part, self.variable_dtype) for part in (y, excited, x))
         return ops.elu(y * excited + x)
 
-    def get_config(self) -> dict[str, Any]:
-        names = ("filters", "kernel_size", "stride")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
 
 @keras.saving.register_keras_serializable(package="synth")
-class FrameBackbone(keras.layers.Layer):
+class FrameBackbone(Configured):
     """The features of each frame: a stem, three branches of kernels 3, 5 and 7, and two linear layers.
 
     All frames of all epochs are one batch, so that batch normalisation has one set of statistics over all of them; the
@@ -167,8 +157,7 @@ class FrameBackbone(keras.layers.Layer):
 
     def __init__(self, window: float, lora: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.window = window
-        self.lora = as_lora(lora)
+        self.window, self.lora = window, as_lora(lora)
         own = {"dtype": self.dtype_policy}
         self.stem = NormalisedConvolution(WIDTHS[0], 7, 2, padding=3, name="stem", **own)
         self.branches = [
@@ -199,12 +188,9 @@ class FrameBackbone(keras.layers.Layer):
         self.linear2.build((None, self.features))
         self.built = True
 
-    def call(self, x: Any, training: bool = False, linear_training: bool | None = None) -> Any:
-        """Frames (B, F, S) to features (B, F, D).
-
-        ``linear_training`` is training of the linear layers alone, for a frozen backbone with adapted ones.
-        """
-        return self.describe(self.convolve(x, training), training if linear_training is None else linear_training)
+    def call(self, x: Any, training: bool = False) -> Any:
+        """Frames (B, F, S) to features (B, F, D)."""
+        return self.describe(self.convolve(x, training), training)
 
     def convolve(self, x: Any, training: bool = False) -> Any:
         """Frames (B, F, S) to what the branches make of them (B, F, flat)."""
@@ -234,7 +220,3 @@ class FrameBackbone(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (*input_shape[:2], self.features)
-
-    def get_config(self) -> dict[str, Any]:
-        lora = {"lora": {name: vars(lora) for name, lora in self.lora.items()}}
-        return {**super().get_config(), "window": self.window, **lora}

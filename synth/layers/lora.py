@@ -5,20 +5,17 @@ Factor for Fine-Tuning with LoRA", arXiv:2312.03732 (2023).
 """
 
 import math
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import keras
 from keras import ops
 
 
-@dataclass(frozen=True)
-class Lora:
+class Lora(dict):
     """How a layer is adapted: the rank r, alpha (the product is scaled by alpha / sqrt(r)), and the input's dropout."""
 
-    rank: int = 4
-    alpha: float = 16.0
-    dropout: float = 0.0
+    def __init__(self, rank: int = 4, alpha: float = 16.0, dropout: float = 0.0) -> None:
+        super().__init__(rank=rank, alpha=alpha, dropout=dropout)
 
 
 @keras.saving.register_keras_serializable(package="synth")
@@ -29,14 +26,14 @@ class LoraDense(keras.layers.Dense):
 
     Args:
         units: as of Dense.
-        lora: how it is adapted; a :class:`Lora` or its values by name.
+        lora: how it is adapted; a :class:`Lora`, or some of its values by name.
     """
 
-    def __init__(self, units: int, lora: Lora | dict[str, Any], **kwargs: Any) -> None:
+    def __init__(self, units: int, lora: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(units, **kwargs)
-        self.lora = Lora(**lora) if isinstance(lora, dict) else lora
-        self.scale = self.lora.alpha / math.sqrt(self.lora.rank)
-        self.input_dropout = keras.layers.Dropout(self.lora.dropout, dtype=self.dtype_policy)
+        self.lora = Lora(**lora)
+        self.scale = self.lora["alpha"] / math.sqrt(self.lora["rank"])
+        self.input_dropout = keras.layers.Dropout(self.lora["dropout"], dtype=self.dtype_policy)
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
@@ -44,7 +41,7 @@ class LoraDense(keras.layers.Dense):
             variable.trainable = False
         # Dense locks its list of weights once it is built.
         self._tracker.unlock()
-        rank = self.lora.rank
+        rank = self.lora["rank"]
         noise = keras.initializers.RandomNormal(stddev=1 / math.sqrt(rank))
         self.a = self.add_weight(name="lora_a", shape=(input_shape[-1], rank), initializer=noise)
         self.b = self.add_weight(name="lora_b", shape=(rank, self.units), initializer="zeros")
@@ -69,10 +66,10 @@ class LoraDense(keras.layers.Dense):
         keras.layers.Layer.load_own_variables(self, store)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "lora": asdict(self.lora)}
+        return {**super().get_config(), "lora": self.lora}
 
 
-def dense(units: int, lora: Lora | None = None, **kwargs: Any) -> keras.layers.Dense:
+def dense(units: int, lora: dict[str, Any] | None = None, **kwargs: Any) -> keras.layers.Dense:
     """A Dense layer, adapted if ``lora`` is given."""
     return keras.layers.Dense(units, **kwargs) if lora is None else LoraDense(units, lora, **kwargs)
 
@@ -83,8 +80,8 @@ def call_dense(layer: keras.layers.Dense, x: Any, training: bool) -> Any:
 
 
 def as_lora(named: dict[str, Any] | None) -> dict[str, Lora]:
-    """Each layer's :class:`Lora` by the layer's name, from such or from their values."""
-    return {name: Lora(**lora) if isinstance(lora, dict) else lora for name, lora in (named or {}).items()}
+    """Each layer's :class:`Lora` by the layer's name; values that are not given have their defaults."""
+    return {name: Lora(**lora) for name, lora in (named or {}).items()}
 
 
 def merge(model: keras.Model) -> keras.Model:

@@ -18,6 +18,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from runs.configured import Configured
+
 LINEAR_INITIALIZER = {
     "class_name": "VarianceScaling",
     "config": {"scale": 1 / 3, "mode": "fan_in", "distribution": "uniform"},
@@ -28,19 +30,28 @@ MASKED = -1e30
 """Stands in an exponent for minus infinity, whose gradient would not be a number."""
 
 
-class StateSpaceLayer(keras.layers.Layer):
+def masked(x: Any, mask: Any) -> Any:
+    """``x`` (B, L, ...) with zeros where ``mask`` (B, L) is false."""
+    return x if mask is None else x * ops.cast(ops.expand_dims(mask, -1), x.dtype)
+
+
+class StateSpaceLayer(Configured):
     """What both layers share: projections in and out, a causal convolution, and a state carried along the sequence.
 
     A step whose ``mask`` is false leaves the state as it was, enters the convolution as zeros, and gives zeros. State
     and decays are float32 under mixed precision.
+
+    Attributes:
+        channels: C, of the convolution.
+        state_shape: of the state space's state, without the batch.
     """
+
+    channels: int
+    state_shape: tuple[int, ...]
 
     def __init__(self, d_model: int, d_state: int, d_conv: int, expand: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.d_model = d_model
-        self.d_state = d_state
-        self.d_conv = d_conv
-        self.expand = expand
+        self.d_model, self.d_state, self.d_conv, self.expand = d_model, d_state, d_conv, expand
         self.d_inner = expand * d_model
         self.supports_masking = True
 
@@ -52,18 +63,22 @@ class StateSpaceLayer(keras.layers.Layer):
     def _linear(self, name: str, inputs: int, outputs: int) -> Any:
         return self.add_weight(name=name, shape=(inputs, outputs), initializer=LINEAR_INITIALIZER)
 
-    def _build_convolution(self, channels: int) -> None:
+    def _build_convolution(self) -> None:
         limit = 1 / math.sqrt(self.d_conv)
         uniform = keras.initializers.RandomUniform(-limit, limit)
-        self.convolution_kernel = self.add_weight(
-            name="convolution_kernel", shape=(self.d_conv, channels), initializer=uniform
-        )
-        self.convolution_bias = self.add_weight(name="convolution_bias", shape=(channels,), initializer=uniform)
+        shape = (self.d_conv, self.channels)
+        self.convolution_kernel = self.add_weight(name="convolution_kernel", shape=shape, initializer=uniform)
+        self.convolution_bias = self.add_weight(name="convolution_bias", shape=shape[1:], initializer=uniform)
 
     def _step_bias(self, shape: tuple[int, ...], dtype: str) -> Any:
         """The b for which softplus(b) is log-uniform between 0.001 and 0.1."""
         step = ops.exp(keras.random.uniform(shape, math.log(1e-3), math.log(1e-1), dtype=dtype))
         return step + ops.log(-ops.expm1(-step))
+
+    def initial_state(self, batch: Any) -> tuple[Any, Any]:
+        """Zeros: the convolution's window (B, K - 1, C), and the state space's state (B, E, N) or (B, H, P, N)."""
+        window = ops.zeros((batch, self.d_conv - 1, self.channels), self.compute_dtype)
+        return window, ops.zeros((batch, *self.state_shape), self.state_dtype)
 
     def _convolve(self, x: Any, window: Any) -> tuple[Any, Any]:
         """Depthwise causal convolution and SiLU of ``x`` (B, L, C) after ``window``, the K - 1 steps before it."""
@@ -79,8 +94,8 @@ class StateSpaceLayer(keras.layers.Layer):
         """``weight`` in the precision computed in; outside ``__call__`` Keras does not see to that."""
         return ops.cast(weight, self.compute_dtype)
 
-    def _zero_window(self, batch: Any, channels: int) -> Any:
-        return ops.zeros((batch, self.d_conv - 1, channels), self.compute_dtype)
+    def _project(self, x: Any, kernel: Any) -> Any:
+        return ops.matmul(self._cast(x), self._cast(kernel))
 
     def run(self, x: Any, state: Any = None, mask: Any = None) -> tuple[Any, Any]:
         """Run over ``x`` (B, L, D) from ``state``, by default zeros; ``mask`` (B, L) is true where a step counts.
@@ -102,10 +117,6 @@ class StateSpaceLayer(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self) -> dict[str, Any]:
-        names = ("d_model", "d_state", "d_conv", "expand")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
 
 class Recurrence(keras.layers.RNN):
     """A cell run along a sequence, from a given state: outputs of all steps, and the last state.
@@ -118,13 +129,14 @@ class Recurrence(keras.layers.RNN):
         super().__init__(cell, return_sequences=True, return_state=True, **kwargs)
 
     def run(self, parts: tuple[Any, ...], state: Any) -> tuple[Any, Any]:
-        """``parts`` (B, L, ...) side by side to outputs (B, L, ...); ``state`` (B, ...) before and after."""
-        outputs, last = self(ops.concatenate(parts, axis=-1), initial_state=[state])
-        return outputs, last
+        """``parts`` (B, L, features) side by side to outputs (B, L, ...); ``state`` (B, ...) before and after."""
+        flat = ops.reshape(state, (ops.shape(state)[0], self.cell.state_size))
+        outputs, last = self(ops.concatenate(parts, axis=-1), initial_state=[flat])
+        return outputs, ops.reshape(last, (ops.shape(state)[0], *state.shape[1:]))
 
 
 @keras.saving.register_keras_serializable(package="synth")
-class SelectiveCell(keras.layers.Layer):
+class SelectiveCell(Configured):
     """One step of Mamba's recurrence: h' = exp(delta · A) h + delta · u · B, y = C · h'.
 
     Args:
@@ -159,12 +171,9 @@ class SelectiveCell(keras.layers.Layer):
         y = ops.sum(C[:, None, :] * h, axis=-1)
         return y, [ops.reshape(h, (-1, self.state_size))]
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "inner": self.inner, "states": self.states}
-
 
 @keras.saving.register_keras_serializable(package="synth")
-class ChunkCell(keras.layers.Layer):
+class ChunkCell(Configured):
     """From one chunk to the next: h' = kept · h + added; the output is h, with which the chunk begins.
 
     Args:
@@ -182,9 +191,6 @@ class ChunkCell(keras.layers.Layer):
         kept, added = inputs[:, : self.heads], inputs[:, self.heads :]
         hidden = ops.reshape(states[0], (-1, self.heads, self.size)) * kept[:, :, None]
         return states[0], [ops.reshape(hidden, (-1, self.state_size)) + added]
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "heads": self.heads, "size": self.size}
 
 
 @keras.saving.register_keras_serializable(package="synth")
@@ -206,29 +212,21 @@ class Mamba(StateSpaceLayer):
     """
 
     def __init__(
-        self,
-        d_model: int,
-        d_state: int = 16,
-        d_conv: int = 4,
-        expand: int = 2,
-        chunk_size: int = 64,
-        **kwargs: Any,
+        self, d_model: int, d_state: int = 16, d_conv: int = 4, expand: int = 2, chunk_size: int = 64, **kwargs: Any
     ) -> None:
         super().__init__(d_model, d_state, d_conv, expand, **kwargs)
         self.rank = -(-d_model // 16)
         self.chunk_size = chunk_size
+        self.channels, self.state_shape = self.d_inner, (self.d_inner, d_state)
 
     def build(self, input_shape: Any) -> None:
         inner, states = self.d_inner, self.d_state
         self.in_kernel = self._linear("in_kernel", self.d_model, 2 * inner)
-        self._build_convolution(inner)
+        self._build_convolution()
         self.x_kernel = self._linear("x_kernel", inner, self.rank + 2 * states)
         limit = self.rank**-0.5
-        self.step_kernel = self.add_weight(
-            name="step_kernel",
-            shape=(self.rank, inner),
-            initializer=keras.initializers.RandomUniform(-limit, limit),
-        )
+        uniform = keras.initializers.RandomUniform(-limit, limit)
+        self.step_kernel = self.add_weight(name="step_kernel", shape=(self.rank, inner), initializer=uniform)
         self.step_bias = self.add_weight(name="step_bias", shape=(inner,), initializer=self._step_bias, autocast=False)
         cell = SelectiveCell(inner, states, dtype=self.state_dtype, name="cell")
         self.recurrence = Recurrence(cell, dtype=self.state_dtype, name="recurrence")
@@ -241,34 +239,20 @@ class Mamba(StateSpaceLayer):
         self.out_kernel = self._linear("out_kernel", inner, self.d_model)
         self.built = True
 
-    def initial_state(self, batch: Any) -> tuple[Any, Any]:
-        """Zeros: the convolution's window (B, K - 1, E), and the state space's state (B, E, N)."""
-        state = ops.zeros((batch, self.d_inner, self.d_state), self.state_dtype)
-        return self._zero_window(batch, self.d_inner), state
-
     def run(self, x: Any, state: Any = None, mask: Any = None) -> tuple[Any, Any]:
         window, h = self.initial_state(ops.shape(x)[0]) if state is None else state
-        x = self._cast(x)
-        u, z = ops.split(ops.matmul(x, self._cast(self.in_kernel)), 2, axis=-1)
-        counts = None if mask is None else ops.expand_dims(mask, -1)
-        if counts is not None:
-            u = u * ops.cast(counts, u.dtype)
-        u, window = self._convolve(u, window)  # (B, L, E)
-        parts = ops.matmul(u, self._cast(self.x_kernel))
-        rank, states = self.rank, self.d_state
-        delta = ops.cast(ops.matmul(parts[..., :rank], self._cast(self.step_kernel)), self.state_dtype)
-        delta = ops.softplus(delta + self.step_bias)  # (B, L, E)
-        if counts is not None:
-            # A step of no length: the state neither decays nor takes anything in.
-            delta = delta * ops.cast(counts, delta.dtype)
-        B = ops.cast(parts[..., rank : rank + states], self.state_dtype)  # (B, L, N)
-        C = ops.cast(parts[..., rank + states :], self.state_dtype)  # (B, L, N)
-        u32, D = ops.cast(u, self.state_dtype), self.skip
+        u, z = ops.split(self._project(x, self.in_kernel), 2, axis=-1)
+        u, window = self._convolve(masked(u, mask), window)  # (B, L, E)
+        places = [self.rank, self.rank + self.d_state]
+        delta, B, C = ops.split(self._project(u, self.x_kernel), places, axis=-1)
+        delta = ops.cast(self._project(delta, self.step_kernel), self.state_dtype)
+        # A masked step has no length: the state neither decays nor takes anything in.
+        delta = masked(ops.softplus(delta + self.step_bias), mask)  # (B, L, E)
+        u32, B, C = (ops.cast(v, self.state_dtype) for v in (u, B, C))
+        D = self.skip
         y, h = self._state_space(delta, delta * u32, B, C, h)
-        y = y + D * u32
-        y = ops.cast(y, self.compute_dtype) * ops.silu(z)
-        y = ops.matmul(y, self._cast(self.out_kernel))
-        return y if counts is None else y * ops.cast(counts, y.dtype), (window, h)
+        y = self._cast(y + D * u32) * ops.silu(z)
+        return masked(self._project(y, self.out_kernel), mask), (window, h)
 
     def _state_space(self, delta: Any, delta_u: Any, B: Any, C: Any, h: Any) -> tuple[Any, Any]:
         """The recurrence of :class:`SelectiveCell` for all steps.
@@ -277,36 +261,27 @@ class Mamba(StateSpaceLayer):
         and, once the state is carried from chunk to chunk, again from what each begins with.
 
         Args:
-            delta: (B, L, E).
-            delta_u: delta · u (B, L, E).
-            B: (B, L, N).
-            C: (B, L, N).
+            delta, delta_u: delta and delta · u (B, L, E).
+            B, C: (B, L, N).
             h: (B, E, N) before the first step.
 
         Returns:
             y (B, L, E), and the state after the last step.
         """
         batch, length = ops.shape(delta)[0], ops.shape(delta)[1]
-        inner, size = self.d_inner, self.chunk_size
-        h = ops.reshape(h, (batch, inner * self.d_state))
-        parts = (delta, delta_u, B, C)
+        size, parts = self.chunk_size, (delta, delta_u, B, C)
         if isinstance(length, int) and length <= size:
-            y, h = self.recurrence.run(parts, h)
-        else:
-            count = -(-length // size)
-            parts = tuple(ops.pad(part, [[0, 0], [0, count * size - length], [0, 0]]) for part in parts)
-            parts = tuple(ops.reshape(part, (batch * count, size, part.shape[-1])) for part in parts)
-            _, added = self.recurrence.run(parts, ops.zeros((batch * count, inner * self.d_state), self.state_dtype))
-            A, whole_delta = -ops.exp(self.a_log), ops.sum(parts[0], axis=1)[..., None]
-            kept = ops.exp(whole_delta * A)
-            over_chunks = tuple(ops.reshape(part, (batch, count, inner * self.d_state)) for part in (kept, added))
-            before, h = self.carry.run(over_chunks, h)
-            y, _ = self.recurrence.run(parts, ops.reshape(before, (batch * count, inner * self.d_state)))
-            y = ops.reshape(y, (batch, count * size, inner))[:, :length]
-        return y, ops.reshape(h, (batch, inner, self.d_state))
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "chunk_size": self.chunk_size}
+            return self.recurrence.run(parts, h)
+        count, inner, states = -(-length // size), self.d_inner, self.d_state
+        parts = tuple(ops.pad(part, [[0, 0], [0, count * size - length], [0, 0]]) for part in parts)
+        parts = tuple(ops.reshape(part, (batch * count, size, part.shape[-1])) for part in parts)
+        _, added = self.recurrence.run(parts, ops.zeros((batch * count, inner, states), self.state_dtype))
+        A, whole_delta = -ops.exp(self.a_log), ops.sum(parts[0], axis=1)[..., None]
+        kept = ops.exp(whole_delta * A)
+        over_chunks = tuple(ops.reshape(part, (batch, count, inner * states)) for part in (kept, added))
+        before, h = self.carry.run(over_chunks, h)
+        y, _ = self.recurrence.run(parts, ops.reshape(before, (batch * count, inner, states)))
+        return ops.reshape(y, (batch, count * size, inner))[:, :length], h
 
 
 @keras.saving.register_keras_serializable(package="synth")
@@ -317,10 +292,7 @@ class Mamba2(StateSpaceLayer):
     state is carried. The cost grows with the length, and is nearly all matrix products.
 
     Args:
-        d_model: D, features of input and output.
-        d_state: N, states of each inner feature.
-        d_conv: K, steps that the convolution sees.
-        expand: E = expand · D inner features.
+        d_model, d_state, d_conv, expand: as of :class:`Mamba`.
         headdim: P, inner features of a head; E must be a multiple.
         chunk_size: Q, the longest stretch computed as one matrix; the result does not depend on it.
 
@@ -344,14 +316,14 @@ class Mamba2(StateSpaceLayer):
         super().__init__(d_model, d_state, d_conv, expand, **kwargs)
         if self.d_inner % headdim:
             raise ValueError(f"expand * d_model = {self.d_inner} is not a multiple of headdim = {headdim}.")
-        self.headdim = headdim
-        self.chunk_size = chunk_size
+        self.headdim, self.chunk_size = headdim, chunk_size
         self.heads = self.d_inner // headdim
+        self.channels, self.state_shape = self.d_inner + 2 * d_state, (self.heads, headdim, d_state)
 
     def build(self, input_shape: Any) -> None:
         inner, states, heads = self.d_inner, self.d_state, self.heads
-        self.in_kernel = self._linear("in_kernel", self.d_model, 2 * inner + 2 * states + heads)
-        self._build_convolution(inner + 2 * states)
+        self.in_kernel = self._linear("in_kernel", self.d_model, inner + self.channels + heads)
+        self._build_convolution()
         self.step_bias = self.add_weight(name="step_bias", shape=(heads,), initializer=self._step_bias, autocast=False)
         self.a_log = self.add_weight(name="a_log", shape=(heads,), initializer=self._a_log, autocast=False)
         self.skip = self.add_weight(name="skip", shape=(heads,), initializer="ones", autocast=False)
@@ -367,35 +339,23 @@ class Mamba2(StateSpaceLayer):
     def _a_log(shape: tuple[int, ...], dtype: str) -> Any:
         return ops.log(keras.random.uniform(shape, 1.0, 16.0, dtype=dtype))
 
-    def initial_state(self, batch: Any) -> tuple[Any, Any]:
-        """Zeros: the convolution's window (B, K - 1, E + 2 N), and the state space's state (B, H, P, N)."""
-        state = ops.zeros((batch, self.heads, self.headdim, self.d_state), self.state_dtype)
-        return self._zero_window(batch, self.d_inner + 2 * self.d_state), state
-
     def run(self, x: Any, state: Any = None, mask: Any = None) -> tuple[Any, Any]:
         batch, length = ops.shape(x)[0], ops.shape(x)[1]
         window, h = self.initial_state(batch) if state is None else state
-        inner, states = self.d_inner, self.d_state
-        zxbcdt = ops.matmul(self._cast(x), self._cast(self.in_kernel))
-        z, xbc, delta = ops.split(zxbcdt, [inner, 2 * inner + 2 * states], axis=-1)
-        counts = None if mask is None else ops.expand_dims(mask, -1)
-        if counts is not None:
-            xbc = xbc * ops.cast(counts, xbc.dtype)
-        xbc, window = self._convolve(xbc, window)
-        u, B, C = ops.split(xbc, [inner, inner + states], axis=-1)
+        inner = self.d_inner
+        z, uBC, delta = ops.split(self._project(x, self.in_kernel), [inner, inner + self.channels], axis=-1)
+        uBC, window = self._convolve(masked(uBC, mask), window)
+        u, B, C = ops.split(uBC, [inner, inner + self.d_state], axis=-1)
         u = ops.reshape(u, (batch, length, self.heads, self.headdim))
-        delta = ops.softplus(ops.cast(delta, self.state_dtype) + self.step_bias)  # (B, L, H)
-        if counts is not None:
-            # A step of no length: the state neither decays nor takes anything in.
-            delta = delta * ops.cast(counts, delta.dtype)
+        # A masked step has no length: the state neither decays nor takes anything in.
+        delta = masked(ops.softplus(ops.cast(delta, self.state_dtype) + self.step_bias), mask)  # (B, L, H)
         y, h = self._state_space(u, delta, B, C, h)
         D = ops.cast(self.skip, y.dtype)[:, None]
-        y = y + D * u
-        y = ops.reshape(y, (batch, length, inner)) * ops.silu(z)
+        y = ops.reshape(y + D * u, (batch, length, inner)) * ops.silu(z)
         y32 = ops.cast(y, self.state_dtype)
         y32 = y32 * ops.rsqrt(ops.mean(ops.square(y32), axis=-1, keepdims=True) + 1e-5)
-        y = ops.matmul(self._cast(y32) * self._cast(self.norm_scale), self._cast(self.out_kernel))
-        return y if counts is None else y * ops.cast(counts, y.dtype), (window, h)
+        y = self._project(self._cast(y32) * self._cast(self.norm_scale), self.out_kernel)
+        return masked(y, mask), (window, h)
 
     def _state_space(self, u: Any, delta: Any, B: Any, C: Any, h: Any) -> tuple[Any, Any]:
         """The recurrence h' = exp(delta · A) h + delta · u ⊗ B, y = C · h', for all steps.
@@ -403,8 +363,7 @@ class Mamba2(StateSpaceLayer):
         Args:
             u: (B, L, H, P).
             delta: (B, L, H), in the state's dtype.
-            B: (B, L, N).
-            C: (B, L, N).
+            B, C: (B, L, N).
             h: (B, H, P, N) before the first step.
 
         Returns:
@@ -442,14 +401,10 @@ class Mamba2(StateSpaceLayer):
             before = h[:, None]
             h = kept[:, 0] * h + added[:, 0]
         else:
-            shape = (self.heads, self.headdim, self.d_state)
             width = self.heads * self.headdim * self.d_state
             parts = ops.reshape(kept, (batch, count, self.heads)), ops.reshape(added, (batch, count, width))
-            before, h = self.recurrence.run(parts, ops.reshape(h, (batch, width)))
-            before, h = ops.reshape(before, (batch, count, *shape)), ops.reshape(h, (batch, *shape))
+            before, h = self.recurrence.run(parts, h)
+            before = ops.reshape(before, (batch, count, *self.state_shape))
         carried = ops.matmul(C * ops.exp(decay)[..., None], ops.swapaxes(before, -1, -2))  # (B, J, H, Q, P)
         y = ops.transpose(y + ops.cast(carried, y.dtype), (0, 1, 3, 2, 4))
         return ops.reshape(y, (batch, count * size, self.heads, self.headdim))[:, :length], h
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "headdim": self.headdim, "chunk_size": self.chunk_size}

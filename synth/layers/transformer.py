@@ -5,18 +5,20 @@ He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, sectio
 Shapes: B epochs in a batch, T tokens, D features of a token.
 """
 
-from dataclasses import asdict
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from runs.configured import Configured
 from synth.layers.lora import as_lora, call_dense, dense
+
+TOKEN_INITIALIZER = {"class_name": "RandomNormal", "config": {"stddev": 0.02}}
 
 
 @keras.saving.register_keras_serializable(package="synth")
-class TransformerBlock(keras.layers.Layer):
+class TransformerBlock(Configured):
     """Self-attention and a two-layer perceptron, each after a LayerNorm and added to what came in.
 
     Args:
@@ -32,10 +34,7 @@ class TransformerBlock(keras.layers.Layer):
         super().__init__(**kwargs)
         if dim % heads:
             raise ValueError(f"dim = {dim} is not a multiple of heads = {heads}.")
-        self.dim = dim
-        self.heads = heads
-        self.mlp_ratio = mlp_ratio
-        self.lora = as_lora(lora)
+        self.dim, self.heads, self.mlp_ratio, self.lora = dim, heads, mlp_ratio, as_lora(lora)
         own = {"dtype": self.dtype_policy}
         self.norm1 = keras.layers.LayerNormalization(epsilon=1e-6, name="norm1", **own)
         self.qkv = keras.layers.Dense(3 * dim, name="qkv", **own)
@@ -64,17 +63,12 @@ class TransformerBlock(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self) -> dict[str, Any]:
-        names = ("dim", "heads", "mlp_ratio")
-        own = {name: getattr(self, name) for name in names}
-        return {**super().get_config(), **own, "lora": {name: asdict(lora) for name, lora in self.lora.items()}}
-
 
 def sine_positions(tokens: int, dim: int, cls_token: bool = False) -> np.ndarray:
     """Fixed positions of an image of ``tokens`` rows and one column, float32 (tokens or tokens + 1, dim).
 
-    The first half of the features tells the column, which is 0 for all; the second half the row. A cls token in front
-    has zeros.
+    The first half of the features stands for the column, which is 0 for all; the second half for the row. A cls token
+    in front has zeros.
     """
     rates = 1 / 10_000 ** (np.arange(dim // 4) / (dim / 4))
 
@@ -88,9 +82,12 @@ def sine_positions(tokens: int, dim: int, cls_token: bool = False) -> np.ndarray
     return table.astype("float32")
 
 
-def kept_tokens(tokens: int, mask_ratio: float) -> int:
-    """How many of ``tokens`` stay visible."""
-    return int(tokens * (1 - mask_ratio))
+def add_positions(layer: Any, tokens: int, cls_token: bool = False, trainable: bool = True) -> Any:
+    """A new weight of ``layer``, which begins as :func:`sine_positions` (1, positions, ``layer.dim``)."""
+    table = sine_positions(tokens, layer.dim, cls_token)[None]
+    positions = layer.add_weight(name="positions", shape=table.shape, initializer="zeros", trainable=trainable)
+    positions.assign(table)
+    return positions
 
 
 def random_masking(x: Any, mask_ratio: float, noise: Any) -> tuple[Any, Any, Any]:
@@ -106,7 +103,7 @@ def random_masking(x: Any, mask_ratio: float, noise: Any) -> tuple[Any, Any, Any
         token's place among all in that order (B, T), by which :func:`restore` puts them back.
     """
     tokens = x.shape[1]
-    kept = kept_tokens(tokens, mask_ratio)
+    kept = int(tokens * (1 - mask_ratio))
     order = ops.argsort(noise, axis=1)
     places = ops.argsort(order, axis=1)
     visible = ops.take_along_axis(x, order[:, :kept, None], axis=1)

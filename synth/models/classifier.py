@@ -3,21 +3,21 @@
 Shapes: B nights or stretches of them, L epochs of a stretch, D features of an embedding.
 """
 
-from dataclasses import asdict
 from typing import Any
 
 import keras
 from keras import ops
 
+from runs.configured import Configured
 from synth.layers.frames import BATCH_NORM
-from synth.layers.lora import as_lora
+from synth.layers.lora import Lora, as_lora
 from synth.layers.mamba import Mamba, Mamba2
 from synth.models.fusion import BACKBONE_LORA, SynthSleepNetEncoder
 from synth.terms import TCMS
 
 
 @keras.saving.register_keras_serializable(package="synth")
-class Head(keras.layers.Layer):
+class Head(Configured):
     """Two linear layers of half the features, each with batch normalisation, ELU and dropout, then one for the classes.
 
     Used alone on stored embeddings, this is the linear probe.
@@ -55,10 +55,6 @@ class Head(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (*input_shape[:-1], self.classes)
 
-    def get_config(self) -> dict[str, Any]:
-        names = ("features", "classes", "dropout")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
 
 def temporal_context_module(kind: str, features: int, **kwargs: Any) -> keras.layers.Layer:
     """The layer of that ``kind``, one of :data:`TCMS`, from (B, L, D) to (B, L, D).
@@ -78,7 +74,7 @@ def temporal_context_module(kind: str, features: int, **kwargs: Any) -> keras.la
 
 
 @keras.saving.register_keras_serializable(package="synth")
-class SelfAttention(keras.layers.Layer):
+class SelfAttention(Configured):
     """Attention of each epoch to all of its stretch.
 
     Args:
@@ -90,9 +86,8 @@ class SelfAttention(keras.layers.Layer):
         super().__init__(**kwargs)
         self.features, self.heads = features, heads
         self.supports_masking = True
-        self.attention = keras.layers.MultiHeadAttention(
-            heads, features // heads, name="attention", dtype=self.dtype_policy
-        )
+        own = {"dtype": self.dtype_policy}
+        self.attention = keras.layers.MultiHeadAttention(heads, features // heads, name="attention", **own)
 
     def build(self, input_shape: Any) -> None:
         self.attention.build(input_shape, input_shape)
@@ -103,19 +98,14 @@ class SelfAttention(keras.layers.Layer):
         seen = None if mask is None else mask[:, None, :]
         return self.attention(x, x, attention_mask=seen, training=training)
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "features": self.features, "heads": self.heads}
-
 
 @keras.saving.register_keras_serializable(package="synth")
-class SequenceClassifier(keras.layers.Layer):
+class SequenceClassifier(Configured):
     """From a stretch of embeddings to logits: head(x + TCM(x)), x being the embeddings normalised over the batch.
 
     Args:
-        features: D, of the embeddings.
-        classes: 5 for stages, 2 for events.
+        features, classes, dropout: of the head; see :class:`Head`.
         tcm: one of :data:`TCMS`.
-        dropout: of the head.
     """
 
     def __init__(self, features: int, classes: int, tcm: str = TCMS[0], dropout: float = 0.5, **kwargs: Any) -> None:
@@ -138,10 +128,6 @@ class SequenceClassifier(keras.layers.Layer):
         x = self.norm(embeddings, training=training)
         return self.head(x + self.context(x, mask=mask), training=training)
 
-    def get_config(self) -> dict[str, Any]:
-        names = ("features", "classes", "tcm", "dropout")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
 
 @keras.saving.register_keras_serializable(package="synth")
 class FineTuning(keras.Model):
@@ -151,9 +137,7 @@ class FineTuning(keras.Model):
 
     Args:
         encoder: what :class:`SynthSleepNetEncoder` is built with; ``lora`` and ``frozen`` are set here.
-        classes: 5 for stages, 2 for events.
-        tcm: one of :data:`TCMS`.
-        dropout: of the head.
+        classes, tcm, dropout: of the classifier; see :class:`SequenceClassifier`.
         rank: r, of LoRA in the frame backbones' linear layers and the last fusion block's perceptron; 0 for none.
         alpha: of that LoRA.
     """
@@ -171,17 +155,15 @@ class FineTuning(keras.Model):
         super().__init__(**kwargs)
         own = {"dtype": self.dtype_policy}
         backbone = {"lora": BACKBONE_LORA, **(encoder.get("backbone") or {})}
-        backbone["lora"] = {name: asdict(lora) for name, lora in as_lora(backbone["lora"]).items()}
+        backbone["lora"] = as_lora(backbone["lora"])
         encoder = {**encoder, "backbone": backbone}
         self.settings = {"encoder": encoder, "classes": classes, "tcm": tcm, "dropout": dropout}
         self.settings |= {"rank": rank, "alpha": alpha}
-        lora = {"rank": rank, "alpha": alpha, "dropout": 0.0}
-        of_frames = {name: lora for name in ("linear1", "linear2") if rank}
-        of_fusion = {name: lora for name in ("fc1", "fc2") if rank}
+        of_frames = dict.fromkeys(("linear1", "linear2") if rank else (), Lora(rank, alpha))
+        of_fusion = dict.fromkeys(("fc1", "fc2") if rank else (), Lora(rank, alpha))
         adapted = {**backbone, "lora": {**backbone["lora"], **of_frames}}
-        self.encoder = SynthSleepNetEncoder(
-            **{**encoder, "backbone": adapted, "lora": of_fusion, "frozen": True}, name="encoder", **own
-        )
+        arguments = {**encoder, "backbone": adapted, "lora": of_fusion, "frozen": True}
+        self.encoder = SynthSleepNetEncoder(**arguments, name="encoder", **own)
         self.classifier = SequenceClassifier(self.encoder.dim, classes, tcm, dropout, name="classifier", **own)
         self.classifier.build((None, None, self.encoder.dim))
         self.built = True

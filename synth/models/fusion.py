@@ -7,16 +7,15 @@ Shapes: B epochs of 3000 samples, M modalities, F frames of an epoch, D features
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import keras
 from keras import ops
 
+from runs.configured import Configured
 from synth.layers.contrastive import nt_xent
-from synth.layers.frames import BATCH_NORM
 from synth.layers.lora import Lora, as_lora
-from synth.layers.transformer import TransformerBlock, random_masking, restore, sine_positions
+from synth.layers.transformer import TOKEN_INITIALIZER, TransformerBlock, add_positions, random_masking, restore
 from synth.models.neuronet import NeuroNetEncoder, Projector, freeze, masked_error
 
 BACKBONE_LORA = {"proj": Lora(rank=4, alpha=16, dropout=0.05)}
@@ -24,7 +23,7 @@ BACKBONE_LORA = {"proj": Lora(rank=4, alpha=16, dropout=0.05)}
 
 
 @keras.saving.register_keras_serializable(package="synth")
-class SynthSleepNetEncoder(keras.Model):
+class SynthSleepNetEncoder(Configured, keras.Model):
     """An epoch of several modalities to one embedding.
 
     Every modality has a frozen NeuroNet encoder, adapted by LoRA, and layers of its own that bring its tokens to D
@@ -64,7 +63,7 @@ class SynthSleepNetEncoder(keras.Model):
         self.modalities = tuple(modalities)
         self.dim, self.heads, self.depth, self.frozen = dim, heads, depth, frozen
         self.backbone: dict[str, Any] = {"lora": BACKBONE_LORA, "frozen": True, **(backbone or {})}
-        self.backbone["lora"] = {name: asdict(value) for name, value in as_lora(self.backbone["lora"]).items()}
+        self.backbone["lora"] = as_lora(self.backbone["lora"])
         self.lora = as_lora(lora)
         own = {"dtype": self.dtype_policy}
         self.backbones = {name: NeuroNetEncoder(**self.backbone, name=f"backbone_{name}", **own) for name in modalities}
@@ -113,14 +112,9 @@ class SynthSleepNetEncoder(keras.Model):
         """``signals`` of each modality (B, 3000) to embeddings (B, D): the mean of all fused tokens."""
         return ops.mean(self.fuse(self.describe(signals, training), training=training)[0], axis=1)
 
-    def get_config(self) -> dict[str, Any]:
-        names = ("modalities", "backbone", "dim", "heads", "depth", "frozen")
-        own = {name: getattr(self, name) for name in names}
-        return {**super().get_config(), **own, "lora": {name: asdict(lora) for name, lora in self.lora.items()}}
-
 
 @keras.saving.register_keras_serializable(package="synth")
-class TokenEmbedding(keras.layers.Layer):
+class TokenEmbedding(Projector):
     """One modality's tokens to the fusion's features, with what tells modality and place.
 
     Args:
@@ -128,48 +122,29 @@ class TokenEmbedding(keras.layers.Layer):
     """
 
     def __init__(self, dim: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__((dim, dim), **kwargs)
         self.dim = dim
-        own = {"dtype": self.dtype_policy}
-        self.linear1 = keras.layers.Dense(dim, name="linear1", **own)
-        self.bn = keras.layers.BatchNormalization(**BATCH_NORM, name="bn", **own)
-        self.linear2 = keras.layers.Dense(dim, name="linear2", **own)
 
     def build(self, input_shape: Any) -> None:
         """``input_shape`` is (B, F, features of a token)."""
-        self.linear1.build(input_shape)
-        self.bn.build((None, None, self.dim))
-        self.linear2.build((None, None, self.dim))
-        small = keras.initializers.RandomNormal(stddev=0.02)
-        self.modality_token = self.add_weight(
-            name="modality_token", shape=(1, input_shape[1], self.dim), initializer=small
-        )
-        table = sine_positions(input_shape[1], self.dim)
-        self.positions = self.add_weight(
-            name="positions", shape=(1, *table.shape), initializer="zeros", trainable=False
-        )
-        self.positions.assign(table[None])
-        self.built = True
+        super().build(input_shape)
+        shape = (1, input_shape[1], self.dim)
+        self.modality_token = self.add_weight(name="modality_token", shape=shape, initializer=TOKEN_INITIALIZER)
+        self.positions = add_positions(self, input_shape[1], trainable=False)
 
     def call(self, x: Any, training: bool = False) -> Any:
         """(B, F, features) to (B, F, D)."""
-        x = self.linear2(ops.elu(self.bn(self.linear1(x), training=training)))
+        x = super().call(x, training)
         return x + ops.cast(self.modality_token + self.positions, x.dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "dim": self.dim}
 
 
 @keras.saving.register_keras_serializable(package="synth")
-class FusionDecoder(keras.layers.Layer):
+class FusionDecoder(Configured):
     """Predicts a modality's tokens from its visible fused ones: blocks and last layer of its own, the rest shared.
 
     Args:
         modalities: their names.
-        dim: features of its blocks.
-        heads: of their attention.
-        depth: number of blocks of each modality.
-        outputs: features of a prediction.
+        dim, heads, depth, outputs: for each modality, as of :class:`synth.models.neuronet.MaskedDecoder`.
     """
 
     def __init__(
@@ -185,9 +160,7 @@ class FusionDecoder(keras.layers.Layer):
             for name in self.modalities
         }
         self.norm = keras.layers.LayerNormalization(epsilon=1e-6, name="norm", **own)
-        self.predictors = {
-            name: keras.layers.Dense(outputs, name=f"{name}_predictor", **own) for name in self.modalities
-        }
+        self.predictors = {n: keras.layers.Dense(outputs, name=f"{n}_predictor", **own) for n in self.modalities}
 
     def build(self, input_shape: Any) -> None:
         """``input_shape`` is (B, F, D)."""
@@ -195,13 +168,8 @@ class FusionDecoder(keras.layers.Layer):
         of_modalities = [layer for blocks in self.blocks.values() for layer in blocks]
         for layer in (*of_modalities, self.norm, *self.predictors.values()):
             layer.build((None, None, self.dim))
-        table = sine_positions(input_shape[1], self.dim)
-        self.positions = self.add_weight(
-            name="positions", shape=(1, *table.shape), initializer="zeros", trainable=False
-        )
-        self.positions.assign(table[None])
-        small = keras.initializers.RandomNormal(stddev=0.02)
-        self.mask_token = self.add_weight(name="mask_token", shape=(1, 1, self.dim), initializer=small)
+        self.positions = add_positions(self, input_shape[1], trainable=False)
+        self.mask_token = self.add_weight(name="mask_token", shape=(1, 1, self.dim), initializer=TOKEN_INITIALIZER)
         self.built = True
 
     def call(self, visible: Any, places: Any, modality: str, training: bool = False) -> Any:
@@ -211,25 +179,15 @@ class FusionDecoder(keras.layers.Layer):
             x = block(x, training=training)
         return self.predictors[modality](self.norm(x))
 
-    def get_config(self) -> dict[str, Any]:
-        names = ("modalities", "dim", "heads", "depth", "outputs")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
 
 @keras.saving.register_keras_serializable(package="synth")
-class SynthSleepNet(keras.Model):
+class SynthSleepNet(Configured, keras.Model):
     """Pretraining of the fusion: each modality's hidden tokens are predicted from its visible fused ones, and the fused
     epoch is matched with each modality's.
 
     Args:
-        modalities: their names; one or more.
-        backbone: what :class:`NeuroNetEncoder` is built with.
-        dim: D, of the fusion; ``heads`` and ``depth`` are its blocks'.
-        heads: of the fusion's attention.
-        depth: of the fusion.
-        decoder_dim: features of the decoder.
-        decoder_heads: of the decoder's attention.
-        decoder_depth: of the decoder.
+        modalities, backbone, dim, heads, depth: of the encoder; see :class:`SynthSleepNetEncoder`.
+        decoder_dim, decoder_heads, decoder_depth: of the decoder; see :class:`FusionDecoder`.
         projection: inner and outer features of the layers before the contrast.
         temperature: of the contrast.
 
@@ -254,21 +212,20 @@ class SynthSleepNet(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.dim, self.heads, self.depth = dim, heads, depth
         self.decoder_dim, self.decoder_heads, self.decoder_depth = decoder_dim, decoder_heads, decoder_depth
         self.projection, self.temperature = tuple(projection), temperature
         own = {"dtype": self.dtype_policy}
         self.encoder = SynthSleepNetEncoder(modalities, backbone, dim, heads, depth, name="encoder", **own)
+        self.modalities, self.backbone = self.encoder.modalities, self.encoder.backbone
         tokens = self.encoder.backbones[self.encoder.modalities[0]].dim
-        self.decoder = FusionDecoder(
-            modalities, decoder_dim, decoder_heads, decoder_depth, outputs=tokens, name="decoder", **own
-        )
-        self.projectors = {
-            name: Projector(self.projection, name=f"projector_{name}", **own) for name in self.encoder.modalities
-        }
+        sizes = (decoder_dim, decoder_heads, decoder_depth, tokens)
+        self.decoder = FusionDecoder(modalities, *sizes, name="decoder", **own)
+        self.projectors = {n: Projector(self.projection, name=f"projector_{n}", **own) for n in self.modalities}
         self.fusion_projector = Projector(self.projection, name="fusion_projector", **own)
         self.decoder.build((None, self.encoder.frames, dim))
-        for name in self.encoder.modalities:
-            self.projectors[name].build((None, tokens))
+        for projector in self.projectors.values():
+            projector.build((None, tokens))
         self.fusion_projector.build((None, dim))
         self.built = True
 
@@ -300,8 +257,3 @@ class SynthSleepNet(keras.Model):
             contrasts.append(nt_xent(view, self.gather(ops.cast(other, "float32")), self.temperature)[0])
         count = len(encoder.modalities)
         return {"reconstruction": sum(errors) / count, "contrastive": sum(contrasts) / count}
-
-    def get_config(self) -> dict[str, Any]:
-        of_encoder = {name: getattr(self.encoder, name) for name in ("modalities", "backbone", "dim", "heads", "depth")}
-        names = ("decoder_dim", "decoder_heads", "decoder_depth", "projection", "temperature")
-        return {**super().get_config(), **of_encoder, **{name: getattr(self, name) for name in names}}

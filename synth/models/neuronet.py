@@ -12,14 +12,15 @@ from typing import Any
 import keras
 from keras import ops
 
+from runs.configured import Configured
 from synth.layers.contrastive import nt_xent
 from synth.layers.frames import BATCH_NORM, FrameBackbone, cut_frames, frame_starts
 from synth.layers.lora import as_lora
-from synth.layers.transformer import TransformerBlock, random_masking, restore, sine_positions
+from synth.layers.transformer import TOKEN_INITIALIZER, TransformerBlock, add_positions, random_masking, restore
 
 
 @keras.saving.register_keras_serializable(package="synth")
-class NeuroNetEncoder(keras.Model):
+class NeuroNetEncoder(Configured, keras.Model):
     """What describes an epoch: frames, the frame backbone, and transformer blocks with a cls token in front.
 
     Args:
@@ -54,8 +55,7 @@ class NeuroNetEncoder(keras.Model):
     ) -> None:
         super().__init__(**kwargs)
         self.window, self.step, self.dim, self.heads, self.depth = window, step, dim, heads, depth
-        self.lora = as_lora(lora)
-        self.frozen = frozen
+        self.lora, self.frozen = as_lora(lora), frozen
         self.frames = len(frame_starts(window, step))
         own = {"dtype": self.dtype_policy}
         of_frames = {name: value for name, value in self.lora.items() if name.startswith("linear")}
@@ -74,11 +74,8 @@ class NeuroNetEncoder(keras.Model):
         for block in self.blocks:
             block.build((None, None, self.dim))
         self.norm.build((None, None, self.dim))
-        table = sine_positions(self.frames, self.dim, cls_token=True)
-        self.positions = self.add_weight(name="positions", shape=(1, *table.shape), initializer="zeros")
-        self.positions.assign(table[None])
-        small = keras.initializers.RandomNormal(stddev=0.02)
-        self.cls_token = self.add_weight(name="cls_token", shape=(1, 1, self.dim), initializer=small)
+        self.positions = add_positions(self, self.frames, cls_token=True)
+        self.cls_token = self.add_weight(name="cls_token", shape=(1, 1, self.dim), initializer=TOKEN_INITIALIZER)
         self.built = True
         if self.frozen:
             freeze(self)
@@ -117,25 +114,14 @@ class NeuroNetEncoder(keras.Model):
         """
         return self.encode(self.describe_frames(signals, training), training=training)[0]
 
-    def get_config(self) -> dict[str, Any]:
-        names = ("window", "step", "dim", "heads", "depth", "frozen")
-        own = {name: getattr(self, name) for name in names}
-        return {**super().get_config(), **own, "lora": {name: vars(lora) for name, lora in self.lora.items()}}
-
 
 @keras.saving.register_keras_serializable(package="synth")
-class NeuroNet(keras.Model):
+class NeuroNet(Configured, keras.Model):
     """Pretraining of one modality: hidden frames are predicted from visible ones, and two maskings are matched.
 
     Args:
-        window: length of a frame in seconds.
-        step: from frame to frame, in seconds.
-        dim: D, of the encoder; ``heads`` and ``depth`` are its blocks'.
-        heads: of the encoder's attention.
-        depth: of the encoder.
-        decoder_dim: features of the decoder; ``decoder_heads`` and ``decoder_depth`` are its blocks'.
-        decoder_heads: of the decoder's attention.
-        decoder_depth: of the decoder.
+        window, step, dim, heads, depth: of the encoder; see :class:`NeuroNetEncoder`.
+        decoder_dim, decoder_heads, decoder_depth: of the decoder; see :class:`MaskedDecoder`.
         projection: inner and outer features of the two layers before the contrast.
         temperature: of the contrast.
 
@@ -160,23 +146,17 @@ class NeuroNet(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.window, self.step, self.dim, self.heads, self.depth = window, step, dim, heads, depth
         self.decoder_dim, self.decoder_heads, self.decoder_depth = decoder_dim, decoder_heads, decoder_depth
         self.projection, self.temperature = tuple(projection), temperature
         own = {"dtype": self.dtype_policy}
         self.encoder = NeuroNetEncoder(window, step, dim, heads, depth, name="encoder", **own)
-        self.decoder = MaskedDecoder(
-            decoder_dim, decoder_heads, decoder_depth, self.encoder.backbone.features, name="decoder", **own
-        )
+        sizes = (decoder_dim, decoder_heads, decoder_depth, self.encoder.backbone.features)
+        self.decoder = MaskedDecoder(*sizes, name="decoder", **own)
         self.projector = Projector(self.projection, name="projector", **own)
         self.decoder.build((None, self.encoder.frames, dim))
         self.projector.build((None, dim))
         self.built = True
-
-    def reconstruct(self, features: Any, noise: Any, mask_ratio: float, training: bool = False) -> tuple[Any, Any]:
-        """The encoder's tokens (B, 1 + kept, D) of one masking, and the error of the hidden frames' prediction."""
-        tokens, mask, places = self.encoder.encode(features, mask_ratio, noise, training)
-        predicted = self.decoder(tokens[:, 1:], places, training=training)
-        return tokens, masked_error(predicted, features, mask)
 
     def call(self, inputs: dict[str, Any], mask_ratio: float = 0.8, training: bool = False) -> dict[str, Any]:
         """The losses of a batch.
@@ -192,20 +172,19 @@ class NeuroNet(keras.Model):
         features = self.encoder.describe_frames(inputs["signals"], training)
         shape = (2, ops.shape(features)[0], self.encoder.frames)
         noise = inputs["noise"] if "noise" in inputs else keras.random.uniform(shape)
-        parts = [self.reconstruct(features, noise[i], mask_ratio, training) for i in (0, 1)]
-        views = [self.projector(tokens[:, 0], training=training) for tokens, _ in parts]
-        first, second = (self.gather(ops.cast(view, "float32")) for view in views)
-        contrast, logits = nt_xent(first, second, self.temperature)
-        return {"reconstruction": parts[0][1] + parts[1][1], "contrastive": contrast, "logits": logits}
-
-    def get_config(self) -> dict[str, Any]:
-        encoder = {name: getattr(self.encoder, name) for name in ("window", "step", "dim", "heads", "depth")}
-        names = ("decoder_dim", "decoder_heads", "decoder_depth", "projection", "temperature")
-        return {**super().get_config(), **encoder, **{name: getattr(self, name) for name in names}}
+        errors, views = [], []
+        for number in (0, 1):
+            tokens, mask, places = self.encoder.encode(features, mask_ratio, noise[number], training)
+            predicted = self.decoder(tokens[:, 1:], places, training=training)
+            errors.append(masked_error(predicted, features, mask))
+            view = self.projector(tokens[:, 0], training=training)
+            views.append(self.gather(ops.cast(view, "float32")))
+        contrast, logits = nt_xent(views[0], views[1], self.temperature)
+        return {"reconstruction": errors[0] + errors[1], "contrastive": contrast, "logits": logits}
 
 
 @keras.saving.register_keras_serializable(package="synth")
-class MaskedDecoder(keras.layers.Layer):
+class MaskedDecoder(Configured):
     """Predicts all tokens' targets from the visible ones.
 
     Args:
@@ -229,11 +208,8 @@ class MaskedDecoder(keras.layers.Layer):
         self.embed.build((None, None, input_shape[-1]))
         for layer in (*self.blocks, self.norm, self.head):
             layer.build((None, None, self.dim))
-        table = sine_positions(input_shape[1], self.dim)
-        self.positions = self.add_weight(name="positions", shape=(1, *table.shape), initializer="zeros")
-        self.positions.assign(table[None])
-        small = keras.initializers.RandomNormal(stddev=0.02)
-        self.mask_token = self.add_weight(name="mask_token", shape=(1, 1, self.dim), initializer=small)
+        self.positions = add_positions(self, input_shape[1])
+        self.mask_token = self.add_weight(name="mask_token", shape=(1, 1, self.dim), initializer=TOKEN_INITIALIZER)
         self.built = True
 
     def call(self, visible: Any, places: Any, training: bool = False) -> Any:
@@ -243,13 +219,9 @@ class MaskedDecoder(keras.layers.Layer):
             x = block(x, training=training)
         return self.head(self.norm(x))
 
-    def get_config(self) -> dict[str, Any]:
-        names = ("dim", "heads", "depth", "outputs")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
 
 @keras.saving.register_keras_serializable(package="synth")
-class Projector(keras.layers.Layer):
+class Projector(Configured):
     """Linear, batch normalisation, ELU, linear: from what describes an epoch to where views are compared.
 
     Args:
@@ -272,11 +244,8 @@ class Projector(keras.layers.Layer):
         self.built = True
 
     def call(self, x: Any, training: bool = False) -> Any:
-        """(B, D) to (B, outer features)."""
+        """(..., D) to (..., outer features)."""
         return self.linear2(ops.elu(self.bn(self.linear1(x), training=training)))
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "features": self.features}
 
 
 def masked_error(predicted: Any, target: Any, mask: Any) -> Any:

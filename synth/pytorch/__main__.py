@@ -16,15 +16,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="the checkpoint, such as best_model.pth")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder to write; it must not hold a model")
-    parser.add_argument(
-        "--heads", type=int, default=8, metavar="N", help="heads of all attention, as published (default 8)"
-    )
-    parser.add_argument(
-        "--step",
-        type=float,
-        metavar="SECONDS",
-        help="from one frame to the next (default: the roundest number that gives as many frames)",
-    )
+    heads = "heads of all attention, as published (default 8)"
+    parser.add_argument("--heads", type=int, default=8, metavar="N", help=heads)
+    step = "from one frame to the next (default: the roundest number that gives as many frames)"
+    parser.add_argument("--step", type=float, metavar="SECONDS", help=step)
     return parser.parse_args(arguments)
 
 

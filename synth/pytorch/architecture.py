@@ -59,10 +59,9 @@ def _backbone(state: State, prefix: str, own: str, heads: int, step: float | Non
     chosen = step_of(window, frames) if step is None else step
     if len(frame_starts(window, chosen)) != frames:
         raise InputError(f"--step {chosen}: an epoch has {frames} frames of {window} s, which this step does not give.")
-    dim = _rows(state, f"{prefix}{own}patch_embed")
-    _check_heads(dim, heads)
-    blocks = _depth(state, f"{prefix}{own}encoder_block.")
-    return {"window": window, "step": chosen, "dim": dim, "heads": heads, "depth": blocks}
+    dim = _features(state, f"{prefix}{own}patch_embed", heads)
+    depth = len(_parts(state, f"{prefix}{own}encoder_block."))
+    return {"window": window, "step": chosen, "dim": dim, "heads": heads, "depth": depth}
 
 
 def step_of(window: int, frames: int) -> float:
@@ -74,25 +73,21 @@ def step_of(window: int, frames: int) -> float:
 
 def _fusion(state: State, prefix: str, heads: int, step: float | None) -> dict[str, Any]:
     """The arguments of a fusion encoder."""
-    start = f"{prefix}backbone_networks."
-    modalities = list(dict.fromkeys(name[len(start) :].split(".")[0] for name in state if name.startswith(start)))
+    modalities = _parts(state, f"{prefix}backbone_networks.")
     if not modalities:
         raise InputError("the file holds a fusion of no modality.")
-    first = f"{start}{modalities[0]}.base_model.model."
+    first = f"{prefix}backbone_networks.{modalities[0]}.base_model.model."
     backbone = _backbone(state, first, "", heads, step)
     if rank := _rank(state, f"{first}encoder_block.0.attn.proj"):
         backbone["lora"] = {"proj": Lora(rank=rank, alpha=16, dropout=0.05)}
-    dim = _rows(state, f"{prefix}backbone_embedded.{modalities[0]}.0")
-    _check_heads(dim, heads)
-    depth = _depth(state, f"{prefix}multimodal_encoder_block.")
+    dim = _features(state, f"{prefix}backbone_embedded.{modalities[0]}.0", heads)
+    depth = len(_parts(state, f"{prefix}multimodal_encoder_block."))
     return {"modalities": modalities, "backbone": backbone, "dim": dim, "heads": heads, "depth": depth}
 
 
 def _decoder(state: State, blocks: str, own: str, projector: str, heads: int) -> dict[str, Any]:
-    dim = _rows(state, f"{own}decoder_embed")
-    _check_heads(dim, heads)
+    dim, depth = _features(state, f"{own}decoder_embed", heads), len(_parts(state, blocks))
     projection = (_rows(state, f"{projector}.0"), _rows(state, f"{projector}.3"))
-    depth = _depth(state, blocks)
     return {"decoder_dim": dim, "decoder_heads": heads, "decoder_depth": depth, "projection": projection}
 
 
@@ -114,10 +109,14 @@ def _rank(state: State, layer: str) -> int:
     return state[name].shape[0] if name in state else 0
 
 
-def _depth(state: State, prefix: str) -> int:
-    return len({name[len(prefix) :].split(".")[0] for name in state if name.startswith(prefix)})
-
-
-def _check_heads(features: int, heads: int) -> None:
+def _features(state: State, layer: str, heads: int) -> int:
+    """The features that a linear layer gives to attention of so many heads."""
+    features = _rows(state, layer)
     if features % heads:
         raise InputError(f"--heads {heads}: {features} features cannot be shared among so many heads.")
+    return features
+
+
+def _parts(state: State, prefix: str) -> list[str]:
+    """What follows ``prefix`` in the names, up to the next dot: numbers of blocks, or modalities."""
+    return list(dict.fromkeys(name[len(prefix) :].split(".")[0] for name in state if name.startswith(prefix)))

@@ -5,19 +5,108 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from data.terms import InputError
-from synth.layers.frames import POOLING, FrameBackbone
+from synth.layers.frames import POOLING, WIDTHS, FrameBackbone, NormalisedConvolution, ResidualBlock
 from synth.layers.lora import LoraDense
 from synth.layers.mamba import Mamba, Mamba2
 from synth.layers.transformer import TransformerBlock
 from synth.models.classifier import FineTuning, Head, SequenceClassifier
-from synth.models.fusion import SynthSleepNet, SynthSleepNetEncoder
-from synth.models.neuronet import NeuroNet, NeuroNetEncoder, Projector
+from synth.models.fusion import SynthSleepNet, SynthSleepNetEncoder, TokenEmbedding
+from synth.models.neuronet import MaskedDecoder, NeuroNet, NeuroNetEncoder, Projector
 
 WITHOUT_MEANING = ("num_batches_tracked", "projectors_bn.running_mean", "projectors_bn.running_var")
 """Ends of names that hold nothing a model computes with."""
+
+
+def _within(part: str, prefix: str, names: dict[str, str]) -> dict[str, str]:
+    return {f"{part}.{ours}": f"{prefix}.{theirs}" for ours, theirs in names.items()}
+
+
+def _normalised(part: str, convolution: str, norm: str) -> dict[str, str]:
+    """Of a :class:`NormalisedConvolution`, which is two layers there."""
+    return {f"{part}.kernel": f"{convolution}.weight", part: norm}
+
+
+_NORM = {"gamma": "weight", "beta": "bias"}
+_STATISTICS = {"moving_mean": "running_mean", "moving_variance": "running_var"}
+_LORA = {"a": "lora_A.default.weight", "b": "lora_B.default.weight"}
+_CONVOLUTION = {"convolution_kernel": "conv1d.weight", "convolution_bias": "conv1d.bias"}
+_STATE_SPACE = {"in_kernel": "in_proj.weight", "a_log": "A_log", "skip": "D", "out_kernel": "out_proj.weight"}
+_STEPS = {"x_kernel": "x_proj.weight", "step_kernel": "dt_proj.weight", "step_bias": "dt_proj.bias"}
+_BRANCHES = {
+    f"branches.{branch}.{n}": f"model.layer{kernel}x{kernel}_{n + 1}.0"
+    for branch, kernel in enumerate(POOLING)
+    for n in range(len(WIDTHS))
+}
+_ATTENTION = {"norm1": "norm1", "qkv": "attn.qkv", "proj": "attn.proj"}
+_PERCEPTRON = {"norm2": "norm2", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
+_PLACES = {"cls_token": "cls_token", "positions": "pos_embed"}
+_ENCODER = {**_PLACES, "embed": "patch_embed", "blocks.*": "encoder_block.*", "norm": "encoder_norm"}
+_DECODER = {"embed": "decoder_embed", "blocks.*": "decoder_block.*", "norm": "decoder_norm", "head": "decoder_pred"}
+_FUSION = {
+    "backbones.*": "backbone_networks.*.base_model.model",
+    "embeddings.*": "backbone_embedded.*",
+    "embeddings.*.modality_token": "modal_token_dict.*",
+    "embeddings.*.positions": "multimodal_encoder_pos_embed",
+    "blocks.*": "multimodal_encoder_block.*",
+    "norm": "multimodal_encoder_norm",
+}
+NAMES: dict[type, dict[str, str]] = {
+    keras.layers.Dense: {"_kernel": "weight", "bias": "bias"},
+    LoraDense: {"_kernel": "base_layer.weight", "bias": "base_layer.bias", **_LORA},
+    keras.layers.LayerNormalization: _NORM,
+    keras.layers.BatchNormalization: {**_NORM, **_STATISTICS},
+    NormalisedConvolution: {**_NORM, **_STATISTICS},
+    Mamba: {**_STATE_SPACE, **_CONVOLUTION, **_STEPS},
+    Mamba2: {**_STATE_SPACE, **_CONVOLUTION, "step_bias": "dt_bias", "norm_scale": "norm.weight"},
+    ResidualBlock: {
+        **_normalised("conv1", "conv1", "bn1"),
+        **_normalised("conv2", "conv2", "bn2"),
+        **_normalised("shortcut", "downsample.0", "downsample.1"),
+        "squeeze": "se.fc.0",
+        "excite": "se.fc.2",
+    },
+    FrameBackbone: {
+        **_normalised("stem", "model.conv1", "model.bn1"),
+        **_BRANCHES,
+        "linear1": "feature_layer.0",
+        "linear2": "feature_layer.2",
+    },
+    TransformerBlock: {**_ATTENTION, **_PERCEPTRON},
+    Projector: {"linear1": "0", "bn": "1", "linear2": "3"},
+    NeuroNetEncoder: {"backbone": "frame_backbone", **_ENCODER},
+    MaskedDecoder: {"mask_token": "mask_token", "positions": "decoder_pos_embed", **_DECODER},
+    NeuroNet: {
+        "encoder.backbone": "frame_backbone",
+        **_within("encoder", "autoencoder", _ENCODER),
+        "decoder": "autoencoder",
+        "projector": "projectors",
+    },
+    TokenEmbedding: {"linear1": "0", "bn": "2", "linear2": "5"},
+    SynthSleepNetEncoder: _FUSION,
+    SynthSleepNet: {
+        "encoder": "",
+        "decoder.mask_token": "mask_token",
+        "decoder.positions": "multimodal_decoder_pos_embed",
+        "decoder.embed": "decoder_embed",
+        "decoder.norm": "multimodal_decoder_norm",
+        "decoder.blocks.*.*": "multimodal_decoder_block_dict.*.*",
+        "decoder.predictors.*": "multimodal_decoder_pred_dict.*",
+        "projectors.*": "backbone_projector_dict.*",
+        "fusion_projector": "fusion_projector",
+    },
+    Head: {"linears.0": "0", "norms.0": "1", "linears.1": "4", "norms.1": "5", "logits": "8"},
+    SequenceClassifier: {"context": "mamba", "norm": "norm", "head": "fc"},
+    FineTuning: {
+        **_within("encoder", "backbone.base_model.model", _FUSION),
+        "encoder.embeddings.*.positions": "backbone.base_model.model.pos_embed",
+        "classifier": "",
+    },
+}
+"""For each of our layers and models: what its parts are called there. A * stands for each key or number."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +117,6 @@ class Entry:
     variable: Any
     convert: Callable[[np.ndarray], np.ndarray] = np.asarray
     optional: bool = False
-
-
-Entries = Iterator[Entry]
 
 
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:
@@ -78,9 +164,9 @@ def load_state_dict(model: Any, state: dict[str, np.ndarray], where: str = "the 
     Raises:
         InputError: tensors are missing, unexpected or misshapen; all are listed, and nothing was set.
     """
-    entries, used, problems = list(entries_of(model)), set(), []
     values: list[tuple[Any, np.ndarray]] = []
-    for entry in entries:
+    used, problems = set(), []
+    for entry in entries_of(model):
         name = entry.name
         if name not in state:
             # The name of a layer that was not adapted there.
@@ -102,175 +188,34 @@ def load_state_dict(model: Any, state: dict[str, np.ndarray], where: str = "the 
         variable.assign(value)
 
 
-def entries_of(model: Any, prefix: str = "") -> Entries:
-    """All tensors of ``model``, with the names they have in the published code after ``prefix``."""
-    kinds: dict[type, Callable[[Any, str], Entries]] = {
-        Mamba: _mamba,
-        Mamba2: _mamba2,
-        FrameBackbone: _frame_backbone,
-        NeuroNetEncoder: _neuronet_encoder,
-        NeuroNet: _neuronet,
-        SynthSleepNetEncoder: _fusion_encoder,
-        SynthSleepNet: _synthsleepnet,
-        SequenceClassifier: _classifier,
-        FineTuning: _fine_tuning,
-    }
-    return kinds[type(model)](model, prefix)
+def entries_of(model: Any, prefix: str = "") -> Iterator[Entry]:
+    """All tensors of a layer or model, with the names they have in the published code after ``prefix``."""
+    # Other temporal context modules than Mamba are not in the published code.
+    for path, name in NAMES.get(type(model), {}).items():
+        for part, theirs in _parts(model, path.split("."), ".".join(filter(None, (prefix, name)))):
+            if not isinstance(part, keras.Variable):
+                yield from entries_of(part, theirs)
+            elif part.name == "convolution_kernel":
+                yield Entry(theirs, part, lambda array: array[:, 0].transpose())
+            elif part.name.endswith(("kernel", "lora_a", "lora_b")):
+                yield Entry(theirs, part, _transposed, optional=part.name.startswith("lora"))
+            else:
+                yield Entry(theirs, part)
+
+
+def _parts(part: Any, path: list[str], name: str) -> Iterator[tuple[Any, str]]:
+    """What is found along ``path`` from ``part``, with its name; nothing where a layer has no such part."""
+    if part is None:
+        return
+    if not path:
+        yield part, name
+    elif path[0] == "*":
+        for key, each in part.items() if isinstance(part, dict) else enumerate(part):
+            yield from _parts(each, path[1:], name.replace("*", str(key), 1))
+    else:
+        found = part[int(path[0])] if path[0].isdecimal() else getattr(part, path[0])
+        yield from _parts(found, path[1:], name)
 
 
 def _transposed(array: np.ndarray) -> np.ndarray:
     return array.transpose()
-
-
-def _dense(layer: Any, name: str) -> Entries:
-    adapted = isinstance(layer, LoraDense)
-    base = f"{name}.base_layer" if adapted else name
-    yield Entry(f"{base}.weight", layer._kernel, _transposed)
-    if layer.use_bias:
-        yield Entry(f"{base}.bias", layer.bias)
-    if adapted:
-        yield Entry(f"{name}.lora_A.default.weight", layer.a, _transposed, optional=True)
-        yield Entry(f"{name}.lora_B.default.weight", layer.b, _transposed, optional=True)
-
-
-def _convolution(layer: Any, name: str) -> Entries:
-    yield Entry(f"{name}.weight", layer.kernel, _transposed)
-
-
-def _norm(layer: Any, name: str) -> Entries:
-    yield Entry(f"{name}.weight", layer.gamma)
-    yield Entry(f"{name}.bias", layer.beta)
-    if hasattr(layer, "moving_mean"):
-        yield Entry(f"{name}.running_mean", layer.moving_mean)
-        yield Entry(f"{name}.running_var", layer.moving_variance)
-
-
-def _state_space(layer: Any, prefix: str) -> Entries:
-    yield Entry(f"{prefix}in_proj.weight", layer.in_kernel, _transposed)
-    yield Entry(f"{prefix}conv1d.weight", layer.convolution_kernel, lambda array: array[:, 0].transpose())
-    yield Entry(f"{prefix}conv1d.bias", layer.convolution_bias)
-    yield Entry(f"{prefix}A_log", layer.a_log)
-    yield Entry(f"{prefix}D", layer.skip)
-    yield Entry(f"{prefix}out_proj.weight", layer.out_kernel, _transposed)
-
-
-def _mamba(layer: Mamba, prefix: str) -> Entries:
-    yield from _state_space(layer, prefix)
-    yield Entry(f"{prefix}x_proj.weight", layer.x_kernel, _transposed)
-    yield Entry(f"{prefix}dt_proj.weight", layer.step_kernel, _transposed)
-    yield Entry(f"{prefix}dt_proj.bias", layer.step_bias)
-
-
-def _mamba2(layer: Mamba2, prefix: str) -> Entries:
-    yield from _state_space(layer, prefix)
-    yield Entry(f"{prefix}dt_bias", layer.step_bias)
-    yield Entry(f"{prefix}norm.weight", layer.norm_scale)
-
-
-def _frame_backbone(layer: FrameBackbone, prefix: str) -> Entries:
-    yield from _convolution(layer.stem, f"{prefix}model.conv1")
-    yield from _norm(layer.stem, f"{prefix}model.bn1")
-    for kernel, blocks in zip(POOLING, layer.branches, strict=True):
-        for number, block in enumerate(blocks, 1):
-            name = f"{prefix}model.layer{kernel}x{kernel}_{number}.0"
-            for n, convolution in enumerate((block.conv1, block.conv2), 1):
-                yield from _convolution(convolution, f"{name}.conv{n}")
-                yield from _norm(convolution, f"{name}.bn{n}")
-            yield from _dense(block.squeeze, f"{name}.se.fc.0")
-            yield from _dense(block.excite, f"{name}.se.fc.2")
-            if block.shortcut is not None:
-                yield from _convolution(block.shortcut, f"{name}.downsample.0")
-                yield from _norm(block.shortcut, f"{name}.downsample.1")
-    yield from _dense(layer.linear1, f"{prefix}feature_layer.0")
-    yield from _dense(layer.linear2, f"{prefix}feature_layer.2")
-
-
-def _block(block: TransformerBlock, name: str) -> Entries:
-    for part in ("norm1", "norm2"):
-        yield from _norm(getattr(block, part), f"{name}.{part}")
-    for part in ("qkv", "proj"):
-        yield from _dense(getattr(block, part), f"{name}.attn.{part}")
-    for part in ("fc1", "fc2"):
-        yield from _dense(getattr(block, part), f"{name}.mlp.{part}")
-
-
-def _neuronet_encoder(encoder: NeuroNetEncoder, prefix: str, own: str = "") -> Entries:
-    """``own`` stands before the names of all but the frame backbone."""
-    yield from _frame_backbone(encoder.backbone, f"{prefix}frame_backbone.")
-    yield Entry(f"{prefix}{own}cls_token", encoder.cls_token)
-    yield Entry(f"{prefix}{own}pos_embed", encoder.positions)
-    yield from _dense(encoder.embed, f"{prefix}{own}patch_embed")
-    for number, block in enumerate(encoder.blocks):
-        yield from _block(block, f"{prefix}{own}encoder_block.{number}")
-    yield from _norm(encoder.norm, f"{prefix}{own}encoder_norm")
-
-
-def _neuronet(model: NeuroNet, prefix: str) -> Entries:
-    own = f"{prefix}autoencoder."
-    decoder = model.decoder
-    yield from _neuronet_encoder(model.encoder, prefix, "autoencoder.")
-    yield Entry(f"{own}mask_token", decoder.mask_token)
-    yield Entry(f"{own}decoder_pos_embed", decoder.positions)
-    yield from _dense(decoder.embed, f"{own}decoder_embed")
-    for number, block in enumerate(decoder.blocks):
-        yield from _block(block, f"{own}decoder_block.{number}")
-    yield from _norm(decoder.norm, f"{own}decoder_norm")
-    yield from _dense(decoder.head, f"{own}decoder_pred")
-    yield from _projector(model.projector, f"{prefix}projectors")
-
-
-def _projector(layer: Projector, name: str) -> Entries:
-    yield from _dense(layer.linear1, f"{name}.0")
-    yield from _norm(layer.bn, f"{name}.1")
-    yield from _dense(layer.linear2, f"{name}.3")
-
-
-def _fusion_encoder(
-    encoder: SynthSleepNetEncoder, prefix: str, positions: str = "multimodal_encoder_pos_embed"
-) -> Entries:
-    for modality in encoder.modalities:
-        name = f"{prefix}backbone_networks.{modality}.base_model.model."
-        yield from _neuronet_encoder(encoder.backbones[modality], name)
-        embedding = encoder.embeddings[modality]
-        yield from _dense(embedding.linear1, f"{prefix}backbone_embedded.{modality}.0")
-        yield from _norm(embedding.bn, f"{prefix}backbone_embedded.{modality}.2")
-        yield from _dense(embedding.linear2, f"{prefix}backbone_embedded.{modality}.5")
-        yield Entry(f"{prefix}modal_token_dict.{modality}", embedding.modality_token)
-        yield Entry(f"{prefix}{positions}", embedding.positions)
-    for number, block in enumerate(encoder.blocks):
-        yield from _block(block, f"{prefix}multimodal_encoder_block.{number}")
-    yield from _norm(encoder.norm, f"{prefix}multimodal_encoder_norm")
-
-
-def _synthsleepnet(model: SynthSleepNet, prefix: str) -> Entries:
-    decoder = model.decoder
-    yield from _fusion_encoder(model.encoder, prefix)
-    yield Entry(f"{prefix}mask_token", decoder.mask_token)
-    yield Entry(f"{prefix}multimodal_decoder_pos_embed", decoder.positions)
-    yield from _dense(decoder.embed, f"{prefix}decoder_embed")
-    yield from _norm(decoder.norm, f"{prefix}multimodal_decoder_norm")
-    for modality in model.encoder.modalities:
-        for number, block in enumerate(decoder.blocks[modality]):
-            yield from _block(block, f"{prefix}multimodal_decoder_block_dict.{modality}.{number}")
-        yield from _dense(decoder.predictors[modality], f"{prefix}multimodal_decoder_pred_dict.{modality}")
-        yield from _projector(model.projectors[modality], f"{prefix}backbone_projector_dict.{modality}")
-    yield from _projector(model.fusion_projector, f"{prefix}fusion_projector")
-
-
-def _head(head: Head, prefix: str) -> Entries:
-    for linear, norm, number in zip(head.linears, head.norms, (0, 4), strict=True):
-        yield from _dense(linear, f"{prefix}{number}")
-        yield from _norm(norm, f"{prefix}{number + 1}")
-    yield from _dense(head.logits, f"{prefix}8")
-
-
-def _fine_tuning(model: FineTuning, prefix: str) -> Entries:
-    yield from _fusion_encoder(model.encoder, f"{prefix}backbone.base_model.model.", "pos_embed")
-    yield from _classifier(model.classifier, prefix)
-
-
-def _classifier(classifier: SequenceClassifier, prefix: str) -> Entries:
-    if isinstance(classifier.context, (Mamba, Mamba2)):
-        yield from entries_of(classifier.context, f"{prefix}mamba.")
-    yield from _norm(classifier.norm, f"{prefix}norm")
-    yield from _head(classifier.head, f"{prefix}fc.")

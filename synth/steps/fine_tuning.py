@@ -53,13 +53,13 @@ class FineTuningStep(LabelledStep):
         Others: see :class:`LabelledStep`.
     """
 
+    step = "fine_tuning"
     decided_by = FINE_TUNING
     rate = "fine_tuning_rate"
     temporary = (PROGRESS, CONVOLUTIONS)
 
     def __init__(self, fold: Fold, modalities: tuple[str, ...], task: str, label_fraction: float, tcm: str) -> None:
-        title = f"fine-tuning for {task} ({tcm})"
-        super().__init__(fold, modalities, task, label_fraction, "fine_tuning", {"tcm": tcm}, title)
+        super().__init__(fold, modalities, task, label_fraction, f"fine-tuning for {task} ({tcm})", tcm=tcm)
 
     def make(self) -> FineTuning:
         """The network, with the pretrained encoder's weights."""
@@ -68,15 +68,8 @@ class FineTuningStep(LabelledStep):
         # Loading drew weights too.
         self.fold.draw_first_weights()
         arguments = {name: getattr(pretrained, name) for name in ("modalities", "backbone", "dim", "heads", "depth")}
-        network = FineTuning(
-            arguments,
-            len(classes(self.task)),
-            self.record["tcm"],
-            model.head_dropout,
-            model.adaptation_rank,
-            model.adaptation_alpha,
-            dtype=precision,
-        )
+        settings = (self.record["tcm"], model.head_dropout, model.adaptation_rank, model.adaptation_alpha)
+        network = FineTuning(arguments, len(classes(self.task)), *settings, dtype=precision)
         adopt(network.encoder, pretrained)
         return network
 

@@ -25,23 +25,20 @@ class LabelledStep(Step):
         modalities: of the encoder.
         task: one of ``data.terms.TASKS``.
         label_fraction: share of the labelled subjects' epochs whose labels are used, drawn by the seed.
-        step: the name of the step.
-        variant: what else distinguishes the step from others for the same task, if anything does.
         title: names the step in messages.
+        variant: what else distinguishes the step from others for the same task, if anything does.
+
+    Attributes:
+        step: the name of the step.
 
     Raises:
         InputError: the fusion is not pretrained.
     """
 
+    step: str
+
     def __init__(
-        self,
-        fold: Fold,
-        modalities: tuple[str, ...],
-        task: str,
-        label_fraction: float,
-        step: str,
-        variant: dict[str, str],
-        title: str,
+        self, fold: Fold, modalities: tuple[str, ...], task: str, label_fraction: float, title: str, **variant: str
     ) -> None:
         self.encoder = fold.folder / "multimodal" / "-".join(modalities)
         if not (self.encoder / METADATA).is_file():
@@ -52,8 +49,8 @@ class LabelledStep(Step):
         self.chosen_by = ("macro_f1",) if task == "sleep_stage" else ("average_precision",)
         about = {"task": task, "label_fraction": label_fraction, **variant}
         about["encoder"] = of_encoder["sha256"][WEIGHTS]
-        folder = fold.folder.joinpath(step, f"{task}_{label_fraction:g}", "-".join(modalities), *variant.values())
-        super().__init__(fold, folder, "/".join((step, task, *variant.values())), title, about)
+        folder = fold.folder.joinpath(self.step, f"{task}_{label_fraction:g}", "-".join(modalities), *variant.values())
+        super().__init__(fold, folder, "/".join((self.step, task, *variant.values())), title, about)
 
     @property
     def recipe(self) -> Recipe:

@@ -172,8 +172,9 @@ def neuronet(config: "Config") -> NeuroNet:
     """A NeuroNet as the configuration has it."""
     model = config.model
     encoder, decoder = _sizes(model, "unimodal"), _sizes(model, "unimodal_decoder")
-    frames, contrast = (model.frame_seconds, model.frame_step_seconds), _contrast(model, "unimodal")
-    return NeuroNet(*frames, *encoder, *decoder, *contrast, dtype=config.training.precision)
+    contrast = (model.unimodal_projection, model.unimodal_temperature)
+    sizes = (model.frame_seconds, model.frame_step_seconds, *encoder, *decoder)
+    return NeuroNet(*sizes, *contrast, dtype=config.training.precision)
 
 
 def fusion(fold: Fold, modalities: tuple[str, ...]) -> SynthSleepNet:
@@ -194,7 +195,8 @@ def fusion(fold: Fold, modalities: tuple[str, ...]) -> SynthSleepNet:
     fold.draw_first_weights()
     backbone = {name: getattr(pretrained[modalities[0]], name) for name in ("window", "step", "dim", "heads", "depth")}
     encoder, decoder = _sizes(model, "fusion"), _sizes(model, "fusion_decoder")
-    network = SynthSleepNet(modalities, backbone, *encoder, *decoder, *_contrast(model, "fusion"), dtype=precision)
+    contrast = (model.fusion_projection, model.fusion_temperature)
+    network = SynthSleepNet(modalities, backbone, *encoder, *decoder, *contrast, dtype=precision)
     for modality in modalities:
         adopt(network.encoder.backbones[modality], pretrained[modality])
     return network
@@ -203,7 +205,3 @@ def fusion(fold: Fold, modalities: tuple[str, ...]) -> SynthSleepNet:
 def _sizes(model: "SynthSleepNetConfig", part: str) -> tuple[int, int, int]:
     """The features, heads and number of the blocks of a part of the networks."""
     return getattr(model, f"{part}_features"), getattr(model, f"{part}_heads"), getattr(model, f"{part}_blocks")
-
-
-def _contrast(model: "SynthSleepNetConfig", part: str) -> tuple[tuple[int, int], float]:
-    return getattr(model, f"{part}_projection"), getattr(model, f"{part}_temperature")

@@ -20,13 +20,14 @@ from synth.steps.step import Fold
 class LinearProbingStep(LabelledStep):
     """Training a head on stored embeddings; arguments as of :class:`LabelledStep`."""
 
+    step = "linear_probing"
     decided_by = LINEAR_PROBING
     rate = "probing_rate"
 
     def __init__(self, fold: Fold, modalities: tuple[str, ...], task: str, label_fraction: float) -> None:
         # So little work is not worth sharing.
         fold = replace(fold, replicas=replicas(None))
-        super().__init__(fold, modalities, task, label_fraction, "linear_probing", {}, f"linear probing of {task}")
+        super().__init__(fold, modalities, task, label_fraction, f"linear probing of {task}")
 
     def prepare(self) -> None:
         """Embed all nights, as far as that was not done before, and make the head.

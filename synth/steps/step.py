@@ -52,7 +52,6 @@ class Step(ResumableRun):
         name: of the step; it settles the draws, unlike those of other steps.
         title: names the step in messages.
         about: what is recorded of the run beside its configuration and its subjects.
-
     """
 
     network: keras.Model

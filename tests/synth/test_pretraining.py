@@ -188,12 +188,12 @@ def test_validation_nights_without_an_event_choose_no_pass(without_events):
     folder, printed = without_events
     assert json.loads((folder / "metadata.json").read_text())["best"] == {"pass": 2, "average_precision": None}
     assert "hold apnea in none of their epochs, or in all of them, so that no pass can be chosen" in printed
-    assert FineTunedPredictor.of(folder).rank == (1, -1)
+    assert FineTunedPredictor(folder).rank == (1, -1)
 
 
 def test_what_was_trained_in_bfloat16_is_tested_in_float32(without_events):
     folder, _ = without_events
-    model = FineTunedPredictor.of(folder)
+    model = FineTunedPredictor(folder)
     for subject in model.metadata["split"]["test"]:
         night = read_night(folder.parents[6] / "nights" / f"shhs1-{subject}.npz", model.recipe.names)
         found = pd.read_csv(folder / "predictions" / f"shhs1-{subject}.csv")["apnea"]

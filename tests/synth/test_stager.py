@@ -93,7 +93,7 @@ def staged(stager, path, channels=()):
 def test_the_mean_of_the_folds_models(stager, folds, recording, arrays):
     night = staged(stager, recording)
     x = {name: scale(arrays["x"][:, arrays["ch_names"].tolist().index(own)]) for name, own in CHANNELS.items()}
-    models = [FineTunedPredictor.of(folds / fold / "fine_tuning/sleep_stage_1/eeg-emg-airflow/lstm") for fold in "01"]
+    models = [FineTunedPredictor(folds / fold / "fine_tuning/sleep_stage_1/eeg-emg-airflow/lstm") for fold in "01"]
     expected = np.mean([model.probabilities(x) for model in models], axis=0)
     # The file holds 16 bits.
     np.testing.assert_allclose(night.probabilities, expected, atol=2e-3)
@@ -185,7 +185,7 @@ def test_signals_are_prepared_as_the_databases_nights(arrays, tmp_path):
     night = staged(load_stager(tmp_path / "models"), edf)
     assert [c["from"] for c in night.about["channels"]] == [["EEG"], ["EMG"]]
     bands = ((0.5, 40), (25, 49))
-    model, modalities = FineTunedPredictor.of(path), ("eeg", "emg")
+    model, modalities = FineTunedPredictor(path), ("eeg", "emg")
     filtered = [
         band_pass(x.ravel().astype(float), band).reshape(x.shape)
         for x, band in zip(signals.values(), bands, strict=True)
