@@ -164,10 +164,7 @@ def _unsure(night: Hypnogram) -> str:
 
 
 def _agreement(scores: Scores) -> str:
-    by_stage = scores.by_stage.copy()
-    for name in ("precision", "recall", "F1"):
-        by_stage[name] = by_stage[name].map(lambda value: "-" if pd.isna(value) else f"{value:.3f}")
-    by_stage.insert(0, "stage", by_stage.index)
+    by_stage = scores.by_stage.rename_axis("stage").reset_index()
     return f"<p>{escape(scores.line())}, those that both have scored.</p>{_table(by_stage)}"
 
 
@@ -182,4 +179,5 @@ def _readable(night: Hypnogram, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _table(table: pd.DataFrame) -> str:
-    return f'<div class="night-table">{table.to_html(index=False, border=0)}</div>'
+    html = table.to_html(index=False, border=0, float_format="{:.3f}".format, na_rep="-")
+    return f'<div class="night-table">{html}</div>'

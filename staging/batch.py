@@ -56,7 +56,7 @@ def stage_all(sources: Sequence[Source], stager: Stager, folder: Path, settings:
 
     if len(sources) > 1 and settings.scoring and "{name}" not in settings.scoring:
         raise InputError("--scoring: with several recordings, write {name} where a recording's name stands in it.")
-    if not is_remote(folder) and folder.is_dir():
+    if not is_remote(folder):
         # Of a killed run; a run beside this one on the same folder is not foreseen.
         remove_unfinished(folder, below=False)
     outcomes: list[Outcome] = []
@@ -75,11 +75,10 @@ def _outcome(source: Source, stager: Stager, folder: Path, settings: Settings) -
     """Stage one recording, or find it finished; a bad one is an outcome, not an error."""
     try:
         return _staged(source, stager, folder, settings)
-    except NoSignals as error:
-        # In a folder, scorings lie beside recordings.
-        return Outcome(source, "failed" if source.named else "left out", reason=str(error))
     except InputError as error:
-        return Outcome(source, "failed", reason=str(error))
+        # In a folder, scorings lie beside recordings.
+        left_out = isinstance(error, NoSignals) and not source.named
+        return Outcome(source, "left out" if left_out else "failed", reason=str(error))
     except OSError as error:
         # A full disk or a vanished folder ends this recording, not the others.
         return Outcome(source, "failed", reason=f"{error.filename or source.path}: {error.strerror}.")
@@ -106,9 +105,8 @@ def _staged(source: Source, stager: Stager, folder: Path, settings: Settings) ->
         scored = read_scoring(scoring, recording) if scoring else recording.stages
         opened = time.perf_counter()
         night = stager.stage(recording, settings.channels, settings.calibrate)
-    about = {**night.about, "took": {**night.about["took"]}}
-    about["took"]["reading"] += opened - started
-    night = replace(night, name=source.name, scored=scored, about=about)
+    night.about["took"]["reading"] += opened - started
+    night = replace(night, name=source.name, scored=scored)
     return Outcome(source, "staged", write_results(night, folder, origin))
 
 
