@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from data.databases import Database
 from data.terms import InputError
 
 
@@ -30,6 +31,13 @@ def check_workers(arguments: argparse.Namespace) -> None:
         raise InputError(f"--jobs {arguments.jobs}: a number of processes is wanted, 1 or above.")
     if arguments.jobs > 1 and arguments.cluster:
         raise InputError("--jobs counts processes of this machine, --cluster uses others: give one of them.")
+
+
+def print_published(spec: Database) -> None:
+    """Print published results on a database, to compare ours with."""
+    for model, accuracy, macro_f1, kappa in spec.published:
+        figures = f"accuracy {accuracy:.3f}   macro-F1 {macro_f1:.3f}   kappa {kappa:.2f}"
+        print(f"published on {spec.title}, {model}: {figures}")
 
 
 def run(command: Callable[[], int | None], prog: str) -> int:

@@ -31,6 +31,8 @@ SETTABLE = {
 }
 """The values of a database that can be set for one run, and what each must be."""
 
+RECSLEEPNET_SECTIONS = (RecSleepNetConfig, TrainingConfig)
+SYNTHSLEEPNET_SECTIONS = (SynthSleepNetConfig, SynthSleepNetTraining)
 
 Model = TypeVar("Model")
 Training = TypeVar("Training")
@@ -44,6 +46,11 @@ class Config(Generic[Model, Training]):
     model: Model
     training: Training
     synthetic: SyntheticConfig
+
+
+def names_in(sections: Iterable[type]) -> list[str]:
+    """The names of the values of some sections of ``config.py``."""
+    return [value.name for section in sections for value in dataclasses.fields(section)]
 
 
 def recorded(config: Config) -> dict[str, Any]:
