@@ -12,7 +12,7 @@ from data.recordings.quality import stretches
 from data.store import written_aside
 from data.terms import EPOCH_SECONDS, SAMPLING_RATE, STAGES, UNSCORED
 from evaluation.breathing import apnea_hypopnea_index
-from evaluation.stages import Scores
+from evaluation.stages import Scores, as_json
 
 if TYPE_CHECKING:
     import mne
@@ -130,9 +130,8 @@ class Hypnogram:
         with np.errstate(invalid="ignore"):
             computed = hypnogram.sleep_statistics()
             counts, _ = hypnogram.transition_matrix()
-        figures = {name: None if np.isnan(value) else float(value) for name, value in computed.items()}
-        names = [YASA[stage] for stage in STAGES]
-        counts = counts.reindex(index=names, columns=names, fill_value=0)
+        figures, names = as_json(computed), [YASA[stage] for stage in STAGES]
+        counts = counts.reindex(index=names, columns=names, fill_value=0).to_numpy()
         # YASA counts the latency of REM from the first epoch, the AASM from the first sleep.
         first_rem, onset = figures["Lat_REM"], figures["SOL"]
         latency = None if first_rem is None or onset is None else first_rem - onset
@@ -143,10 +142,7 @@ class Hypnogram:
             "unscored": figures.get("UNS", 0.0),
             "minutes": {stage: figures[YASA[stage]] for stage in STAGES},
             "share": {stage: figures[f"%{stage}"] for stage in STAGES[1:]},
-            "transitions": {
-                stage: dict(zip(STAGES, map(int, row), strict=True))
-                for stage, row in zip(STAGES, counts.to_numpy(), strict=True)
-            },
+            "transitions": pd.DataFrame(counts, STAGES, STAGES, dtype=int).to_dict("index"),
         }
 
     def periods(self) -> list[tuple[int, int]]:
@@ -168,9 +164,8 @@ class Hypnogram:
         if not (self.stages > 0).any():
             told.append("no sleep was found.")
         if (self.stages == UNSCORED).any():
-            told.append(
-                f"{(self.stages == UNSCORED).sum()} epochs, more than ten minutes on end without EEG, are unscored."
-            )
+            unscored = (self.stages == UNSCORED).sum()
+            told.append(f"{unscored} epochs, more than ten minutes on end without EEG, are unscored.")
         periods = self.periods()
         if len(periods) > 1:
             spans = ", ".join(f"{self.clock(first)} to {self.clock(end)}" for first, end in periods)
@@ -210,16 +205,10 @@ class Hypnogram:
         return table
 
     def _stretches(self, which: np.ndarray) -> pd.DataFrame:
-        rows = [
-            {
-                "epoch": first,
-                "epochs": end - first,
-                "start_s": first * EPOCH_SECONDS,
-                "stages": _listed(self.stages[first:end]),
-                "confidence": float(self.confidence[first:end].mean()),
-            }
-            for first, end in stretches(which)
-        ]
+        rows = []
+        for first, end in stretches(which):
+            confidence = float(self.confidence[first:end].mean())
+            rows.append((first, end - first, first * EPOCH_SECONDS, _listed(self.stages[first:end]), confidence))
         table = pd.DataFrame(rows, columns=["epoch", "epochs", "start_s", "stages", "confidence"])
         return table.sort_values(["epochs", "epoch"], ascending=[False, True], ignore_index=True)
 

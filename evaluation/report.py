@@ -78,11 +78,10 @@ def page(night: Hypnogram, statistics: dict[str, Any]) -> "mne.Report":
     report.add_custom_css(STYLE)
     report.include = HEAD + report.include
     report.add_html(_summary(night, statistics), "What was staged")
-    drawings = {"Hypnogram": draw_hypnogram, "Hypnodensity": draw_hypnodensity}
+    report.add_figure(single_figure(draw_hypnogram, night), "Hypnogram")
+    report.add_figure(single_figure(draw_hypnodensity, night), "Hypnodensity")
     if night.spectra is not None:
-        drawings["Spectrogram"] = draw_spectrogram
-    for title, draw in drawings.items():
-        report.add_figure(single_figure(draw, night), title)
+        report.add_figure(single_figure(draw_spectrogram, night), "Spectrogram")
     report.add_html(_statistics(statistics), "Sleep statistics")
     if breathing := night.breathing:
         report.add_figure(single_figure(draw_events, night, (9, 1 + 0.9 * len(night.events))), "Breathing events")
@@ -116,16 +115,12 @@ def _summary(night: Hypnogram, statistics: dict[str, Any]) -> str:
 
 
 def _statistics(statistics: dict[str, Any]) -> str:
-    rows = [(f"{name.replace('_', ' ')}: {what}", statistics[name], unit) for name, (what, unit) in FIGURES.items()]
-    figures = pd.DataFrame([(what, _number(value, unit)) for what, value, unit in rows], columns=["", " "])
+    named = [(f"{name.replace('_', ' ')}: {what}", statistics[name], unit) for name, (what, unit) in FIGURES.items()]
+    figures = pd.DataFrame([(what, _number(value, unit)) for what, value, unit in named], columns=["", " "])
     minutes, share = statistics["minutes"], statistics["share"]
-    stages = pd.DataFrame(
-        [(stage, _number(minutes[stage], "min"), _number(share.get(stage), "%")) for stage in STAGES],
-        columns=["stage", "time", "of TST"],
-    )
-    transitions = pd.DataFrame(statistics["transitions"]).T.loc[list(STAGES), list(STAGES)]
-    transitions.insert(0, "from", transitions.index)
-    transitions.columns = ["from", *(f"to {stage}" for stage in STAGES)]
+    rows = [(stage, _number(minutes[stage], "min"), _number(share.get(stage), "%")) for stage in STAGES]
+    stages = pd.DataFrame(rows, columns=["stage", "time", "of TST"])
+    transitions = pd.DataFrame(statistics["transitions"]).T.add_prefix("to ").rename_axis("from").reset_index()
     return f"{_table(figures)}{_table(stages)}<p>Epochs of one stage followed by another:</p>{_table(transitions)}"
 
 
@@ -156,11 +151,11 @@ def _unsure(night: Hypnogram) -> str:
     table = night.unsure()
     if table.empty:
         return f"<p>Every epoch's stage has a probability of {UNSURE:g} or more.</p>"
-    told = (
-        f"<p>{(night.confidence < UNSURE).sum()} epochs have no stage with a probability of {UNSURE:g} or more. "
-        f"They lie in {len(table)} stretches{', the longest of which are' if len(table) > LONGEST else ''}:</p>"
+    epochs, longest = (night.confidence < UNSURE).sum(), ", the longest of which are" if len(table) > LONGEST else ""
+    return (
+        f"<p>{epochs} epochs have no stage with a probability of {UNSURE:g} or more. They lie in {len(table)} "
+        f"stretches{longest}:</p>{_table(_readable(night, table))}"
     )
-    return told + _table(_readable(night, table))
 
 
 def _agreement(scores: Scores) -> str:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,9 +18,7 @@ from data.store import new_folder, read_json, remove_unfinished, write_json, wri
 from data.terms import InputError
 from runs.identity import require_same_run
 from runs.saved import METADATA, PROGRESS, read_metadata
-
-if TYPE_CHECKING:
-    from runs.settings import Config
+from runs.settings import Config
 
 
 class ResumableRun(ABC):
@@ -54,7 +52,7 @@ class ResumableRun(ABC):
     temporary: tuple[str, ...] = (PROGRESS,)
 
     def __init__(
-        self, folder: Path, title: str, config: "Config", record: dict[str, Any], bar: bool, chief: bool = True
+        self, folder: Path, title: str, config: Config, record: dict[str, Any], bar: bool, chief: bool = True
     ) -> None:
         self.folder, self.title, self.config, self.record = folder, title, config, record
         self.bar, self.chief = bar, chief

@@ -37,12 +37,7 @@ def save_model(folder: Path, network: keras.layers.Layer, metadata: dict[str, An
 
 
 def load_model(folder: Path, kinds: Iterable[type[Network]], dtype: str = "float32") -> Network:
-    """The model in ``folder``.
-
-    Args:
-        folder: as :func:`save_model` left it.
-        kinds: the classes that are welcome.
-        dtype: dtype policy, such as ``float32`` or ``mixed_bfloat16``.
+    """The model that :func:`save_model` left in ``folder``, of one of ``kinds``, with a dtype policy.
 
     Raises:
         InputError: there is none, it is damaged, or of another kind.
@@ -52,9 +47,7 @@ def load_model(folder: Path, kinds: Iterable[type[Network]], dtype: str = "float
     if not isinstance(config, dict) or not isinstance(config.get("model"), str) or config["model"] not in named:
         raise InputError(f"{folder / CONFIG} does not describe a {' or '.join(named)}.")
     try:
-        network = named[config["model"]](**config["arguments"], dtype=dtype)
-        if not network.built:
-            network.build_from_config(config["build"])
+        network = _made(named[config["model"]], config["arguments"], config["build"], dtype)
         _as_model(network).load_weights(folder / WEIGHTS)
     # Keras meets wrong arguments and weights with almost any exception.
     except Exception as error:
@@ -67,19 +60,21 @@ def in_float32(network: Network) -> Network:
     """``network`` if it computes in float32, as saved models do when they stage; else a copy that does."""
     if network.compute_dtype == "float32":
         return network
-    copy = type(network)(**_arguments(network), dtype="float32")
-    if not copy.built:
-        copy.build_from_config(network.get_build_config())
+    copy = _made(type(network), _arguments(network), network.get_build_config(), "float32")
     copy.set_weights(network.get_weights())
     return copy
 
 
+def _made(kind: type[Network], arguments: dict[str, Any], build: dict[str, Any], dtype: str) -> Network:
+    network = kind(**arguments, dtype=dtype)
+    if not network.built:
+        network.build_from_config(build)
+    return network
+
+
 def _arguments(network: keras.layers.Layer) -> dict[str, Any]:
     """What ``network`` is built with, whatever it is called and computes in."""
-    arguments = network.get_config()
-    for name in ("name", "trainable", "dtype"):
-        arguments.pop(name)
-    return arguments
+    return {name: value for name, value in network.get_config().items() if name not in ("name", "trainable", "dtype")}
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+from tqdm import tqdm
+
 from data.recordings.channels import open_signals
 from data.recordings.edf import NoSignals
 from data.scorings.any_form import read_scoring
@@ -52,8 +55,6 @@ def stage_all(sources: Sequence[Source], stager: Stager, folder: Path, settings:
     Raises:
         InputError: the only recording is unusable, or one scoring was given for several.
     """
-    from tqdm import tqdm
-
     if len(sources) > 1 and settings.scoring and "{name}" not in settings.scoring:
         raise InputError("--scoring: with several recordings, write {name} where a recording's name stands in it.")
     if not is_remote(folder):
@@ -67,7 +68,8 @@ def stage_all(sources: Sequence[Source], stager: Stager, folder: Path, settings:
             if outcome.status == "failed" and len(sources) == 1:
                 raise InputError(outcome.reason)
             bar.write(told(outcome.result) if outcome.result else f"{source.name}: {outcome.status}: {outcome.reason}")
-    _write_table(outcomes, folder)
+    with written_aside(folder / TABLE) as aside:
+        pd.DataFrame(map(_row, outcomes)).to_csv(aside, index=False)
     return outcomes
 
 
@@ -119,15 +121,8 @@ def _size(path: Path) -> int:
         raise InputError(f"{path} does not exist (any more).") from None
 
 
-def _write_table(outcomes: Sequence[Outcome], folder: Path) -> None:
-    """Write ``summary.csv``, one row a recording, failures with their reasons."""
-    import pandas as pd
-
-    with written_aside(folder / TABLE) as aside:
-        pd.DataFrame(map(_row, outcomes)).to_csv(aside, index=False)
-
-
 def _row(outcome: Outcome) -> dict[str, Any]:
+    """A recording's row of the table; a failed one has its reason alone."""
     result = outcome.result or {}
     statistics, agreement = result.get("statistics", {}), result.get("agreement") or {}
     row = {

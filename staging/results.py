@@ -21,10 +21,7 @@ TOLD = ("statistics", "breathing", "epochs", "confidence", "assumptions", "warni
 def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dict[str, Any]:
     """Write a night's CSV, EDF+, PNG, HTML and JSON into ``folder``, local or remote, and return what the JSON holds.
 
-    Args:
-        night: staged.
-        folder: of all recordings' results.
-        origin: what :func:`finished` compares: the recording's path and size, and the settings.
+    ``origin`` is what :func:`finished` compares: the recording's path and size, and the settings.
     """
     started = time.perf_counter()
     statistics = night.statistics()
