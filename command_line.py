@@ -52,16 +52,14 @@ def run(command: Callable[[], int | None], prog: str) -> int:
     try:
         return command() or 0
     except InputError as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
-        return 2
+        mistake = str(error)
     except ValueError as error:
         # What a field of config.py refuses; the library that checks it is not imported for a command without it.
         if type(error).__name__ != "ValidationError":
             raise
         first = error.errors()[0]  # type: ignore[attr-defined]
         where = f"{error.title}: {'.'.join(map(str, first['loc']))}"  # type: ignore[attr-defined]
-        print(f"{prog}: error: config.py, {where} = {first.get('input')!r}: {first['msg']}.", file=sys.stderr)
-        return 2
+        mistake = f"config.py, {where} = {first.get('input')!r}: {first['msg']}."
     except BrokenPipeError:
         # Whoever read the output, such as head, has seen enough; nothing may be flushed to it at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -69,9 +67,9 @@ def run(command: Callable[[], int | None], prog: str) -> int:
     except OSError as error:
         if error.strerror is None:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"{prog}: error: {where}{error.strerror}.", file=sys.stderr)
-        return 2
+        mistake = f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
     except KeyboardInterrupt:
         print(f"{prog}: stopped; give the same command again to go on.", file=sys.stderr)
         return 130
+    print(f"{prog}: error: {mistake}", file=sys.stderr)
+    return 2

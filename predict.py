@@ -136,7 +136,7 @@ def _evaluate_database(arguments: argparse.Namespace, db: str | None) -> dict[st
 
     module = import_module(MODELS[arguments.model])
     found = find_folds(arguments.dir, db, module.is_fold)
-    there = found.numbered
+    there = {int(path.name): path for path in found.folders if path.name.isdecimal()}
     if not there:
         raise InputError(f"{found.folders[0]} must have its fold's number as its name, which says whom it tests.")
     chosen = sorted(set(arguments.fold or there))

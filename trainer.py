@@ -5,15 +5,11 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import command_line
 from data.databases import DATABASES, Database
 from data.terms import MODALITIES, TASKS, InputError
 from synth.terms import STEPS, STRATEGIES, TCMS
-
-if TYPE_CHECKING:
-    from evaluation.stages import Scores
 
 DEFAULT_MODALITIES = ("eeg", "eog", "emg")
 DEFAULTS = {"task": "sleep_stage", "label_fraction": 1.0, "preset": "paper", "tcm": TCMS[0]}
@@ -121,20 +117,15 @@ def train(arguments: argparse.Namespace) -> None:
 
         tasks = [fold.FoldTask(config, part, nights, results / str(part.fold), bar=alone) for part in splits]
         scores = dict(train_folds(fold.train_fold, tasks, arguments.jobs, arguments.cluster))
-        _print_pooled(config.database, folds, scores)
+        pooled = sum((scores[fold] for fold in folds[1:]), scores[folds[0]])
+        name = f"fold {folds[0]}" if len(folds) == 1 else f"folds {folds[0]} to {folds[-1]}"
+        print(f"\nTest subjects of {name}, pooled: {pooled.line()}\n{pooled.table()}")
+        command_line.print_published(config.database)
     print(f"\nIn {results}/<fold>/: {CONTENTS[arguments.model]}.")
     if not of_synth or "fine_tuning" in steps:
         again = ["python", "predict.py", *(("--model", arguments.model) if of_synth else ())]
         again += ["--db", db, "--dir", str(results), "--data", str(data), "--fold", *map(str, folds)]
         print(f"Evaluate again: {shlex.join(again)}")
-
-
-def _print_pooled(spec: Database, folds: range, scores: "dict[int, Scores]") -> None:
-    """Print the figures of all test subjects together, and published ones to compare them with."""
-    pooled = sum((scores[fold] for fold in folds[1:]), scores[folds[0]])
-    name = f"fold {folds[0]}" if len(folds) == 1 else f"folds {folds[0]} to {folds[-1]}"
-    print(f"\nTest subjects of {name}, pooled: {pooled.line()}\n{pooled.table()}")
-    command_line.print_published(spec)
 
 
 def _modalities(spec: Database, wanted: list[str] | None) -> tuple[str, ...]:
@@ -151,11 +142,10 @@ def _modalities(spec: Database, wanted: list[str] | None) -> tuple[str, ...]:
 
 def _folds(spec: Database, first: int, last: int | None) -> range:
     """The numbers of the folds to train."""
-    count = spec.folds
-    last = count - 1 if last is None else last
+    last = spec.folds - 1 if last is None else last
     for option, fold in (("--from_fold", first), ("--to_fold", last)):
-        if not 0 <= fold < count:
-            raise InputError(f"{option} {fold} is outside: {spec.db} has folds 0 to {count - 1}.")
+        if not 0 <= fold < spec.folds:
+            raise InputError(f"{option} {fold} is outside: {spec.db} has folds 0 to {spec.folds - 1}.")
     if first > last:
         raise InputError(f"--from_fold {first} is above --to_fold {last}: swap them.")
     return range(first, last + 1)

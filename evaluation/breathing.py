@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data.recordings.quality import stretches
 from data.store import written_aside
 from data.terms import EPOCH_SECONDS
 from evaluation.stages import as_json
@@ -28,9 +29,8 @@ def apnea_hypopnea_index(events: np.ndarray, asleep: np.ndarray) -> float:
     Returns:
         NaN without sleep.
     """
-    runs = int(np.count_nonzero(np.diff((events & asleep).astype(int), prepend=0) == 1))
     hours = np.count_nonzero(asleep) * EPOCH_SECONDS / 3600
-    return runs / hours if hours else float("nan")
+    return len(stretches(events & asleep)) / hours if hours else float("nan")
 
 
 @dataclass(frozen=True)

@@ -214,22 +214,19 @@ class ResumableRun(ABC):
             return
         newest = max(kept, key=lambda path: int(path.name))
         with restoring(newest):
-            self._restore(newest)
+            state = read_json(newest / "state.json")
+            require_same_run(self.folder, self.decided_by, state["run"], self.record, self.config)
+            self.history, self.best = state["history"], state["best"]
+            if [row[self.unit] for row in self.history] != list(range(1, int(newest.name) + 1)):
+                raise ValueError(f"it does not hold the history of {newest.name} units")
+            judged = any(map(self._is_judged, self.history))
+            if judged != (self.best is not None) or (judged and self.best.keys() != {"pass", *self.chosen_by}):
+                raise ValueError("it does not tell which unit was best")
+            self.best_weights = arrays_in(newest / "best.npz")
+            if [weight.shape for weight in self.best_weights] != [weight.shape for weight in self.judged.get_weights()]:
+                raise ValueError("best.npz does not hold the network's weights")
+            self.load_state(newest)
         print(f"{self.title} continues after {self.unit} {len(self.history)} of {len(self.steps)}.", flush=True)
-
-    def _restore(self, kept: Path) -> None:
-        state = read_json(kept / "state.json")
-        require_same_run(self.folder, self.decided_by, state["run"], self.record, self.config)
-        self.history, self.best = state["history"], state["best"]
-        if [row[self.unit] for row in self.history] != list(range(1, int(kept.name) + 1)):
-            raise ValueError(f"it does not hold the history of {kept.name} units")
-        judged = any(map(self._is_judged, self.history))
-        if judged != (self.best is not None) or (judged and self.best.keys() != {"pass", *self.chosen_by}):
-            raise ValueError("it does not tell which unit was best")
-        self.best_weights = arrays_in(kept / "best.npz")
-        if [weight.shape for weight in self.best_weights] != [weight.shape for weight in self.judged.get_weights()]:
-            raise ValueError("best.npz does not hold the network's weights")
-        self.load_state(kept)
 
 
 def arrays_in(path: Path) -> list[np.ndarray]:

@@ -152,15 +152,14 @@ class Folds:
             numbers = ", ".join(map(str, self.unfinished))
             print(f"{self.root}: fold {numbers} holds no finished model, and is left out.")
 
-    @property
-    def numbered(self) -> dict[int, Path]:
-        """The folders by the folds' numbers."""
-        return {int(path.name): path for path in self.folders if path.name.isdecimal()}
+
+NAMES = (*DATABASES, *ALIASES)
+"""What the folder of a database's folds may be called."""
 
 
 def databases_in(folder: Path) -> list[str]:
     """The databases whose names folders in ``folder`` bear."""
-    return list(dict.fromkeys(database(name).db for name in (*DATABASES, *ALIASES) if (folder / name).is_dir()))
+    return list(dict.fromkeys(database(name).db for name in NAMES if (folder / name).is_dir()))
 
 
 def find_folds(folder: Path, db: str | None, is_fold: Callable[[Path], bool]) -> Folds:
@@ -176,7 +175,7 @@ def find_folds(folder: Path, db: str | None, is_fold: Callable[[Path], bool]) ->
     """
     if not folder.is_dir():
         raise InputError(f"the folder of models {folder} does not exist: name it with --dir.")
-    named = next((part for part in reversed(folder.absolute().parts[-2:]) if part in (*DATABASES, *ALIASES)), db)
+    named = next((part for part in reversed(folder.absolute().parts[-2:]) if part in NAMES), db)
     known = named and database(named).db
     if is_fold(folder):
         return Folds(folder, (folder,), known)
@@ -184,7 +183,7 @@ def find_folds(folder: Path, db: str | None, is_fold: Callable[[Path], bool]) ->
     folds = tuple(path for path in numbered if is_fold(path))
     if folds:
         return Folds(folder, folds, known, tuple(int(path.name) for path in numbered if path not in folds))
-    held = [name for name in (*DATABASES, *ALIASES) if (folder / name).is_dir()]
+    held = [name for name in NAMES if (folder / name).is_dir()]
     chosen = [name for name in held if db is None or database(name) == database(db)]
     if len(chosen) != 1:
         if len(chosen) > 1 or (held and db is None):

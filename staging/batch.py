@@ -116,7 +116,7 @@ def _size(path: Path) -> int:
     """Bytes of a file, or of a folder's files."""
     try:
         with reaching(path):
-            return path.stat().st_size if not path.is_dir() else sum(file.stat().st_size for file in path.iterdir())
+            return sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist (any more).") from None
 

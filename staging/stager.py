@@ -348,11 +348,10 @@ class _Staged:
 
 def _decide(staged: Sequence[_Staged]) -> tuple[np.ndarray, np.ndarray]:
     """Mean probabilities float32 (epochs, 5) of the montages, and the stages int32 (epochs,)."""
-    silent = np.stack([each.silent for each in staged])
     # A montage has no say where it holds no signal; where none does, all stages are as likely.
-    weights = np.where(silent.all(axis=0), 0, ~silent)[..., None]
-    summed = np.sum([each.probabilities * weight for each, weight in zip(staged, weights, strict=True)], axis=0)
-    probabilities = np.where(weights.any(axis=0), summed / np.maximum(weights.sum(axis=0), 1), 0.2)
+    silent = np.stack([each.silent for each in staged])
+    heard: Any = np.ma.masked_array([each.probabilities for each in staged], np.repeat(silent[..., None], 5, axis=2))
+    probabilities = heard.mean(axis=0, dtype=float).filled(1 / 5)
     lost = np.stack([each.lost for each in staged]).all(axis=0)
     stages = np.where(unscored(lost), UNSCORED, probabilities.argmax(axis=1))
     return probabilities.astype(np.float32), stages.astype(np.int32)
