@@ -20,14 +20,7 @@ def apnea_hypopnea_index(events: np.ndarray, asleep: np.ndarray) -> float:
     """Events per hour of sleep, an estimate: each run of epochs of sleep with apnea or hypopnea counts as one event.
 
     Events that follow each other within an epoch or in neighbouring ones count as one: with many events, too few are
-    found.
-
-    Args:
-        events: bool (epochs,), where there is apnea or hypopnea.
-        asleep: bool (epochs,).
-
-    Returns:
-        NaN without sleep.
+    found. Both arguments are bool (epochs,); without sleep the index is NaN.
     """
     hours = np.count_nonzero(asleep) * EPOCH_SECONDS / 3600
     return len(stretches(events & asleep)) / hours if hours else float("nan")
@@ -37,10 +30,7 @@ def apnea_hypopnea_index(events: np.ndarray, asleep: np.ndarray) -> float:
 class Agreement:
     """A figure of several nights, estimated and scored.
 
-    Attributes:
-        nights: their names.
-        estimated: (nights,).
-        scored: (nights,).
+    ``nights`` are their names; the two others are (nights,).
     """
 
     nights: tuple[str, ...]

@@ -14,9 +14,7 @@ from evaluation.stages import as_json
 class EventScores:
     """Agreement of a model with the scorer on one kind of event, epoch by epoch; add two to pool them.
 
-    Attributes:
-        scored: bool (epochs,), where the scorer found the event.
-        probabilities: (epochs,), the model's; it finds the event above 0.5.
+    ``scored`` is bool (epochs,); the model finds the event where its ``probabilities`` (epochs,) are above 0.5.
     """
 
     scored: np.ndarray

@@ -22,8 +22,7 @@ def as_json(figures: Mapping[str, float]) -> dict[str, float | None]:
 class Scores:
     """Agreement summed up by a confusion matrix; add two to pool them.
 
-    Attributes:
-        confusion: int (5, 5), rows the scorer's stages W, N1, N2, N3, REM, columns the model's.
+    It is int (5, 5): rows are the scorer's stages W, N1, N2, N3, REM, columns the model's.
     """
 
     confusion: np.ndarray

@@ -51,15 +51,11 @@ def require_same_run(
 ) -> None:
     """Refuse to mix two runs in one folder.
 
-    Args:
-        folder: of the results.
-        names: of the values that decide the result of the step.
-        before: the record of the run that the folder holds: ``config``, with its sections, and what else was recorded.
-        now: the record of this run.
-        config: of this run.
+    ``before`` is the record of the run that the folder holds, ``now`` that of this run: ``config``, with its sections,
+    and what else was recorded.
 
     Raises:
-        InputError: a value differs; the first is named.
+        InputError: one of the values called ``names``, which decide the result, differs; the first is named.
     """
     held, wanted = (deciding_values(names, record, config) for record in (before, now))
     for name, value in wanted.items():
@@ -96,9 +92,6 @@ def deciding_values(names: Sequence[str], record: dict[str, Any], config: Config
 def seed_of(seed: int, fold: int, step: str) -> tuple[int, ...]:
     """The numbers from which all draws of a step of a fold come, unlike those of other steps.
 
-    Args:
-        seed: of the configuration.
-        fold: its number.
-        step: its name, such as ``unimodal/eeg``; another name gives other draws, so it never changes.
+    Another name of the ``step``, such as ``unimodal/eeg``, gives other draws, so a step's name never changes.
     """
     return (seed, fold, *step.encode())

@@ -37,7 +37,9 @@ def save_model(folder: Path, network: keras.layers.Layer, metadata: dict[str, An
 
 
 def load_model(folder: Path, kinds: Iterable[type[Network]], dtype: str = "float32") -> Network:
-    """The model that :func:`save_model` left in ``folder``, of one of ``kinds``, with a dtype policy.
+    """The model in ``folder``.
+
+    Its class is one of ``kinds``, and ``dtype`` its dtype policy, such as ``float32`` or ``mixed_bfloat16``.
 
     Raises:
         InputError: there is none, it is damaged, or of another kind.

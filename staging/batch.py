@@ -33,10 +33,10 @@ class Settings:
         overwrite: whether finished recordings are staged again.
     """
 
-    channels: tuple[str, ...] = ()
-    calibrate: bool = True
-    scoring: str = ""
-    overwrite: bool = False
+    channels: tuple[str, ...]
+    calibrate: bool
+    scoring: str
+    overwrite: bool
 
 
 @dataclass(frozen=True)

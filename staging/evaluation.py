@@ -22,13 +22,8 @@ from staging.predictor import Predictor, predict_nights
 class Evaluated:
     """A fold's network and its predictions for that fold's test nights.
 
-    Attributes:
-        fold: its number.
-        folder: of the model, for print.
-        task: one of ``data.terms.TASKS``.
-        variant: what distinguishes the network from others of the fold for the task; "" where there are none.
-        nights: the predictions.
-        missing_subjects: test subjects that have no night file.
+    ``task`` and ``variant`` are those of the predictor, ``folder`` is the model's, for print, and
+    ``missing_subjects`` are the test subjects that have no night file.
     """
 
     fold: int
@@ -60,9 +55,9 @@ class Evaluated:
 
 
 def evaluate(predictor: Predictor, fold: int, subjects: Sequence[int], database: Database, data: Path) -> Evaluated:
-    """Predict the nights in the folder ``data`` of the ``subjects`` that the fold's network never saw.
+    """Predict all test nights that ``data`` holds; nights that lack what it takes are left out, which is said.
 
-    Nights that lack one of several modalities are left out, which is said.
+    The fold's network never saw the ``subjects``.
 
     Raises:
         InputError: there is no such folder, or a file is not such a night.

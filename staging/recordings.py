@@ -32,8 +32,7 @@ class Source:
 def find_recordings(given: Sequence[str]) -> list[Source]:
     """The recordings that ``given`` stands for, each once, in their order.
 
-    Args:
-        given: files, folders (searched with what is below them) or patterns such as ``nights/*.edf``.
+    It holds files, folders (searched with what is below them) or patterns such as ``nights/*.edf``.
 
     Raises:
         InputError: one of them is nowhere, or a folder or pattern holds no recording.

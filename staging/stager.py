@@ -60,8 +60,7 @@ Signals = dict[str, ChannelSignal]
 class Stager:
     """Trained networks, and what it takes to stage any recording with them.
 
-    Attributes:
-        predictors: of one database; for each task, those with different modalities.
+    The ``predictors`` are of one database; those for the same task take different modalities.
     """
 
     predictors: tuple[Predictor, ...]
