@@ -20,9 +20,8 @@ class Parser(argparse.ArgumentParser):
 def add_workers(parser: argparse.ArgumentParser, what: str) -> None:
     """Add the options that spread the work on ``what``."""
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help=f"{what} worked on side by side (default 1)")
-    parser.add_argument(
-        "--cluster", metavar="ADDRESS", help=f"Dask scheduler to send {what} to, such as tcp://scheduler:8786"
-    )
+    scheduler = f"Dask scheduler to send {what} to, such as tcp://scheduler:8786"
+    parser.add_argument("--cluster", metavar="ADDRESS", help=scheduler)
 
 
 def check_workers(arguments: argparse.Namespace) -> None:

@@ -1,6 +1,5 @@
 """Pictures of a staged night, drawn without pyplot: no window, no state shared with the user's own plots."""
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -37,15 +36,6 @@ def night_figure(night: "Hypnogram") -> Figure:
         axis.set_xlabel("")
         axis.tick_params(labelbottom=False)
     axes[0].set_title(night.title, loc="left", fontweight="bold", parse_math=False)
-    return figure
-
-
-def single_figure(
-    draw: "Callable[[Axes, Hypnogram], None]", night: "Hypnogram", size: tuple[float, float] = (9, 2.8)
-) -> Figure:
-    """One of the drawings below by itself; ``size`` is width and height in inches."""
-    figure = Figure(figsize=size, layout="constrained")
-    draw(figure.subplots(), night)
     return figure
 
 

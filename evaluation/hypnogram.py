@@ -1,7 +1,7 @@
 """A staged night: its hypnogram and hypnodensity, what can be computed from them, and the files they become."""
 
 from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,11 +134,9 @@ class Hypnogram:
         counts = counts.reindex(index=names, columns=names, fill_value=0).to_numpy()
         # YASA counts the latency of REM from the first epoch, the AASM from the first sleep.
         first_rem, onset = figures["Lat_REM"], figures["SOL"]
-        latency = None if first_rem is None or onset is None else first_rem - onset
+        figures["REM_latency"] = None if first_rem is None or onset is None else first_rem - onset
         return {
-            **{name: figures[name] for name in ("TIB", "TST", "SPT", "SOL")},
-            "REM_latency": latency,
-            **{name: figures[name] for name in ("WASO", "SE", "SME")},
+            **{name: figures[name] for name in ("TIB", "TST", "SPT", "SOL", "REM_latency", "WASO", "SE", "SME")},
             "unscored": figures.get("UNS", 0.0),
             "minutes": {stage: figures[YASA[stage]] for stage in STAGES},
             "share": {stage: figures[f"%{stage}"] for stage in STAGES[1:]},
@@ -231,8 +229,8 @@ class Hypnogram:
         begin = self.start if self.start and 1985 <= self.start.year <= 2084 else datetime(1985, 1, 1)
         edf = edfio.Edf(
             [],
-            recording=edfio.Recording(startdate=date(begin.year, begin.month, begin.day)),
-            starttime=time(begin.hour, begin.minute, begin.second),
+            recording=edfio.Recording(startdate=begin.date()),
+            starttime=begin.replace(microsecond=0).time(),
             annotations=[edfio.EdfAnnotation(*entry) for entry in self._runs()],
         )
         with written_aside(path) as aside:

@@ -1,10 +1,13 @@
 """The page of a staged night: one HTML file that needs no network, by ``mne.Report``."""
 
 from collections import Counter
+from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from data.terms import EPOCH_SECONDS, STAGES
 from evaluation.figures import (
@@ -14,7 +17,6 @@ from evaluation.figures import (
     draw_hypnodensity,
     draw_hypnogram,
     draw_spectrogram,
-    single_figure,
 )
 from evaluation.hypnogram import UNSURE, Hypnogram
 from evaluation.stages import Scores
@@ -77,20 +79,26 @@ def page(night: Hypnogram, statistics: dict[str, Any]) -> "mne.Report":
     report = mne.Report(title=night.title, image_format="png", verbose="error")
     report.add_custom_css(STYLE)
     report.include = HEAD + report.include
+
+    def add(title: str, draw: Callable[[Axes, Hypnogram], None], width: float = 9, height: float = 2.8) -> None:
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure.subplots(), night)
+        report.add_figure(figure, title)
+
     report.add_html(_summary(night, statistics), "What was staged")
-    report.add_figure(single_figure(draw_hypnogram, night), "Hypnogram")
-    report.add_figure(single_figure(draw_hypnodensity, night), "Hypnodensity")
+    add("Hypnogram", draw_hypnogram)
+    add("Hypnodensity", draw_hypnodensity)
     if night.spectra is not None:
-        report.add_figure(single_figure(draw_spectrogram, night), "Spectrogram")
+        add("Spectrogram", draw_spectrogram)
     report.add_html(_statistics(statistics), "Sleep statistics")
     if breathing := night.breathing:
-        report.add_figure(single_figure(draw_events, night, (9, 1 + 0.9 * len(night.events))), "Breathing events")
+        add("Breathing events", draw_events, height=1 + 0.9 * len(night.events))
         report.add_html(_breathing(breathing), "Apnea and hypopnea")
     report.add_html(_unsure(night), "To check by hand")
     if scores := night.agreement:
         report.add_html(_agreement(scores), "Agreement with the scoring")
-        report.add_figure(single_figure(draw_confusion, night, (4.6, 4.2)), "Confusion matrix")
-        report.add_figure(single_figure(draw_differences, night), f"Where the two differ (kappa {scores.kappa:.2f})")
+        add("Confusion matrix", draw_confusion, 4.6, 4.2)
+        add(f"Where the two differ (kappa {scores.kappa:.2f})", draw_differences)
         report.add_html(_table(_readable(night, night.differing())), "The longest differences")
     return report
 

@@ -15,6 +15,7 @@ from data.recordings.edf import NoSignals
 from data.scorings.any_form import read_scoring
 from data.store import is_remote, location, reaching, remove_unfinished, written_aside
 from data.terms import STAGES, InputError
+from evaluation.report import FIGURES
 from staging.recordings import Source
 from staging.results import finished, told, write_results
 from staging.stager import Stager
@@ -131,7 +132,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "recording": str(outcome.source.path),
         "channels": "; ".join(channel["name"] for channel in result.get("channels", ())),
         "epochs": result.get("epochs"),
-        **{f: statistics.get(f) for f in ("TIB", "TST", "SPT", "SOL", "REM_latency", "WASO", "SE", "SME", "unscored")},
+        **{name: statistics.get(name) for name in FIGURES},
         **{f"{stage}_min": statistics.get("minutes", {}).get(stage) for stage in STAGES},
         "apnea_hypopnea_index": (result.get("breathing") or {}).get("apnea_hypopnea_index"),
         "confidence": result.get("confidence"),
