@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from data.databases import Database
 from data.terms import InputError
 
 
@@ -19,9 +20,8 @@ class Parser(argparse.ArgumentParser):
 def add_workers(parser: argparse.ArgumentParser, what: str) -> None:
     """Add the options that spread the work on ``what``."""
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help=f"{what} worked on side by side (default 1)")
-    parser.add_argument(
-        "--cluster", metavar="ADDRESS", help=f"Dask scheduler to send {what} to, such as tcp://scheduler:8786"
-    )
+    scheduler = f"Dask scheduler to send {what} to, such as tcp://scheduler:8786"
+    parser.add_argument("--cluster", metavar="ADDRESS", help=scheduler)
 
 
 def check_workers(arguments: argparse.Namespace) -> None:
@@ -30,6 +30,13 @@ def check_workers(arguments: argparse.Namespace) -> None:
         raise InputError(f"--jobs {arguments.jobs}: a number of processes is wanted, 1 or above.")
     if arguments.jobs > 1 and arguments.cluster:
         raise InputError("--jobs counts processes of this machine, --cluster uses others: give one of them.")
+
+
+def print_published(spec: Database) -> None:
+    """Print published results on a database, to compare ours with."""
+    for model, accuracy, macro_f1, kappa in spec.published:
+        figures = f"accuracy {accuracy:.3f}   macro-F1 {macro_f1:.3f}   kappa {kappa:.2f}"
+        print(f"published on {spec.title}, {model}: {figures}")
 
 
 def run(command: Callable[[], int | None], prog: str) -> int:
@@ -44,16 +51,14 @@ def run(command: Callable[[], int | None], prog: str) -> int:
     try:
         return command() or 0
     except InputError as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
-        return 2
+        mistake = str(error)
     except ValueError as error:
         # What a field of config.py refuses; the library that checks it is not imported for a command without it.
         if type(error).__name__ != "ValidationError":
             raise
         first = error.errors()[0]  # type: ignore[attr-defined]
         where = f"{error.title}: {'.'.join(map(str, first['loc']))}"  # type: ignore[attr-defined]
-        print(f"{prog}: error: config.py, {where} = {first.get('input')!r}: {first['msg']}.", file=sys.stderr)
-        return 2
+        mistake = f"config.py, {where} = {first.get('input')!r}: {first['msg']}."
     except BrokenPipeError:
         # Whoever read the output, such as head, has seen enough; nothing may be flushed to it at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -61,9 +66,9 @@ def run(command: Callable[[], int | None], prog: str) -> int:
     except OSError as error:
         if error.strerror is None:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"{prog}: error: {where}{error.strerror}.", file=sys.stderr)
-        return 2
+        mistake = f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
     except KeyboardInterrupt:
         print(f"{prog}: stopped; give the same command again to go on.", file=sys.stderr)
         return 130
+    print(f"{prog}: error: {mistake}", file=sys.stderr)
+    return 2

@@ -6,9 +6,10 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import command_line
@@ -25,68 +26,34 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         description="Evaluate trained folds, each on the subjects it never saw; with --recording, stage recordings. "
         "Reads this toolkit's models and the published RecSleepNet's TensorFlow-1 checkpoints.",
     )
-    parser.add_argument(
-        "--model",
-        choices=tuple(MODELS),
-        default="recsleepnet",
-        help="whose folds; of SynthSleepNet all that are fine-tuned (default recsleepnet)",
+    add = parser.add_argument
+    models = "whose folds; of SynthSleepNet all that are fine-tuned (default recsleepnet)"
+    add("--model", choices=tuple(MODELS), default="recsleepnet", help=models)
+    add("--db", "--dataset", dest="db", help="database (default: each that DIR holds folds and DATA nights of)")
+    folds = "holds DB/FOLD/, or the folds themselves (default ./pretrained_model)"
+    add("--dir", type=Path, default=Path("pretrained_model"), metavar="DIR", help=folds)
+    add("--data", metavar="DIR", help="folder of night files, local or such as s3://bucket/isruc (default data/DB)")
+    add("--fold", type=int, nargs="+", metavar="K", help="folds to evaluate (default: all in DIR)")
+    add("--json", type=Path, metavar="FILE", help="write the figures as JSON")
+    tables = "write each night's probabilities to DIR/DB/FOLD/NIGHT.csv (DIR: predictions)"
+    add("--save", type=Path, nargs="?", const=Path("predictions"), metavar="DIR", help=tables)
+    add = parser.add_argument_group("staging recordings").add_argument
+    recordings = (
+        "recordings in any format that MNE reads, or night files; folders of them, or patterns, local or remote"
     )
-    parser.add_argument(
-        "--db", "--dataset", dest="db", help="database (default: each that DIR holds folds and DATA nights of)"
+    add("--recording", nargs="+", metavar="FILE", help=recordings)
+    add("--out", metavar="DIR", help="folder of the results, local or remote (default results)")
+    channels = (
+        "channel or derivation such as C3-A2; several are averaged (default: the best EEG channel there is); of "
+        "SynthSleepNet emg=NAME and the like"
     )
-    parser.add_argument(
-        "--dir",
-        type=Path,
-        default=Path("pretrained_model"),
-        metavar="DIR",
-        help="holds DB/FOLD/, or the folds themselves (default ./pretrained_model)",
-    )
-    parser.add_argument(
-        "--data", metavar="DIR", help="folder of night files, local or such as s3://bucket/isruc (default data/DB)"
-    )
-    parser.add_argument("--fold", type=int, nargs="+", metavar="K", help="folds to evaluate (default: all in DIR)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
-    parser.add_argument(
-        "--save",
-        type=Path,
-        nargs="?",
-        const=Path("predictions"),
-        metavar="DIR",
-        help="write each night's probabilities to DIR/DB/FOLD/NIGHT.csv (DIR: predictions)",
-    )
-    staging = parser.add_argument_group("staging recordings")
-    staging.add_argument(
-        "--recording",
-        nargs="+",
-        metavar="FILE",
-        help="recordings in any format that MNE reads, or night files; folders of them, or patterns, local or remote",
-    )
-    staging.add_argument("--out", metavar="DIR", help="folder of the results, local or remote (default results)")
-    staging.add_argument(
-        "--channel",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="channel or derivation such as C3-A2; several are averaged (default: the best EEG channel there is); of "
-        "SynthSleepNet emg=NAME and the like",
-    )
-    staging.add_argument(
-        "--scoring", metavar="FILE", help="a scorer's stages to compare with; {name} stands for the recording's name"
-    )
-    staging.add_argument(
-        "--no-calibration",
-        action="store_true",
-        help="leave the amplitude as it is instead of bringing it to that of the training data",
-    )
-    staging.add_argument("--overwrite", action="store_true", help="stage finished recordings again")
+    add("--channel", action="append", default=[], metavar="NAME", help=channels)
+    scoring = "a scorer's stages to compare with; {name} stands for the recording's name"
+    add("--scoring", metavar="FILE", help=scoring)
+    calibration = "leave the amplitude as it is instead of bringing it to that of the training data"
+    add("--no-calibration", action="store_true", help=calibration)
+    add("--overwrite", action="store_true", help="stage finished recordings again")
     return parser.parse_args(arguments)
-
-
-def predictors(model: str) -> ModuleType:
-    """The module that finds and loads the folds of ``model``."""
-    from importlib import import_module
-
-    return import_module(MODELS[model])
 
 
 def stage(arguments: argparse.Namespace) -> int:
@@ -103,11 +70,10 @@ def stage(arguments: argparse.Namespace) -> int:
 
     from staging.batch import Settings, stage_all, summary
 
-    stager = predictors(arguments.model).load_stager(arguments.dir, arguments.db)
+    stager = import_module(MODELS[arguments.model]).load_stager(arguments.dir, arguments.db)
     print(f"models: {len(stager.models)}, of {arguments.dir}")
-    settings = Settings(
-        tuple(arguments.channel), not arguments.no_calibration, arguments.scoring or "", arguments.overwrite
-    )
+    channels, calibrate = tuple(arguments.channel), not arguments.no_calibration
+    settings = Settings(channels, calibrate, arguments.scoring or "", arguments.overwrite)
     outcomes = stage_all(sources, stager, folder, settings)
     print(summary(outcomes, folder))
     return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
@@ -137,11 +103,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
             require_writable(folder)
     if arguments.json and arguments.json.exists() and not arguments.json.is_file():
         raise InputError(f"--json {arguments.json} is a folder or a device: name a file.")
-    if not arguments.dir.is_dir():
-        raise InputError(f"the folder of models {arguments.dir} does not exist: name it with --dir.")
-    held: list[str | None] = [arguments.db]
+    held: Sequence[str | None] = [arguments.db]
     if arguments.db is None:
-        held = [*databases_in(arguments.dir)] or [None]
+        held = databases_in(arguments.dir) or [None]
     reports, absences = [], []
     for db in held:
         try:
@@ -170,26 +134,31 @@ def _evaluate_database(arguments: argparse.Namespace, db: str | None) -> dict[st
     from runs.saved import find_folds
     from staging.evaluation import evaluate, print_and_save
 
-    module = predictors(arguments.model)
+    module = import_module(MODELS[arguments.model])
     found = find_folds(arguments.dir, db, module.is_fold)
-    there = found.numbered
-    chosen = sorted(set(arguments.fold)) if arguments.fold else sorted(there)
-    # One fold says how the database was used; a fold is loaded when it is evaluated, for all may not fit into memory.
+    there = {int(path.name): path for path in found.folders if path.name.isdecimal()}
     if not there:
         raise InputError(f"{found.folders[0]} must have its fold's number as its name, which says whom it tests.")
-    first = next((fold for fold in chosen if fold in there), min(there))
+    chosen = sorted(set(arguments.fold or there))
+    held = [fold for fold in chosen if fold in there]
+    # One fold says how the database was used; a fold is loaded when it is evaluated, for all may not fit into memory.
+    first = min(held or there)
     spec = _database(module.load_fold(there[first], db or found.db)[0].metadata, db or found.db)
     outside = [fold for fold in chosen if fold not in there and not 0 <= fold < spec.folds]
     if outside:
         raise InputError(f"{spec.db} has folds 0 to {spec.folds - 1}; fold {outside[0]} is outside.")
-    if not there.keys() & set(chosen):
+    if not held:
         raise InputError(
             f"{found.root} holds no trained model of fold {', '.join(map(str, chosen))}: name the folder with --dir."
         )
     data = location(arguments.data or f"data/{spec.db}")
-    _ensure_synthetic(arguments, spec, data)
-    evaluated, without_nights = [], []
-    for fold in (fold for fold in chosen if fold in there):
+    if spec.db == "synthetic" and arguments.db and not arguments.data:
+        from config import SyntheticConfig
+        from data.prepare.synthetic import ensure_nights
+
+        ensure_nights(data, spec, SyntheticConfig())
+    evaluated = []
+    for fold in held:
         for predictor in module.load_fold(there[fold], db or found.db):
             trained = predictor.metadata.get("db", spec.db)
             if trained != spec.db:
@@ -202,19 +171,14 @@ def _evaluate_database(arguments: argparse.Namespace, db: str | None) -> dict[st
                 print(f"fold {fold}: no night file of subject {subjects} in {data}.")
             if result.nights:
                 evaluated.append(result)
-        if not any(result.fold == fold for result in evaluated):
-            without_nights.append(fold)
     if not evaluated:
         raise InputError(
             f"{data} holds no night file of the subjects that the folds of {spec.db} test: name its folder with --data."
         )
     figures = print_and_save(evaluated, arguments.save and arguments.save / spec.db)
-    for model, accuracy, macro_f1, kappa in spec.published if arguments.model == "recsleepnet" else ():
-        print(
-            f"published on {spec.title}, {model}: accuracy {accuracy:.3f}   macro-F1 {macro_f1:.3f}   kappa {kappa:.2f}"
-        )
-    without_model = sorted(set(chosen) - set(there))
-    missing = sorted([*without_nights, *without_model])
+    if arguments.model == "recsleepnet":
+        command_line.print_published(spec)
+    missing = sorted(set(chosen) - {result.fold for result in evaluated})
     if missing:
         print(f"Not evaluated, for want of a model or of night files: fold {', '.join(map(str, missing))}.")
     # The folder of one fold says nothing of the others.
@@ -241,15 +205,6 @@ def _database(metadata: dict[str, Any], db: str | None) -> Database:
     if isinstance(patterns, list) and all(isinstance(p, str) and NIGHT_PATTERN.fullmatch(p) for p in patterns):
         spec = replace(spec, night_patterns=tuple(patterns))
     return replace(spec, folds=folds) if isinstance(folds, int) and 1 < folds < 10_000 else spec
-
-
-def _ensure_synthetic(arguments: argparse.Namespace, spec: Database, data: Path) -> None:
-    """Make the synthetic nights in their default folder, where they were asked for and are not there yet."""
-    if spec.db == "synthetic" and arguments.db and not arguments.data:
-        from config import SyntheticConfig
-        from data.prepare.synthetic import ensure_nights
-
-        ensure_nights(data, spec, SyntheticConfig())
 
 
 def main(arguments: list[str] | None = None) -> int:

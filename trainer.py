@@ -5,15 +5,11 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import command_line
 from data.databases import DATABASES, Database
 from data.terms import MODALITIES, TASKS, InputError
 from synth.terms import STEPS, STRATEGIES, TCMS
-
-if TYPE_CHECKING:
-    from evaluation.stages import Scores
 
 DEFAULT_MODALITIES = ("eeg", "eog", "emg")
 DEFAULTS = {"task": "sleep_stage", "label_fraction": 1.0, "preset": "paper", "tcm": TCMS[0]}
@@ -36,54 +32,30 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         description="Train RecSleepNet, or SynthSleepNet, by subject-wise cross-validation. What is finished "
         "is skipped, what was interrupted continues. Results of a fold go to OUT/DB[_SUFFIX]/FOLD/.",
     )
-    parser.add_argument("--db", required=True, help=f"database: {', '.join(DATABASES)}")
-    parser.add_argument(
-        "--model", choices=("recsleepnet", "synthsleepnet"), default="recsleepnet", help="default recsleepnet"
-    )
-    group = parser.add_argument_group("SynthSleepNet")
+    add = parser.add_argument
+    add("--db", required=True, help=f"database: {', '.join(DATABASES)}")
+    add("--model", choices=tuple(CONTENTS), default="recsleepnet", help="default recsleepnet")
+    add_of_synth = parser.add_argument_group("SynthSleepNet").add_argument
+    modalities = f"use this one; repeatable (default {', '.join(DEFAULT_MODALITIES)})"
+    share = "share of the labelled subjects' epochs that is used, such as 0.01 or 0.05 (default 1)"
+    strategy = "share each batch among all devices of this machine, or of those that TF_CONFIG names"
     # Without a default, so that a value that the user gave can be told from one that nobody did.
     of_synth = [
-        group.add_argument("--step", choices=STEPS, help="one step alone (default: all)"),
-        group.add_argument(
-            "--modality",
-            action="append",
-            choices=MODALITIES,
-            help=f"use this one; repeatable (default {', '.join(DEFAULT_MODALITIES)})",
-        ),
-        group.add_argument(
-            "--task", choices=tuple(TASKS), help=f"what is learnt from labels (default {DEFAULTS['task']})"
-        ),
-        group.add_argument(
-            "--label_fraction",
-            type=float,
-            metavar="F",
-            help="share of the labelled subjects' epochs that is used, such as 0.01 or 0.05 (default 1)",
-        ),
-        group.add_argument(
-            "--preset", choices=tuple(PRESETS), help=f"sizes and protocol (default {DEFAULTS['preset']})"
-        ),
-        group.add_argument(
-            "--tcm", choices=TCMS, help=f"temporal context module of fine-tuning (default {DEFAULTS['tcm']})"
-        ),
-        group.add_argument(
-            "--strategy",
-            choices=STRATEGIES,
-            help="share each batch among all devices of this machine, or of those that TF_CONFIG names",
-        ),
+        add_of_synth("--step", choices=STEPS, help="one step alone (default: all)"),
+        add_of_synth("--modality", action="append", choices=MODALITIES, help=modalities),
+        add_of_synth("--task", choices=tuple(TASKS), help=f"what is learnt from labels (default {DEFAULTS['task']})"),
+        add_of_synth("--label_fraction", type=float, metavar="F", help=share),
+        add_of_synth("--preset", choices=tuple(PRESETS), help=f"sizes and protocol (default {DEFAULTS['preset']})"),
+        add_of_synth("--tcm", choices=TCMS, help=f"temporal context module of fine-tuning (default {DEFAULTS['tcm']})"),
+        add_of_synth("--strategy", choices=STRATEGIES, help=strategy),
     ]
-    parser.add_argument("--gpu", type=int, metavar="N", help="number of the GPU to use (default: TensorFlow's choice)")
-    parser.add_argument("--from_fold", type=int, default=0, metavar="K", help="first fold (default 0)")
-    parser.add_argument("--to_fold", type=int, metavar="K", help="last fold (default: the database's last)")
-    parser.add_argument("--suffix", default="", metavar="S", help="appended to the result folder's name")
-    parser.add_argument(
-        "--data", metavar="DIR", help="folder of night files, local or such as s3://bucket/isruc (default data/DB)"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("output"), metavar="DIR", help="folder of results (default output)"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="set a value of config.py; repeatable"
-    )
+    add("--gpu", type=int, metavar="N", help="number of the GPU to use (default: TensorFlow's choice)")
+    add("--from_fold", type=int, default=0, metavar="K", help="first fold (default 0)")
+    add("--to_fold", type=int, metavar="K", help="last fold (default: the database's last)")
+    add("--suffix", default="", metavar="S", help="appended to the result folder's name")
+    add("--data", metavar="DIR", help="folder of night files, local or such as s3://bucket/isruc (default data/DB)")
+    add("--out", type=Path, default=Path("output"), metavar="DIR", help="folder of results (default output)")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="set a value of config.py; repeatable")
     command_line.add_workers(parser, "folds")
     parsed = parser.parse_args(arguments)
     given = [option.option_strings[0] for option in of_synth if getattr(parsed, option.dest) is not None]
@@ -145,23 +117,15 @@ def train(arguments: argparse.Namespace) -> None:
 
         tasks = [fold.FoldTask(config, part, nights, results / str(part.fold), bar=alone) for part in splits]
         scores = dict(train_folds(fold.train_fold, tasks, arguments.jobs, arguments.cluster))
-        _print_pooled(config.database, folds, scores)
+        pooled = sum((scores[fold] for fold in folds[1:]), scores[folds[0]])
+        name = f"fold {folds[0]}" if len(folds) == 1 else f"folds {folds[0]} to {folds[-1]}"
+        print(f"\nTest subjects of {name}, pooled: {pooled.line()}\n{pooled.table()}")
+        command_line.print_published(config.database)
     print(f"\nIn {results}/<fold>/: {CONTENTS[arguments.model]}.")
     if not of_synth or "fine_tuning" in steps:
         again = ["python", "predict.py", *(("--model", arguments.model) if of_synth else ())]
         again += ["--db", db, "--dir", str(results), "--data", str(data), "--fold", *map(str, folds)]
         print(f"Evaluate again: {shlex.join(again)}")
-
-
-def _print_pooled(spec: Database, folds: range, scores: "dict[int, Scores]") -> None:
-    """Print the figures of all test subjects together, and published ones to compare them with."""
-    pooled = sum((scores[fold] for fold in folds[1:]), scores[folds[0]])
-    name = f"fold {folds[0]}" if len(folds) == 1 else f"folds {folds[0]} to {folds[-1]}"
-    print(f"\nTest subjects of {name}, pooled: {pooled.line()}\n{pooled.table()}")
-    for model, accuracy, macro_f1, kappa in spec.published:
-        print(
-            f"published on {spec.title}, {model}: accuracy {accuracy:.3f}   macro-F1 {macro_f1:.3f}   kappa {kappa:.2f}"
-        )
 
 
 def _modalities(spec: Database, wanted: list[str] | None) -> tuple[str, ...]:
@@ -178,11 +142,10 @@ def _modalities(spec: Database, wanted: list[str] | None) -> tuple[str, ...]:
 
 def _folds(spec: Database, first: int, last: int | None) -> range:
     """The numbers of the folds to train."""
-    count = spec.folds
-    last = count - 1 if last is None else last
+    last = spec.folds - 1 if last is None else last
     for option, fold in (("--from_fold", first), ("--to_fold", last)):
-        if not 0 <= fold < count:
-            raise InputError(f"{option} {fold} is outside: {spec.db} has folds 0 to {count - 1}.")
+        if not 0 <= fold < spec.folds:
+            raise InputError(f"{option} {fold} is outside: {spec.db} has folds 0 to {spec.folds - 1}.")
     if first > last:
         raise InputError(f"--from_fold {first} is above --to_fold {last}: swap them.")
     return range(first, last + 1)

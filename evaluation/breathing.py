@@ -8,37 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from data.recordings.quality import stretches
 from data.store import written_aside
 from data.terms import EPOCH_SECONDS
+from evaluation.stages import as_json
 
 
 def apnea_hypopnea_index(events: np.ndarray, asleep: np.ndarray) -> float:
     """Events per hour of sleep, an estimate: each run of epochs of sleep with apnea or hypopnea counts as one event.
 
     Events that follow each other within an epoch or in neighbouring ones count as one: with many events, too few are
-    found.
-
-    Args:
-        events: bool (epochs,), where there is apnea or hypopnea.
-        asleep: bool (epochs,).
-
-    Returns:
-        NaN without sleep.
+    found. Both arguments are bool (epochs,); without sleep the index is NaN.
     """
-    runs = int(np.count_nonzero(np.diff((events & asleep).astype(int), prepend=0) == 1))
     hours = np.count_nonzero(asleep) * EPOCH_SECONDS / 3600
-    return runs / hours if hours else float("nan")
+    return len(stretches(events & asleep)) / hours if hours else float("nan")
 
 
 @dataclass(frozen=True)
 class Agreement:
     """A figure of several nights, estimated and scored.
 
-    Attributes:
-        nights: their names.
-        estimated: (nights,).
-        scored: (nights,).
+    ``nights`` are their names; the two others are (nights,).
     """
 
     nights: tuple[str, ...]
@@ -52,27 +44,21 @@ class Agreement:
         NaN where there are too few nights.
         """
         difference = self.estimated - self.scored
-        deviation = float(difference.std(ddof=1)) if len(difference) > 1 else float("nan")
-        bias = float(difference.mean())
-        return {
-            "bias": bias,
-            "deviation": deviation,
-            "lower_limit": bias - 1.96 * deviation,
-            "upper_limit": bias + 1.96 * deviation,
-        }
+        bias, deviation = difference.mean(), difference.std(ddof=1) if len(difference) > 1 else np.nan
+        lower, upper = bias - 1.96 * deviation, bias + 1.96 * deviation
+        return {"bias": bias, "deviation": deviation, "lower_limit": lower, "upper_limit": upper}
 
     def line(self) -> str:
-        found = self.figures
+        bias, deviation, lower, upper = self.figures.values()
         return (
-            f"bias {found['bias']:+.1f}   standard deviation {found['deviation']:.1f}   limits of agreement "
-            f"{found['lower_limit']:+.1f} to {found['upper_limit']:+.1f}   {len(self.nights)} nights"
+            f"bias {bias:+.1f}   standard deviation {deviation:.1f}   limits of agreement {lower:+.1f} to {upper:+.1f}"
+            f"   {len(self.nights)} nights"
         )
 
     def to_json(self) -> dict[str, Any]:
         """All values; NaN becomes None."""
-        found = {name: None if np.isnan(value) else value for name, value in self.figures.items()}
-        values = zip(self.nights, self.estimated, self.scored, strict=True)
-        return {**found, "nights": [{"night": n, "estimated": float(e), "scored": float(s)} for n, e, s in values]}
+        nights = pd.DataFrame({"night": self.nights, "estimated": self.estimated, "scored": self.scored})
+        return {**as_json(self.figures), "nights": nights.to_dict("records")}
 
     def plot(self, path: Path) -> None:
         """Write a Bland-Altman plot as a picture: difference against mean, night by night, with the limits."""

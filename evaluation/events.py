@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from sklearn import metrics
 
+from evaluation.stages import as_json
+
 
 @dataclass(frozen=True)
 class EventScores:
     """Agreement of a model with the scorer on one kind of event, epoch by epoch; add two to pool them.
 
-    Attributes:
-        scored: bool (epochs,), where the scorer found the event.
-        probabilities: (epochs,), the model's; it finds the event above 0.5.
+    ``scored`` is bool (epochs,); the model finds the event where its ``probabilities`` (epochs,) are above 0.5.
     """
 
     scored: np.ndarray
@@ -36,16 +36,14 @@ class EventScores:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return {
-                "accuracy": float(metrics.accuracy_score(scored, found)),
-                "prevalence": float(scored.mean()),
-                "macro_f1": float(metrics.f1_score(scored, found, average="macro")),
-                "kappa": float(metrics.cohen_kappa_score(scored, found)),
-                "sensitivity": float(metrics.recall_score(scored, found, zero_division=np.nan)),
-                "specificity": float(metrics.recall_score(~scored, ~found, zero_division=np.nan)),
-                "auroc": float(metrics.roc_auc_score(scored, self.probabilities)) if both else np.nan,
-                "average_precision": (
-                    float(metrics.average_precision_score(scored, self.probabilities)) if both else np.nan
-                ),
+                "accuracy": metrics.accuracy_score(scored, found),
+                "prevalence": scored.mean(),
+                "macro_f1": metrics.f1_score(scored, found, average="macro"),
+                "kappa": metrics.cohen_kappa_score(scored, found),
+                "sensitivity": metrics.recall_score(scored, found, zero_division=np.nan),
+                "specificity": metrics.recall_score(~scored, ~found, zero_division=np.nan),
+                "auroc": metrics.roc_auc_score(scored, self.probabilities) if both else np.nan,
+                "average_precision": metrics.average_precision_score(scored, self.probabilities) if both else np.nan,
             }
 
     def line(self) -> str:
@@ -55,5 +53,4 @@ class EventScores:
 
     def to_json(self) -> dict[str, Any]:
         """The figures as JSON values; NaN becomes None."""
-        figures = {name: None if np.isnan(value) else value for name, value in self.figures.items()}
-        return {**figures, "epochs": len(self.scored)}
+        return {**as_json(self.figures), "epochs": len(self.scored)}

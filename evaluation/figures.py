@@ -1,6 +1,5 @@
 """Pictures of a staged night, drawn without pyplot: no window, no state shared with the user's own plots."""
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,10 @@ if TYPE_CHECKING:
 
 COLOURS = {"W": "#d9a441", "N1": "#8fc1b5", "N2": "#4d8fbf", "N3": "#23426f", "REM": "#c2504d"}
 """Of the stages: told apart in grey and by colour-blind eyes."""
-LEVELS = (0, 2, 3, 4, 1)
-"""Height of W, N1, N2, N3, REM in a hypnogram, from the top, as the AASM draws it."""
+FROM_TOP = ("W", "REM", "N1", "N2", "N3")
+"""The stages of a hypnogram from its top, as the AASM draws it."""
+HOURS = EPOCH_SECONDS / 3600
+"""Of an epoch."""
 GREY = "#555555"
 
 
@@ -38,15 +39,6 @@ def night_figure(night: "Hypnogram") -> Figure:
     return figure
 
 
-def single_figure(
-    draw: "Callable[[Axes, Hypnogram], None]", night: "Hypnogram", size: tuple[float, float] = (9, 2.8)
-) -> Figure:
-    """One of the drawings below by itself; ``size`` is width and height in inches."""
-    figure = Figure(figsize=size, layout="constrained")
-    draw(figure.subplots(), night)
-    return figure
-
-
 def draw_hypnogram(axis: Axes, night: "Hypnogram") -> None:
     """Stages as steps, REM in red; unscored epochs hatched, the scorer's stages, if any, as a pale line behind."""
     if night.scored is not None:
@@ -55,8 +47,7 @@ def draw_hypnogram(axis: Axes, night: "Hypnogram") -> None:
     rem = np.where(night.stages == STAGES.index("REM"), night.stages, UNSCORED)
     _steps(axis, rem, color=COLOURS["REM"], linewidth=4, solid_capstyle="butt")
     _shade(axis, night.stages == UNSCORED)
-    order = np.argsort(LEVELS)
-    axis.set_yticks(range(len(STAGES)), [STAGES[i] for i in order])
+    axis.set_yticks(range(len(STAGES)), FROM_TOP)
     axis.set_ylim(len(STAGES) - 0.5, -0.5)
     axis.grid(axis="y", color="#eeeeee")
     if night.scored is not None:
@@ -66,19 +57,18 @@ def draw_hypnogram(axis: Axes, night: "Hypnogram") -> None:
 
 def _steps(axis: Axes, stages: np.ndarray, **style: Any) -> None:
     """A line that steps from stage to stage and is broken where an epoch has none."""
-    heights = np.where(stages == UNSCORED, np.nan, np.array(LEVELS, float)[stages])
-    edges = np.arange(len(stages) + 1)
-    axis.plot(np.repeat(edges, 2)[1:-1] * EPOCH_SECONDS / 3600, np.repeat(heights, 2), **style)
+    levels = np.array([*map(FROM_TOP.index, STAGES), np.nan])
+    edges = np.arange(len(stages) + 1) * HOURS
+    axis.plot(np.repeat(edges, 2)[1:-1], np.repeat(levels[stages], 2), **style)
 
 
 def draw_hypnodensity(axis: Axes, night: "Hypnogram") -> None:
     """The probabilities of the stages, stacked; N3 at the bottom, wake at the top."""
-    order = np.argsort(LEVELS)[::-1]
-    edges = np.arange(len(night.stages) + 1) * EPOCH_SECONDS / 3600
-    heights = np.vstack([night.probabilities, night.probabilities[-1:]])[:, order].T
-    axis.stackplot(
-        edges, heights, step="post", colors=[COLOURS[STAGES[i]] for i in order], labels=[STAGES[i] for i in order]
-    )
+    from_bottom = FROM_TOP[::-1]
+    edges = np.arange(len(night.stages) + 1) * HOURS
+    columns = [STAGES.index(stage) for stage in from_bottom]
+    heights = np.vstack([night.probabilities, night.probabilities[-1:]])[:, columns].T
+    axis.stackplot(edges, heights, step="post", colors=[COLOURS[stage] for stage in from_bottom], labels=from_bottom)
     axis.set_ylim(0, 1)
     axis.set_ylabel("probability")
     handles, labels = axis.get_legend_handles_labels()
@@ -99,7 +89,7 @@ def draw_spectrogram(axis: Axes, night: "Hypnogram") -> None:
         aspect="auto",
         interpolation="none",
         cmap="viridis",
-        extent=(0, len(night.spectra) * EPOCH_SECONDS / 3600, -0.25, highest + 0.25),
+        extent=(0, len(night.spectra) * HOURS, -0.25, highest + 0.25),
         vmin=low,
         vmax=max(high, low + 1),
     )
@@ -111,11 +101,11 @@ def draw_spectrogram(axis: Axes, night: "Hypnogram") -> None:
 
 def draw_events(axis: Axes, night: "Hypnogram") -> None:
     """Each breathing event's probability along the night, a row each, and red bars where it was found."""
-    hours = np.arange(len(night.stages) + 1) * EPOCH_SECONDS / 3600
+    hours = np.arange(len(night.stages) + 1) * HOURS
     for row, (name, probability) in enumerate(night.events.items()):
         probability = np.append(probability, probability[-1])
         axis.fill_between(hours, row + 1, row + 1 - 0.8 * probability, step="post", color="#9bb8d3", linewidth=0)
-        found = [(hours[first], (end - first) * EPOCH_SECONDS / 3600) for first, end in stretches(night.found(name))]
+        found = [(hours[first], (end - first) * HOURS) for first, end in stretches(night.found(name))]
         axis.broken_barh(found, (row + 0.04, 0.12), color=COLOURS["REM"])
     axis.set_yticks(np.arange(len(night.events)) + 0.6, list(night.events))
     axis.set_ylim(len(night.events) + 0.05, 0)
@@ -127,8 +117,8 @@ def draw_differences(axis: Axes, night: "Hypnogram") -> None:
     draw_hypnogram(axis, night)
     both = (night.scored != UNSCORED) & (night.stages != UNSCORED)
     differ = np.flatnonzero(both & (night.scored != night.stages))
-    axis.broken_barh([(i * EPOCH_SECONDS / 3600, EPOCH_SECONDS / 3600) for i in differ], (4.6, 0.5), color="#c2504d")
-    axis.set_yticks([*range(len(STAGES)), 4.85], [STAGES[i] for i in np.argsort(LEVELS)] + ["differ"])
+    axis.broken_barh([(epoch * HOURS, HOURS) for epoch in differ], (4.6, 0.5), color=COLOURS["REM"])
+    axis.set_yticks([*range(len(STAGES)), 4.85], [*FROM_TOP, "differ"])
     axis.set_ylim(5.2, -0.5)
 
 
@@ -148,9 +138,8 @@ def draw_confusion(axis: Axes, night: "Hypnogram") -> None:
 
 
 def _shade(axis: Axes, which: np.ndarray) -> None:
-    edges = np.flatnonzero(np.diff(which.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
-    for first, end in edges * EPOCH_SECONDS / 3600:
-        axis.axvspan(first, end, facecolor="none", edgecolor="#bbbbbb", hatch="///", linewidth=0)
+    for first, end in stretches(which):
+        axis.axvspan(first * HOURS, end * HOURS, facecolor="none", edgecolor="#bbbbbb", hatch="///", linewidth=0)
 
 
 def _time_axis(axis: Axes, night: "Hypnogram") -> None:

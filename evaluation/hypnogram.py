@@ -1,7 +1,7 @@
 """A staged night: its hypnogram and hypnodensity, what can be computed from them, and the files they become."""
 
 from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from data.recordings.quality import stretches
 from data.store import written_aside
 from data.terms import EPOCH_SECONDS, SAMPLING_RATE, STAGES, UNSCORED
 from evaluation.breathing import apnea_hypopnea_index
-from evaluation.stages import Scores
+from evaluation.stages import Scores, as_json
 
 if TYPE_CHECKING:
     import mne
@@ -130,23 +130,17 @@ class Hypnogram:
         with np.errstate(invalid="ignore"):
             computed = hypnogram.sleep_statistics()
             counts, _ = hypnogram.transition_matrix()
-        figures = {name: None if np.isnan(value) else float(value) for name, value in computed.items()}
-        names = [YASA[stage] for stage in STAGES]
-        counts = counts.reindex(index=names, columns=names, fill_value=0)
+        figures, names = as_json(computed), [YASA[stage] for stage in STAGES]
+        counts = counts.reindex(index=names, columns=names, fill_value=0).to_numpy()
         # YASA counts the latency of REM from the first epoch, the AASM from the first sleep.
         first_rem, onset = figures["Lat_REM"], figures["SOL"]
-        latency = None if first_rem is None or onset is None else first_rem - onset
+        figures["REM_latency"] = None if first_rem is None or onset is None else first_rem - onset
         return {
-            **{name: figures[name] for name in ("TIB", "TST", "SPT", "SOL")},
-            "REM_latency": latency,
-            **{name: figures[name] for name in ("WASO", "SE", "SME")},
+            **{name: figures[name] for name in ("TIB", "TST", "SPT", "SOL", "REM_latency", "WASO", "SE", "SME")},
             "unscored": figures.get("UNS", 0.0),
             "minutes": {stage: figures[YASA[stage]] for stage in STAGES},
             "share": {stage: figures[f"%{stage}"] for stage in STAGES[1:]},
-            "transitions": {
-                stage: dict(zip(STAGES, map(int, row), strict=True))
-                for stage, row in zip(STAGES, counts.to_numpy(), strict=True)
-            },
+            "transitions": pd.DataFrame(counts, STAGES, STAGES, dtype=int).to_dict("index"),
         }
 
     def periods(self) -> list[tuple[int, int]]:
@@ -168,9 +162,8 @@ class Hypnogram:
         if not (self.stages > 0).any():
             told.append("no sleep was found.")
         if (self.stages == UNSCORED).any():
-            told.append(
-                f"{(self.stages == UNSCORED).sum()} epochs, more than ten minutes on end without EEG, are unscored."
-            )
+            unscored = (self.stages == UNSCORED).sum()
+            told.append(f"{unscored} epochs, more than ten minutes on end without EEG, are unscored.")
         periods = self.periods()
         if len(periods) > 1:
             spans = ", ".join(f"{self.clock(first)} to {self.clock(end)}" for first, end in periods)
@@ -210,16 +203,10 @@ class Hypnogram:
         return table
 
     def _stretches(self, which: np.ndarray) -> pd.DataFrame:
-        rows = [
-            {
-                "epoch": first,
-                "epochs": end - first,
-                "start_s": first * EPOCH_SECONDS,
-                "stages": _listed(self.stages[first:end]),
-                "confidence": float(self.confidence[first:end].mean()),
-            }
-            for first, end in stretches(which)
-        ]
+        rows = []
+        for first, end in stretches(which):
+            confidence = float(self.confidence[first:end].mean())
+            rows.append((first, end - first, first * EPOCH_SECONDS, _listed(self.stages[first:end]), confidence))
         table = pd.DataFrame(rows, columns=["epoch", "epochs", "start_s", "stages", "confidence"])
         return table.sort_values(["epochs", "epoch"], ascending=[False, True], ignore_index=True)
 
@@ -242,8 +229,8 @@ class Hypnogram:
         begin = self.start if self.start and 1985 <= self.start.year <= 2084 else datetime(1985, 1, 1)
         edf = edfio.Edf(
             [],
-            recording=edfio.Recording(startdate=date(begin.year, begin.month, begin.day)),
-            starttime=time(begin.hour, begin.minute, begin.second),
+            recording=edfio.Recording(startdate=begin.date()),
+            starttime=begin.replace(microsecond=0).time(),
             annotations=[edfio.EdfAnnotation(*entry) for entry in self._runs()],
         )
         with written_aside(path) as aside:

@@ -17,13 +17,6 @@ def classes(task: str) -> tuple[str, ...]:
     return STAGES if task == "sleep_stage" else (f"no {task}", task)
 
 
-def scores_of(task: str, expected: np.ndarray, probabilities: np.ndarray) -> Scores | EventScores:
-    """Agreement of probabilities (epochs, classes) with the scorer's labels (epochs,)."""
-    if task == "sleep_stage":
-        return Scores.of(expected, probabilities.argmax(axis=1))
-    return EventScores(expected.astype(bool), probabilities[:, 1])
-
-
 @dataclass(frozen=True)
 class NightPredictions:
     """The predictions for one night file.
@@ -48,7 +41,10 @@ class NightPredictions:
     def scores(self) -> Scores | EventScores:
         """Agreement over the scored epochs."""
         scored = self.labels != UNSCORED
-        return scores_of(self.task, self.labels[scored], self.probabilities[scored])
+        labels, probabilities = self.labels[scored], self.probabilities[scored]
+        if self.task == "sleep_stage":
+            return Scores.of(labels, probabilities.argmax(axis=1))
+        return EventScores(labels.astype(bool), probabilities[:, 1])
 
     def save(self, path: Path) -> None:
         """Write a CSV row for every epoch: its number, the scored and the predicted class, and the probabilities."""

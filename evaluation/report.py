@@ -1,10 +1,13 @@
 """The page of a staged night: one HTML file that needs no network, by ``mne.Report``."""
 
 from collections import Counter
+from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from data.terms import EPOCH_SECONDS, STAGES
 from evaluation.figures import (
@@ -14,7 +17,6 @@ from evaluation.figures import (
     draw_hypnodensity,
     draw_hypnogram,
     draw_spectrogram,
-    single_figure,
 )
 from evaluation.hypnogram import UNSURE, Hypnogram
 from evaluation.stages import Scores
@@ -77,21 +79,26 @@ def page(night: Hypnogram, statistics: dict[str, Any]) -> "mne.Report":
     report = mne.Report(title=night.title, image_format="png", verbose="error")
     report.add_custom_css(STYLE)
     report.include = HEAD + report.include
+
+    def add(title: str, draw: Callable[[Axes, Hypnogram], None], width: float = 9, height: float = 2.8) -> None:
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure.subplots(), night)
+        report.add_figure(figure, title)
+
     report.add_html(_summary(night, statistics), "What was staged")
-    drawings = {"Hypnogram": draw_hypnogram, "Hypnodensity": draw_hypnodensity}
+    add("Hypnogram", draw_hypnogram)
+    add("Hypnodensity", draw_hypnodensity)
     if night.spectra is not None:
-        drawings["Spectrogram"] = draw_spectrogram
-    for title, draw in drawings.items():
-        report.add_figure(single_figure(draw, night), title)
+        add("Spectrogram", draw_spectrogram)
     report.add_html(_statistics(statistics), "Sleep statistics")
     if breathing := night.breathing:
-        report.add_figure(single_figure(draw_events, night, (9, 1 + 0.9 * len(night.events))), "Breathing events")
+        add("Breathing events", draw_events, height=1 + 0.9 * len(night.events))
         report.add_html(_breathing(breathing), "Apnea and hypopnea")
     report.add_html(_unsure(night), "To check by hand")
     if scores := night.agreement:
         report.add_html(_agreement(scores), "Agreement with the scoring")
-        report.add_figure(single_figure(draw_confusion, night, (4.6, 4.2)), "Confusion matrix")
-        report.add_figure(single_figure(draw_differences, night), f"Where the two differ (kappa {scores.kappa:.2f})")
+        add("Confusion matrix", draw_confusion, 4.6, 4.2)
+        add(f"Where the two differ (kappa {scores.kappa:.2f})", draw_differences)
         report.add_html(_table(_readable(night, night.differing())), "The longest differences")
     return report
 
@@ -116,16 +123,12 @@ def _summary(night: Hypnogram, statistics: dict[str, Any]) -> str:
 
 
 def _statistics(statistics: dict[str, Any]) -> str:
-    rows = [(f"{name.replace('_', ' ')}: {what}", statistics[name], unit) for name, (what, unit) in FIGURES.items()]
-    figures = pd.DataFrame([(what, _number(value, unit)) for what, value, unit in rows], columns=["", " "])
+    named = [(f"{name.replace('_', ' ')}: {what}", statistics[name], unit) for name, (what, unit) in FIGURES.items()]
+    figures = pd.DataFrame([(what, _number(value, unit)) for what, value, unit in named], columns=["", " "])
     minutes, share = statistics["minutes"], statistics["share"]
-    stages = pd.DataFrame(
-        [(stage, _number(minutes[stage], "min"), _number(share.get(stage), "%")) for stage in STAGES],
-        columns=["stage", "time", "of TST"],
-    )
-    transitions = pd.DataFrame(statistics["transitions"]).T.loc[list(STAGES), list(STAGES)]
-    transitions.insert(0, "from", transitions.index)
-    transitions.columns = ["from", *(f"to {stage}" for stage in STAGES)]
+    rows = [(stage, _number(minutes[stage], "min"), _number(share.get(stage), "%")) for stage in STAGES]
+    stages = pd.DataFrame(rows, columns=["stage", "time", "of TST"])
+    transitions = pd.DataFrame(statistics["transitions"]).T.add_prefix("to ").rename_axis("from").reset_index()
     return f"{_table(figures)}{_table(stages)}<p>Epochs of one stage followed by another:</p>{_table(transitions)}"
 
 
@@ -156,18 +159,15 @@ def _unsure(night: Hypnogram) -> str:
     table = night.unsure()
     if table.empty:
         return f"<p>Every epoch's stage has a probability of {UNSURE:g} or more.</p>"
-    told = (
-        f"<p>{(night.confidence < UNSURE).sum()} epochs have no stage with a probability of {UNSURE:g} or more. "
-        f"They lie in {len(table)} stretches{', the longest of which are' if len(table) > LONGEST else ''}:</p>"
+    epochs, longest = (night.confidence < UNSURE).sum(), ", the longest of which are" if len(table) > LONGEST else ""
+    return (
+        f"<p>{epochs} epochs have no stage with a probability of {UNSURE:g} or more. They lie in {len(table)} "
+        f"stretches{longest}:</p>{_table(_readable(night, table))}"
     )
-    return told + _table(_readable(night, table))
 
 
 def _agreement(scores: Scores) -> str:
-    by_stage = scores.by_stage.copy()
-    for name in ("precision", "recall", "F1"):
-        by_stage[name] = by_stage[name].map(lambda value: "-" if pd.isna(value) else f"{value:.3f}")
-    by_stage.insert(0, "stage", by_stage.index)
+    by_stage = scores.by_stage.rename_axis("stage").reset_index()
     return f"<p>{escape(scores.line())}, those that both have scored.</p>{_table(by_stage)}"
 
 
@@ -182,4 +182,5 @@ def _readable(night: Hypnogram, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _table(table: pd.DataFrame) -> str:
-    return f'<div class="night-table">{table.to_html(index=False, border=0)}</div>'
+    html = table.to_html(index=False, border=0, float_format="{:.3f}".format, na_rep="-")
+    return f'<div class="night-table">{html}</div>'

@@ -1,6 +1,7 @@
 """How well predicted stages agree with a scorer's: accuracy, macro-F1, Cohen's kappa, per-class figures."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,12 +13,16 @@ from sklearn import metrics
 from data.terms import STAGES
 
 
+def as_json(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """Figures as JSON values: NaN, which JSON has not, becomes None."""
+    return {name: None if np.isnan(value) else float(value) for name, value in figures.items()}
+
+
 @dataclass(frozen=True)
 class Scores:
     """Agreement summed up by a confusion matrix; add two to pool them.
 
-    Attributes:
-        confusion: int (5, 5), rows the scorer's stages W, N1, N2, N3, REM, columns the model's.
+    It is int (5, 5): rows are the scorer's stages W, N1, N2, N3, REM, columns the model's.
     """
 
     confusion: np.ndarray
@@ -53,14 +58,11 @@ class Scores:
     @cached_property
     def by_stage(self) -> pd.DataFrame:
         """Precision, recall, F1 and the scorer's epochs of each stage; NaN where a figure has no meaning."""
-        precision, recall, f1, support = metrics.precision_recall_fscore_support(
-            *self._pairs,
-            labels=range(len(STAGES)),
-            sample_weight=self.confusion.ravel(),
-            zero_division=np.nan,
+        figures = metrics.precision_recall_fscore_support(
+            *self._pairs, labels=range(len(STAGES)), sample_weight=self.confusion.ravel(), zero_division=np.nan
         )
-        columns = {"precision": precision, "recall": recall, "F1": f1, "epochs": support.astype(int)}
-        return pd.DataFrame(columns, index=list(STAGES))
+        columns = dict(zip(("precision", "recall", "F1", "epochs"), figures, strict=True))
+        return pd.DataFrame(columns, index=list(STAGES)).astype({"epochs": int})
 
     @property
     def _pairs(self) -> np.ndarray:
@@ -82,20 +84,10 @@ class Scores:
 
     def to_json(self) -> dict[str, Any]:
         """The figures as JSON values; NaN becomes None."""
-
-        def plain(value: float) -> float | None:
-            return None if np.isnan(value) else float(value)
-
+        by_stage: dict[Any, Any] = self.by_stage.drop(columns="epochs").rename(columns={"F1": "f1"}).to_dict("index")
         return {
-            "accuracy": plain(self.accuracy),
-            "macro_f1": plain(self.macro_f1),
-            "kappa": plain(self.kappa),
+            **as_json({"accuracy": self.accuracy, "macro_f1": self.macro_f1, "kappa": self.kappa}),
             "epochs": self.epochs,
-            "stages": {
-                stage: {"precision": plain(precision), "recall": plain(recall), "f1": plain(f1)}
-                for stage, precision, recall, f1 in zip(
-                    STAGES, *(self.by_stage[name] for name in ("precision", "recall", "F1")), strict=True
-                )
-            },
+            "stages": {stage: as_json(by_stage[stage]) for stage in STAGES},
             "confusion_matrix": self.confusion.tolist(),
         }

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -11,24 +11,17 @@ from data.nights.folds import Split, find_nights, missing_subjects, split, with_
 from data.nights.index import NightFile, check_nights
 from data.terms import InputError
 from runs import workers
-
-if TYPE_CHECKING:
-    from runs.settings import Config
+from runs.settings import Config
 
 Result = TypeVar("Result")
 
 
 def nights_and_splits(
-    config: "Config", data: Path, folds: Sequence[int], channels: Sequence[str], leave_out: bool = False
-) -> "tuple[Config, dict[int, list[NightFile]], list[Split]]":
+    config: Config, data: Path, folds: Sequence[int], channels: Sequence[str], leave_out: bool = False
+) -> tuple[Config, dict[int, list[NightFile]], list[Split]]:
     """What ``folds`` are trained on: the settings with the subjects found, the checked nights, and each fold's split.
 
-    Args:
-        config: the run's settings.
-        data: folder of night files, local or remote.
-        folds: their numbers.
-        channels: of the night files, that the model takes.
-        leave_out: whether a night without one of the channels is left out; else it is an error.
+    ``leave_out`` says whether a night in ``data`` without one of the ``channels`` is left out; else it is an error.
 
     Raises:
         InputError: there are no nights, one is damaged or lacks a channel, or a fold has too few subjects.
@@ -36,7 +29,7 @@ def nights_and_splits(
     spec, training = config.database, config.training
     nights = find_nights(spec, data)
     if not nights:
-        example = spec.subjects[0] if spec.subjects else 1
+        example = next(iter(spec.subjects), 1)
         names = " or ".join(pattern.format(subject=example) for pattern in spec.night_patterns)
         raise InputError(
             f"{data} holds no night file of {spec.db}: name another folder with --data, or give its files names such "
@@ -44,9 +37,9 @@ def nights_and_splits(
         )
     spec = with_subjects_found(spec, nights)
     if missing := missing_subjects(spec, nights):
+        listed = ", ".join(map(str, missing))
         print(
-            f"{len(missing)} of {len(spec.subjects)} subjects have no night file in {data} and are left out: "
-            f"{', '.join(map(str, missing))}."
+            f"{len(missing)} of {len(spec.subjects)} subjects have no night file in {data} and are left out: {listed}."
         )
     checked = check_nights(nights, channels, leave_out=leave_out)
     splits = [split(spec, fold, checked, training.seed, training.validation_fraction) for fold in folds]

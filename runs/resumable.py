@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,9 +18,7 @@ from data.store import new_folder, read_json, remove_unfinished, write_json, wri
 from data.terms import InputError
 from runs.identity import require_same_run
 from runs.saved import METADATA, PROGRESS, read_metadata
-
-if TYPE_CHECKING:
-    from runs.settings import Config
+from runs.settings import Config
 
 
 class ResumableRun(ABC):
@@ -54,7 +52,7 @@ class ResumableRun(ABC):
     temporary: tuple[str, ...] = (PROGRESS,)
 
     def __init__(
-        self, folder: Path, title: str, config: "Config", record: dict[str, Any], bar: bool, chief: bool = True
+        self, folder: Path, title: str, config: Config, record: dict[str, Any], bar: bool, chief: bool = True
     ) -> None:
         self.folder, self.title, self.config, self.record = folder, title, config, record
         self.bar, self.chief = bar, chief
@@ -216,22 +214,19 @@ class ResumableRun(ABC):
             return
         newest = max(kept, key=lambda path: int(path.name))
         with restoring(newest):
-            self._restore(newest)
+            state = read_json(newest / "state.json")
+            require_same_run(self.folder, self.decided_by, state["run"], self.record, self.config)
+            self.history, self.best = state["history"], state["best"]
+            if [row[self.unit] for row in self.history] != list(range(1, int(newest.name) + 1)):
+                raise ValueError(f"it does not hold the history of {newest.name} units")
+            judged = any(map(self._is_judged, self.history))
+            if judged != (self.best is not None) or (judged and self.best.keys() != {"pass", *self.chosen_by}):
+                raise ValueError("it does not tell which unit was best")
+            self.best_weights = arrays_in(newest / "best.npz")
+            if [weight.shape for weight in self.best_weights] != [weight.shape for weight in self.judged.get_weights()]:
+                raise ValueError("best.npz does not hold the network's weights")
+            self.load_state(newest)
         print(f"{self.title} continues after {self.unit} {len(self.history)} of {len(self.steps)}.", flush=True)
-
-    def _restore(self, kept: Path) -> None:
-        state = read_json(kept / "state.json")
-        require_same_run(self.folder, self.decided_by, state["run"], self.record, self.config)
-        self.history, self.best = state["history"], state["best"]
-        if [row[self.unit] for row in self.history] != list(range(1, int(kept.name) + 1)):
-            raise ValueError(f"it does not hold the history of {kept.name} units")
-        judged = any(map(self._is_judged, self.history))
-        if judged != (self.best is not None) or (judged and self.best.keys() != {"pass", *self.chosen_by}):
-            raise ValueError("it does not tell which unit was best")
-        self.best_weights = arrays_in(kept / "best.npz")
-        if [weight.shape for weight in self.best_weights] != [weight.shape for weight in self.judged.get_weights()]:
-            raise ValueError("best.npz does not hold the network's weights")
-        self.load_state(kept)
 
 
 def arrays_in(path: Path) -> list[np.ndarray]:

@@ -39,10 +39,7 @@ def save_model(folder: Path, network: keras.layers.Layer, metadata: dict[str, An
 def load_model(folder: Path, kinds: Iterable[type[Network]], dtype: str = "float32") -> Network:
     """The model in ``folder``.
 
-    Args:
-        folder: as :func:`save_model` left it.
-        kinds: the classes that are welcome.
-        dtype: dtype policy, such as ``float32`` or ``mixed_bfloat16``.
+    Its class is one of ``kinds``, and ``dtype`` its dtype policy, such as ``float32`` or ``mixed_bfloat16``.
 
     Raises:
         InputError: there is none, it is damaged, or of another kind.
@@ -52,9 +49,7 @@ def load_model(folder: Path, kinds: Iterable[type[Network]], dtype: str = "float
     if not isinstance(config, dict) or not isinstance(config.get("model"), str) or config["model"] not in named:
         raise InputError(f"{folder / CONFIG} does not describe a {' or '.join(named)}.")
     try:
-        network = named[config["model"]](**config["arguments"], dtype=dtype)
-        if not network.built:
-            network.build_from_config(config["build"])
+        network = _made(named[config["model"]], config["arguments"], config["build"], dtype)
         _as_model(network).load_weights(folder / WEIGHTS)
     # Keras meets wrong arguments and weights with almost any exception.
     except Exception as error:
@@ -67,19 +62,21 @@ def in_float32(network: Network) -> Network:
     """``network`` if it computes in float32, as saved models do when they stage; else a copy that does."""
     if network.compute_dtype == "float32":
         return network
-    copy = type(network)(**_arguments(network), dtype="float32")
-    if not copy.built:
-        copy.build_from_config(network.get_build_config())
+    copy = _made(type(network), _arguments(network), network.get_build_config(), "float32")
     copy.set_weights(network.get_weights())
     return copy
 
 
+def _made(kind: type[Network], arguments: dict[str, Any], build: dict[str, Any], dtype: str) -> Network:
+    network = kind(**arguments, dtype=dtype)
+    if not network.built:
+        network.build_from_config(build)
+    return network
+
+
 def _arguments(network: keras.layers.Layer) -> dict[str, Any]:
     """What ``network`` is built with, whatever it is called and computes in."""
-    arguments = network.get_config()
-    for name in ("name", "trainable", "dtype"):
-        arguments.pop(name)
-    return arguments
+    return {name: value for name, value in network.get_config().items() if name not in ("name", "trainable", "dtype")}
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
@@ -157,15 +154,14 @@ class Folds:
             numbers = ", ".join(map(str, self.unfinished))
             print(f"{self.root}: fold {numbers} holds no finished model, and is left out.")
 
-    @property
-    def numbered(self) -> dict[int, Path]:
-        """The folders by the folds' numbers."""
-        return {int(path.name): path for path in self.folders if path.name.isdecimal()}
+
+NAMES = (*DATABASES, *ALIASES)
+"""What the folder of a database's folds may be called."""
 
 
 def databases_in(folder: Path) -> list[str]:
     """The databases whose names folders in ``folder`` bear."""
-    return list(dict.fromkeys(database(name).db for name in (*DATABASES, *ALIASES) if (folder / name).is_dir()))
+    return list(dict.fromkeys(database(name).db for name in NAMES if (folder / name).is_dir()))
 
 
 def find_folds(folder: Path, db: str | None, is_fold: Callable[[Path], bool]) -> Folds:
@@ -181,7 +177,7 @@ def find_folds(folder: Path, db: str | None, is_fold: Callable[[Path], bool]) ->
     """
     if not folder.is_dir():
         raise InputError(f"the folder of models {folder} does not exist: name it with --dir.")
-    named = next((part for part in reversed(folder.absolute().parts[-2:]) if part in (*DATABASES, *ALIASES)), db)
+    named = next((part for part in reversed(folder.absolute().parts[-2:]) if part in NAMES), db)
     known = named and database(named).db
     if is_fold(folder):
         return Folds(folder, (folder,), known)
@@ -189,7 +185,7 @@ def find_folds(folder: Path, db: str | None, is_fold: Callable[[Path], bool]) ->
     folds = tuple(path for path in numbered if is_fold(path))
     if folds:
         return Folds(folder, folds, known, tuple(int(path.name) for path in numbered if path not in folds))
-    held = [name for name in (*DATABASES, *ALIASES) if (folder / name).is_dir()]
+    held = [name for name in NAMES if (folder / name).is_dir()]
     chosen = [name for name in held if db is None or database(name) == database(db)]
     if len(chosen) != 1:
         if len(chosen) > 1 or (held and db is None):

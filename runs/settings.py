@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -31,19 +31,23 @@ SETTABLE = {
 }
 """The values of a database that can be set for one run, and what each must be."""
 
-
-Model = TypeVar("Model")
-Training = TypeVar("Training")
+RECSLEEPNET_SECTIONS = (RecSleepNetConfig, TrainingConfig)
+SYNTHSLEEPNET_SECTIONS = (SynthSleepNetConfig, SynthSleepNetTraining)
 
 
 @dataclass(frozen=True)
-class Config(Generic[Model, Training]):
-    """Everything that one run depends on."""
+class Config:
+    """Everything that one run depends on; ``model`` and ``training`` are the sections of either model."""
 
     database: Database
-    model: Model
-    training: Training
+    model: Any
+    training: Any
     synthetic: SyntheticConfig
+
+
+def names_in(sections: Iterable[type]) -> list[str]:
+    """The names of the values of some sections of ``config.py``."""
+    return [value.name for section in sections for value in dataclasses.fields(section)]
 
 
 def recorded(config: Config) -> dict[str, Any]:
@@ -82,7 +86,7 @@ def configure(db: str, assignments: Iterable[str] = (), preset: str | None = Non
         changed = dataclasses.replace(section, **{name: _value(section, name, text)})
         config = dataclasses.replace(config, **{owners[name]: changed})
     _check_database(config.database)
-    if isinstance(config.model, SynthSleepNetConfig) and isinstance(config.training, SynthSleepNetTraining):
+    if preset is not None:
         _check_synthsleepnet(config.model, config.training)
     return config
 

@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -18,7 +19,6 @@ from data.terms import InputError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
 
 SHARED_GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 """The environment in which TensorFlow leaves memory of the GPU to the processes beside it."""
@@ -83,12 +83,11 @@ def each(
             stack.enter_context(_connected(cluster, function))
             stack.enter_context(parallel_config(backend="dask"))
             jobs = -1
+        # Threads suffice to wait for processes.
+        threads = {"backend": "threading"} if isinstance(function, Alone) and cluster is None else {}
+        parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, **threads)
         try:
-            # Threads suffice to wait for processes.
-            threads = {"backend": "threading"} if isinstance(function, Alone) and cluster is None else {}
-            yield from Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, **threads)(
-                delayed(function)(item) for item in items
-            )
+            yield from parallel(delayed(function)(item) for item in items)
         except TerminatedWorkerError as error:
             # Joblib tells the codes in its message alone, such as "{SIGKILL(-9)}".
             codes = map(int, re.findall(r"\((-?\d+)\)", str(error)))
@@ -137,31 +136,27 @@ def _connected(address: str, function: Callable[..., Any]) -> Iterator[None]:
         workers = client.scheduler_info(n_workers=-1)["workers"]
         if not workers:
             raise InputError(f"the Dask scheduler at {address} has no workers: start some with dask worker {address}.")
-        python = {tuple(told[:2]) for told in client.run(_python_version).values()}
-        if python != {sys.version_info[:2]}:
+        if any(version != sys.version_info[:2] for version in client.run(_python_version).values()):
             raise InputError(f"the workers of {address} run another version of Python than this: make them the same.")
-        able = client.run(_prepare_worker, function.__module__)
-        if not all(able.values()):
-            lacking = next(worker for worker, can in able.items() if not can)
-            raise InputError(
-                f"worker {lacking} of {address} cannot import this project: start workers in the project's folder, "
-                "with its requirements installed."
-            )
+        for worker, able in client.run(_prepare_worker, function.__module__).items():
+            if not able:
+                raise InputError(
+                    f"worker {worker} of {address} cannot import this project: start workers in the project's folder, "
+                    "with its requirements installed."
+                )
         yield
 
 
 def _python_version() -> tuple[int, ...]:
-    return tuple(sys.version_info[:2])
+    return sys.version_info[:2]
 
 
 def _prepare_worker(module: str) -> bool:
     """Set a cluster worker's environment, before TensorFlow is imported there, and tell if it can import ``module``."""
-    import importlib
-
     for name, value in SHARED_GPU.items():
         os.environ.setdefault(name, value)
     try:
-        importlib.import_module(module)
+        import_module(module)
     except ImportError:
         return False
     return True

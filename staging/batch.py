@@ -7,11 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+from tqdm import tqdm
+
 from data.recordings.channels import open_signals
 from data.recordings.edf import NoSignals
 from data.scorings.any_form import read_scoring
 from data.store import is_remote, location, reaching, remove_unfinished, written_aside
 from data.terms import STAGES, InputError
+from evaluation.report import FIGURES
 from staging.recordings import Source
 from staging.results import finished, told, write_results
 from staging.stager import Stager
@@ -30,10 +34,10 @@ class Settings:
         overwrite: whether finished recordings are staged again.
     """
 
-    channels: tuple[str, ...] = ()
-    calibrate: bool = True
-    scoring: str = ""
-    overwrite: bool = False
+    channels: tuple[str, ...]
+    calibrate: bool
+    scoring: str
+    overwrite: bool
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,9 @@ def stage_all(sources: Sequence[Source], stager: Stager, folder: Path, settings:
     Raises:
         InputError: the only recording is unusable, or one scoring was given for several.
     """
-    from tqdm import tqdm
-
     if len(sources) > 1 and settings.scoring and "{name}" not in settings.scoring:
         raise InputError("--scoring: with several recordings, write {name} where a recording's name stands in it.")
-    if not is_remote(folder) and folder.is_dir():
+    if not is_remote(folder):
         # Of a killed run; a run beside this one on the same folder is not foreseen.
         remove_unfinished(folder, below=False)
     outcomes: list[Outcome] = []
@@ -67,7 +69,8 @@ def stage_all(sources: Sequence[Source], stager: Stager, folder: Path, settings:
             if outcome.status == "failed" and len(sources) == 1:
                 raise InputError(outcome.reason)
             bar.write(told(outcome.result) if outcome.result else f"{source.name}: {outcome.status}: {outcome.reason}")
-    _write_table(outcomes, folder)
+    with written_aside(folder / TABLE) as aside:
+        pd.DataFrame(map(_row, outcomes)).to_csv(aside, index=False)
     return outcomes
 
 
@@ -75,11 +78,10 @@ def _outcome(source: Source, stager: Stager, folder: Path, settings: Settings) -
     """Stage one recording, or find it finished; a bad one is an outcome, not an error."""
     try:
         return _staged(source, stager, folder, settings)
-    except NoSignals as error:
-        # In a folder, scorings lie beside recordings.
-        return Outcome(source, "failed" if source.named else "left out", reason=str(error))
     except InputError as error:
-        return Outcome(source, "failed", reason=str(error))
+        # In a folder, scorings lie beside recordings.
+        left_out = isinstance(error, NoSignals) and not source.named
+        return Outcome(source, "left out" if left_out else "failed", reason=str(error))
     except OSError as error:
         # A full disk or a vanished folder ends this recording, not the others.
         return Outcome(source, "failed", reason=f"{error.filename or source.path}: {error.strerror}.")
@@ -106,9 +108,8 @@ def _staged(source: Source, stager: Stager, folder: Path, settings: Settings) ->
         scored = read_scoring(scoring, recording) if scoring else recording.stages
         opened = time.perf_counter()
         night = stager.stage(recording, settings.channels, settings.calibrate)
-    about = {**night.about, "took": {**night.about["took"]}}
-    about["took"]["reading"] += opened - started
-    night = replace(night, name=source.name, scored=scored, about=about)
+    night.about["took"]["reading"] += opened - started
+    night = replace(night, name=source.name, scored=scored)
     return Outcome(source, "staged", write_results(night, folder, origin))
 
 
@@ -116,20 +117,13 @@ def _size(path: Path) -> int:
     """Bytes of a file, or of a folder's files."""
     try:
         with reaching(path):
-            return path.stat().st_size if not path.is_dir() else sum(file.stat().st_size for file in path.iterdir())
+            return sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist (any more).") from None
 
 
-def _write_table(outcomes: Sequence[Outcome], folder: Path) -> None:
-    """Write ``summary.csv``, one row a recording, failures with their reasons."""
-    import pandas as pd
-
-    with written_aside(folder / TABLE) as aside:
-        pd.DataFrame(map(_row, outcomes)).to_csv(aside, index=False)
-
-
 def _row(outcome: Outcome) -> dict[str, Any]:
+    """A recording's row of the table; a failed one has its reason alone."""
     result = outcome.result or {}
     statistics, agreement = result.get("statistics", {}), result.get("agreement") or {}
     row = {
@@ -138,7 +132,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "recording": str(outcome.source.path),
         "channels": "; ".join(channel["name"] for channel in result.get("channels", ())),
         "epochs": result.get("epochs"),
-        **{f: statistics.get(f) for f in ("TIB", "TST", "SPT", "SOL", "REM_latency", "WASO", "SE", "SME", "unscored")},
+        **{name: statistics.get(name) for name in FIGURES},
         **{f"{stage}_min": statistics.get("minutes", {}).get(stage) for stage in STAGES},
         "apnea_hypopnea_index": (result.get("breathing") or {}).get("apnea_hypopnea_index"),
         "confidence": result.get("confidence"),

@@ -22,13 +22,8 @@ from staging.predictor import Predictor, predict_nights
 class Evaluated:
     """A fold's network and its predictions for that fold's test nights.
 
-    Attributes:
-        fold: its number.
-        folder: of the model, for print.
-        task: one of ``data.terms.TASKS``.
-        variant: what distinguishes the network from others of the fold for the task; "" where there are none.
-        nights: the predictions.
-        missing_subjects: test subjects that have no night file.
+    ``task`` and ``variant`` are those of the predictor, ``folder`` is the model's, for print, and
+    ``missing_subjects`` are the test subjects that have no night file.
     """
 
     fold: int
@@ -40,9 +35,8 @@ class Evaluated:
 
     @property
     def title(self) -> str:
-        return (
-            f"fold {self.fold}, {self.task} ({self.variant})" if self.variant else f"fold {self.fold} ({self.folder})"
-        )
+        what = f", {self.task} ({self.variant})" if self.variant else f" ({self.folder})"
+        return f"fold {self.fold}{what}"
 
     @property
     def scores(self) -> Scores | EventScores:
@@ -63,12 +57,7 @@ class Evaluated:
 def evaluate(predictor: Predictor, fold: int, subjects: Sequence[int], database: Database, data: Path) -> Evaluated:
     """Predict all test nights that ``data`` holds; nights that lack what it takes are left out, which is said.
 
-    Args:
-        predictor: the fold's network.
-        fold: its number.
-        subjects: whom it never saw.
-        database: whose night files are named as its ``night_patterns`` say.
-        data: folder of the night files.
+    The fold's network never saw the ``subjects``.
 
     Raises:
         InputError: there is no such folder, or a file is not such a night.
@@ -87,10 +76,7 @@ def evaluate(predictor: Predictor, fold: int, subjects: Sequence[int], database:
 def print_and_save(evaluated: Sequence[Evaluated], save: Path | None) -> dict[str, Any]:
     """Print all figures, save predictions and plots below ``save``, and return the figures as JSON values."""
     for each in evaluated:
-        scores = each.scores
-        print(f"{each.title}: {scores.line()}")
-        if isinstance(scores, Scores):
-            print(scores.table())
+        _print_scores(each.title, each.scores)
         for night in each.nights:
             print(f"  {night.name}: {night.scores.line()}")
             if save:
@@ -103,20 +89,21 @@ def print_and_save(evaluated: Sequence[Evaluated], save: Path | None) -> dict[st
     totals = []
     for (task, variant), members in groups.items():
         total = pooled([night for each in members for night in each.nights])
-        totals.append({"task": task, "variant": variant, **total.to_json()})
+        about = {"task": task, "variant": variant} if variant else {}
+        totals.append({**about, **total.to_json()})
         if len(members) > 1:
             of = f", {task} ({variant})" if variant else ""
-            print(f"{len(members)} folds pooled{of}: {total.line()}")
-            if isinstance(total, Scores):
-                print(total.table())
+            _print_scores(f"{len(members)} folds pooled{of}", total)
     found = [each.to_json() for each in evaluated]
     if not any(each.variant for each in evaluated):
-        (only,) = totals
-        return {
-            "folds": found,
-            "pooled": {name: value for name, value in only.items() if name not in ("task", "variant")},
-        }
+        return {"folds": found, "pooled": totals[0]}
     return {"models": found, "pooled": totals, "indices": _print_indices(evaluated, save)}
+
+
+def _print_scores(title: str, scores: Scores | EventScores) -> None:
+    print(f"{title}: {scores.line()}")
+    if isinstance(scores, Scores):
+        print(scores.table())
 
 
 def _print_indices(evaluated: Sequence[Evaluated], save: Path | None) -> list[dict[str, Any]]:
@@ -137,26 +124,29 @@ def indices(evaluated: Sequence[Evaluated]) -> dict[str, Agreement]:
     Hours of sleep are those that the variant's own stages give, or, where it has none, the scorer's. The scored index
     counts the scorer's events; of a night file that does not count them, runs of its epochs, by the same rule.
     """
-    found = {}
-    for variant in dict.fromkeys(each.variant for each in evaluated):
-        rows = []
-        for fold in dict.fromkeys(each.fold for each in evaluated):
-            own = {e.task: {n.name: n for n in e.nights} for e in evaluated if (e.variant, e.fold) == (variant, fold)}
-            if not {"apnea", "hypopnea"} <= own.keys():
-                continue
-            for name in own["apnea"].keys() & own["hypopnea"].keys():
-                both = [own[task][name] for task in ("apnea", "hypopnea")]
-                scored, staged = both[0].stages != UNSCORED, own.get("sleep_stage", {}).get(name)
-                asleep = both[0].stages > STAGES.index("W")
-                sleep = asleep if staged is None else scored & (staged.probabilities.argmax(axis=1) > 0)
-                estimated = np.any([night.probabilities[:, 1] > 0.5 for night in both], axis=0)
-                index = apnea_hypopnea_index(estimated[scored], sleep[scored])
-                rows.append((name, index, _scored_index(both, scored)))
-        rows = sorted(row for row in rows if np.isfinite(row[1:]).all())
-        if rows:
-            names, estimates, scores = zip(*rows, strict=True)
-            found[variant] = Agreement(names, np.array(estimates), np.array(scores))
-    return found
+    tasks_of: dict[tuple[str, int, str], dict[str, NightPredictions]] = {}
+    for each in evaluated:
+        for night in each.nights:
+            tasks_of.setdefault((each.variant, each.fold, night.name), {})[each.task] = night
+    found: dict[str, list[tuple[str, float, float]]] = {}
+    for (variant, _, name), tasks in tasks_of.items():
+        if not {"apnea", "hypopnea"} <= tasks.keys():
+            continue
+        both = [tasks["apnea"], tasks["hypopnea"]]
+        scored = both[0].stages != UNSCORED
+        asleep = both[0].stages > STAGES.index("W")
+        if "sleep_stage" in tasks:
+            asleep = tasks["sleep_stage"].probabilities.argmax(axis=1) > STAGES.index("W")
+        events = np.any([night.probabilities[:, 1] > 0.5 for night in both], axis=0)
+        estimated = apnea_hypopnea_index(events[scored], asleep[scored])
+        row = (name, estimated, _scored_index(both, scored))
+        if np.isfinite(row[1:]).all():
+            found.setdefault(variant, []).append(row)
+    agreements = {}
+    for variant, rows in found.items():
+        names, estimates, scores = zip(*sorted(rows), strict=True)
+        agreements[variant] = Agreement(names, np.array(estimates), np.array(scores))
+    return agreements
 
 
 def _scored_index(both: Sequence[NightPredictions], scored: np.ndarray) -> float:

@@ -55,15 +55,11 @@ def predict(predictor: Predictor, signals: Mapping[str, np.ndarray], where: Path
 def predict_nights(
     predictor: Predictor, paths: Iterable[Path], leave_out: Callable[[str], None] | None = None
 ) -> Iterator[NightPredictions]:
-    """Read night files one after another and predict each with ``predictor``.
+    """Read night files, local or remote, one after another and predict each with ``predictor``.
 
-    The nights were prepared as those that the network was trained on, so they are not calibrated.
-
-    Args:
-        predictor: the network.
-        paths: of the night files, local or remote.
-        leave_out: takes the reason where a night lacks a channel or was not scored for the task, and the night is
-            left out; without it such a night is an error.
+    The nights were prepared as those that the network was trained on, so they are not calibrated. A night that lacks a
+    channel, or was not scored for the task, is left out, and ``leave_out`` gets the reason. Without ``leave_out`` it is
+    an error.
 
     Raises:
         InputError: a file is not such a night, or a probability is not finite.

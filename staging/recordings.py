@@ -13,6 +13,9 @@ from data.terms import InputError
 ENDINGS = (".edf", ".bdf", ".rec", ".vhdr", ".fif", ".fif.gz", ".set", ".gdf", ".cnt", ".npz")
 """Of recordings looked for in folders; a file that is named itself may have any that MNE knows."""
 
+PARQUET = "x.parquet"
+"""The file by which a folder is known as a night of Parquet tables."""
+
 HYPNOGRAM = ".hypnogram"
 """What results that could pass for recordings have before their ending."""
 
@@ -29,8 +32,7 @@ class Source:
 def find_recordings(given: Sequence[str]) -> list[Source]:
     """The recordings that ``given`` stands for, each once, in their order.
 
-    Args:
-        given: files, folders (searched with what is below them) or patterns such as ``nights/*.edf``.
+    It holds files, folders (searched with what is below them) or patterns such as ``nights/*.edf``.
 
     Raises:
         InputError: one of them is nowhere, or a folder or pattern holds no recording.
@@ -38,7 +40,7 @@ def find_recordings(given: Sequence[str]) -> list[Source]:
     found: dict[Path, bool] = {}
     for text in given:
         path = location(text)
-        if any(letter in text for letter in "*?[") and not (not is_remote(path) and path.exists()):
+        if any(letter in text for letter in "*?[") and (is_remote(path) or not path.exists()):
             paths = [p for match in _matches(path) for p in (_within(match) if match.is_dir() else [match])]
             paths = [p for p in paths if not _is_result(p.name)]
             if not paths:
@@ -66,18 +68,8 @@ def _is_folder(path: Path) -> bool:
 
 def _within(folder: Path) -> list[Path]:
     """The recordings in ``folder`` and below it."""
-    if is_parquet_night(folder):
-        return [folder]
-    files = files_below(folder)
-    return [
-        path.parent if path.name == "x.parquet" else path
-        for path in files
-        if path.name == "x.parquet" or _is_recording(path.name)
-    ]
-
-
-def _is_recording(name: str) -> bool:
-    return name.lower().endswith(ENDINGS) and not _is_result(name)
+    files = [path for path in files_below(folder) if path.name.lower().endswith(ENDINGS) or path.name == PARQUET]
+    return [path.parent if path.name == PARQUET else path for path in files if not _is_result(path.name)]
 
 
 def _is_result(name: str) -> bool:

@@ -1,7 +1,5 @@
 """The files that a staged recording becomes; the JSON comes last, so that its presence means that all are there."""
 
-import shutil
-import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +14,6 @@ from staging.recordings import HYPNOGRAM
 
 DOTS_PER_INCH = 110
 
-
 TOLD = ("statistics", "breathing", "epochs", "confidence", "assumptions", "warnings", "remarks", "agreement")
 """What a finished recording's JSON must hold to be told."""
 
@@ -24,27 +21,19 @@ TOLD = ("statistics", "breathing", "epochs", "confidence", "assumptions", "warni
 def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dict[str, Any]:
     """Write a night's CSV, EDF+, PNG, HTML and JSON into ``folder``, local or remote, and return what the JSON holds.
 
-    Args:
-        night: staged.
-        folder: of all recordings' results.
-        origin: what :func:`finished` compares: the recording's path and size, and the settings.
+    ``origin`` is what :func:`finished` compares: the recording's path and size, and the settings.
     """
     started = time.perf_counter()
     statistics = night.statistics()
     computed = time.perf_counter()
     # A night whose results were complete is not any more.
     (folder / f"{night.name}.json").unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(prefix="results-") as aside:
-        drawn = Path(aside) / "night.png"
-        night.plot().savefig(drawn, dpi=DOTS_PER_INCH)
-        written = Path(aside) / "night.html"
-        page(night, statistics).save(written, open_browser=False, overwrite=True, verbose="error")
-        night.save_csv(folder / f"{night.name}{HYPNOGRAM}.csv")
-        night.save_edf(folder / f"{night.name}{HYPNOGRAM}.edf")
-        for file in (drawn, written):
-            with written_aside(folder / f"{night.name}{file.suffix}") as target:
-                shutil.copyfile(file, target)
-    unsure = night.unsure()
+    night.save_csv(folder / f"{night.name}{HYPNOGRAM}.csv")
+    night.save_edf(folder / f"{night.name}{HYPNOGRAM}.edf")
+    with written_aside(folder / f"{night.name}.png") as aside:
+        night.plot().savefig(aside, dpi=DOTS_PER_INCH)
+    with written_aside(folder / f"{night.name}.html") as aside:
+        page(night, statistics).save(aside, open_browser=False, overwrite=True, verbose="error")
     about = dict(night.about)
     took = {**about.pop("took"), "statistics": computed - started, "report": time.perf_counter() - computed}
     result = {
@@ -57,7 +46,7 @@ def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dic
         "statistics": statistics,
         "breathing": night.breathing,
         "confidence": float(night.confidence.mean()),
-        "to_check": unsure.to_dict("records"),
+        "to_check": night.unsure().to_dict("records"),
         "agreement": night.agreement and night.agreement.to_json(),
         "versions": versions() | {name: version(name) for name in ("mne", "scipy", "yasa")},
         "took": {part: round(seconds, 3) for part, seconds in took.items()},
@@ -90,14 +79,14 @@ def finished(folder: Path, name: str, origin: dict[str, Any]) -> dict[str, Any] 
 def told(night: dict[str, Any]) -> str:
     """A finished recording in a few lines, for a terminal, of what its JSON holds."""
     statistics = night["statistics"]
-    figures = "   ".join(
-        f"{name} {statistics[name]:.0f} min" for name in ("TST", "SOL", "WASO") if statistics[name] is not None
-    )
+    known = [name for name in ("TST", "SOL", "WASO") if statistics[name] is not None]
+    figures = "   ".join(f"{name} {statistics[name]:.0f} min" for name in known)
     minutes = "  ".join(f"{stage} {value:.0f}" for stage, value in statistics["minutes"].items())
+    unscored = f"  unscored {statistics['unscored']:.0f}" if statistics["unscored"] else ""
     lines = [
         f"{night['name']}: {night['epochs']} epochs ({night['epochs'] * EPOCH_SECONDS / 3600:.1f} h)   {figures}   "
         f"SE {statistics['SE']:.0f} %   confidence {night['confidence']:.2f}",
-        f"  minutes: {minutes}" + (f"  unscored {statistics['unscored']:.0f}" if statistics["unscored"] else ""),
+        f"  minutes: {minutes}{unscored}",
     ]
     if night["breathing"]:
         lines.append(f"  breathing: {breathing_line(night['breathing'])}")
@@ -105,9 +94,8 @@ def told(night: dict[str, Any]) -> str:
     lines += [f"  warning: {text}" for text in night["warnings"]]
     lines += [f"  note: {text}" for text in night["remarks"]]
     if night["agreement"]:
-        scores = {name: night["agreement"][name] for name in ("accuracy", "macro_f1", "kappa")}
-        given = "   ".join(
-            f"{name.replace('_f1', '-F1')} {value:.3f}" for name, value in scores.items() if value is not None
-        )
-        lines.append(f"  agreement with the scoring: {given}   {night['agreement']['epochs']} epochs")
+        scores = night["agreement"]
+        known = [name for name in ("accuracy", "macro_f1", "kappa") if scores[name] is not None]
+        given = "   ".join(f"{name.replace('_f1', '-F1')} {scores[name]:.3f}" for name in known)
+        lines.append(f"  agreement with the scoring: {given}   {scores['epochs']} epochs")
     return "\n".join(lines)

@@ -6,10 +6,10 @@ Nothing here knows which network predicts: RecSleepNet and SynthSleepNet are pre
 import re
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -52,29 +52,15 @@ LEAST_NEAR_SLEEP = 0.75
 """Share of a recording near sleep from which on its level is that of the whole recording."""
 
 
-@dataclass(frozen=True)
-class Montage:
-    """The channels of a recording that are predicted together.
-
-    Attributes:
-        signals: the channel of each modality.
-        unusable: why channels of other modalities cannot be used, a sentence each.
-    """
-
-    signals: dict[str, ChannelSignal]
-    unusable: list[str]
-
-    @property
-    def names(self) -> list[str]:
-        return [signal.name for signal in self.signals.values()]
+Signals = dict[str, ChannelSignal]
+"""The channel of each modality, of those that are predicted together."""
 
 
 @dataclass(frozen=True)
 class Stager:
     """Trained networks, and what it takes to stage any recording with them.
 
-    Attributes:
-        predictors: of one database; for each task, those with different modalities.
+    The ``predictors`` are of one database; those for the same task take different modalities.
     """
 
     predictors: tuple[Predictor, ...]
@@ -109,64 +95,58 @@ class Stager:
         started = time.perf_counter()
         if not calibrate and any(predictor.recipe.scaled for predictor in self.predictors):
             raise InputError("these networks scale every channel by its own quartiles: leave --no-calibration out.")
-        montages = self._montages(recording, channels, calibrate)
         # Several montages have the same single modality.
-        used = self._usable(montages[0].signals)
+        montages, unusable = self._montages(recording, channels, calibrate)
+        there = montages[0]
+        used = self._usable(there)
         if "sleep_stage" not in used:
-            self._refuse(recording, montages[0])
-        absences = self._absences(montages[0].signals, used, calibrate)
-        needed = {name for predictor in used.values() for name in predictor.recipe.channels}
-        montages = [
-            Montage({name: signal for name, signal in montage.signals.items() if name in needed}, montage.unusable)
-            for montage in montages
-        ]
+            self._refuse(recording, there, unusable)
         read = time.perf_counter()
-        level = used["sleep_stage"].recipe.level if calibrate else None
-        staged = [_Staged(recording, montage, used["sleep_stage"], level) for montage in montages]
+        network = used["sleep_stage"]
+        level = network.recipe.level if calibrate else None
+        needed = {name for predictor in used.values() for name in predictor.recipe.channels}
+        staged = []
+        for montage in montages:
+            signals = {name: signal for name, signal in montage.items() if name in needed}
+            staged.append(_Staged(recording.path, signals, network, level))
         events = {
             task: predict(predictor, staged[0].inputs(predictor.recipe), recording.path)[:, 1].astype(np.float32)
             for task, predictor in used.items()
             if task != "sleep_stage"
         }
         probabilities, stages = _decide(staged)
-        first = montages[0].signals
-        return Hypnogram(
-            name=recording.path.stem,
-            stages=stages,
-            probabilities=probabilities,
-            start=recording.start,
-            scored=recording.stages,
-            spectra=spectra(first["eeg"].signals) if "eeg" in first else None,
-            events=events,
-            about={
-                "seconds": recording.seconds,
-                "channels": [channel for each in staged for channel in each.channels()],
-                "level": level and {"amplitude": level.amplitude, "offset": level.offset},
-                "assumptions": [sentence for each in staged for sentence in each.assumptions()],
-                "warnings": [
-                    *montages[0].unusable,
-                    *(warning for each in staged for warning in each.warnings()),
-                    *absences,
-                ],
-                "models": [
-                    {"task": task, "variant": predictor.variant, **model}
-                    for task, predictor in used.items()
-                    for model in predictor.models
-                ],
-                "took": {"reading": read - started, "model": time.perf_counter() - read},
-            },
-        )
+        warned = [warning for each in staged for warning in each.warnings()]
+        about = {
+            "seconds": recording.seconds,
+            "channels": [channel for each in staged for channel in each.channels()],
+            "level": level and asdict(level),
+            "assumptions": [sentence for each in staged for sentence in each.assumptions()],
+            "warnings": [*unusable, *warned, *self._absences(there, used, calibrate)],
+            "models": [
+                {"task": task, "variant": predictor.variant, **model}
+                for task, predictor in used.items()
+                for model in predictor.models
+            ],
+            "took": {"reading": read - started, "model": time.perf_counter() - read},
+        }
+        spectrogram = spectra(there["eeg"].signals) if "eeg" in needed else None
+        name, start, scored = recording.path.stem, recording.start, recording.stages
+        return Hypnogram(name, stages, probabilities, start, scored, spectrogram, events, about)
 
-    def _montages(self, recording: AnyRecording, channels: Sequence[str], calibrate: bool) -> list[Montage]:
+    def _montages(
+        self, recording: AnyRecording, channels: Sequence[str], calibrate: bool
+    ) -> tuple[list[Signals], list[str]]:
+        """Each montage of the channels that the user named, and why other channels cannot be used, a sentence each."""
         if len(self.channels) > 1:
-            return [self._montage(recording, self._named(channels), calibrate)]
+            signals, unusable = self._signals(recording, self._named(channels), calibrate)
+            return [signals], unusable
         (modality,) = self.channels
-        names = [name.removeprefix(f"{modality}=") for name in channels]
-        montages = [self._montage(recording, {modality: name} if name else {}, calibrate) for name in names or ("",)]
-        used = [name for montage in montages for name in montage.names]
+        names = [name.removeprefix(f"{modality}=") for name in channels] or [""]
+        montages = [self._signals(recording, {modality: name}, calibrate)[0] for name in names]
+        used = [signal.name for montage in montages for signal in montage.values()]
         if len(set(used)) < len(used):
             raise InputError(f"{recording.path}: --channel names {used[-1]} twice.")
-        return montages
+        return montages, []
 
     def _named(self, channels: Sequence[str]) -> dict[str, str]:
         """The channels that the user named, by modality."""
@@ -181,32 +161,28 @@ class Stager:
             named[modality] = name
         return named
 
-    def _montage(self, recording: AnyRecording, named: Mapping[str, str], calibrate: bool) -> Montage:
-        """The signals of all channels that can be used, and why others cannot.
+    def _signals(self, recording: AnyRecording, named: Mapping[str, str], calibrate: bool) -> tuple[Signals, list[str]]:
+        """The channels that can be used, and why others cannot.
 
         Raises:
             InputError: a channel that the user named cannot be used, or the only one cannot.
         """
         signals, unusable = {}, []
         for modality, spec in self.channels.items():
+            choice = None
             try:
                 choice = _choice(recording, modality, spec, named.get(modality, ""))
-            except InputError:
-                if modality in named or len(self.channels) == 1:
-                    raise
-                choice = None
-            if choice is None:
-                continue
-            try:
-                recipe = next(p.recipe for p in self.predictors if modality in p.recipe.channels)
-                # What is calibrated may have any unit, and says it in µV where it can.
-                as_stored = recipe.as_stored and not (calibrate and recipe.level)
-                signals[modality] = read_channel(recording, choice, as_stored, LOWEST_RATES[modality])
+                if choice:
+                    recipe = next(p.recipe for p in self.predictors if modality in p.recipe.channels)
+                    # What is calibrated may have any unit, and says it in µV where it can.
+                    as_stored = recipe.as_stored and not (calibrate and recipe.level)
+                    signals[modality] = read_channel(recording, choice, as_stored, LOWEST_RATES[modality])
             except InputError as error:
                 if modality in named or len(self.channels) == 1:
                     raise
-                unusable.append(str(error))
-        return Montage(signals, unusable)
+                if choice:
+                    unusable.append(str(error))
+        return signals, unusable
 
     def _usable(self, there: Collection[str]) -> dict[str, Predictor]:
         """The predictor of each task that takes most of the modalities that are ``there``, and no other."""
@@ -222,15 +198,15 @@ class Stager:
         recipes = [predictor.recipe for predictor in self.predictors if predictor.task == task]
         return min(([name for name in recipe.channels if name not in there] for recipe in recipes), key=len)
 
-    def _refuse(self, recording: AnyRecording, montage: Montage) -> None:
+    def _refuse(self, recording: AnyRecording, there: Collection[str], unusable: Sequence[str]) -> NoReturn:
         if not any(predictor.task == "sleep_stage" for predictor in self.predictors):
             raise InputError("these folds hold no model of sleep stages: fine-tune one with --task sleep_stage.")
-        lacking = self._lacking("sleep_stage", montage.signals)
-        if montage.unusable:
-            raise InputError(montage.unusable[0])
+        if unusable:
+            raise InputError(unusable[0])
+        lacking = self._lacking("sleep_stage", there)
+        channels = ", ".join(f"{name} ({self.channels[name].name})" for name in lacking)
         raise InputError(
-            f"{recording.path} has no channel for "
-            f"{', '.join(f'{name} ({self.channels[name].name})' for name in lacking)}, which the models need; it has "
+            f"{recording.path} has no channel for {channels}, which the models need; it has "
             f"{', '.join(recording.channels)}: name one with --channel {lacking[0]}=NAME."
         )
 
@@ -283,39 +259,38 @@ class _Staged:
         lost: bool (epochs,), where it holds none that could be staged.
     """
 
-    def __init__(self, recording: AnyRecording, montage: Montage, predictor: Predictor, level: Level | None) -> None:
-        self.recording, self.montage, self.predictor, self.level = recording, montage, predictor, level
+    def __init__(self, path: Path, signals: Signals, predictor: Predictor, level: Level | None) -> None:
+        self.path, self.signals, self.predictor, self.level = path, signals, predictor, level
         self.quality: Quality | None = None
         self._made: dict[str, np.ndarray] = {}
-        eeg = montage.signals.get("eeg")
         # Only of EEG is it known how large it is, and that it is never still: breath stops in every apnea.
-        if eeg is not None:
-            self.quality = self._assess(eeg)
+        if "eeg" in signals:
+            self.quality = self._assess(signals["eeg"])
             self.silent = self.quality.silent
             self.lost = self.quality.silent | self.quality.outlying
         else:
-            self.silent = self.lost = np.all([signal.missing for signal in montage.signals.values()], axis=0)
-        self.probabilities = self._predict()
+            self.silent = self.lost = np.all([signal.missing for signal in signals.values()], axis=0)
+        self.probabilities = predict(predictor, self.inputs(predictor.recipe), path)
         if self.level and self.quality:
             # Training nights end half an hour after sleep; a day of moving about has another level.
             near = near_sleep(self.probabilities.argmax(axis=1)) & ~self.silent
             if near.any() and near.sum() < LEAST_NEAR_SLEEP * (~self.silent).sum():
                 self.quality = self.quality.measured(self._made["eeg"], near)
-                self.probabilities = self._predict()
+                self.probabilities = predict(predictor, self.inputs(predictor.recipe), path)
 
     def _assess(self, eeg: ChannelSignal) -> Quality:
         try:
             quality = assess(eeg.signals, eeg.missing)
         except InputError as error:
-            raise InputError(f"{self.recording.path}: channel {eeg.name} cannot be staged; {error}") from None
+            raise InputError(f"{self.path}: channel {eeg.name} cannot be staged; {error}") from None
         if self.level is None:
             return quality
         # What the filter takes away does not count to the level.
-        return quality.measured(self._applied(self.predictor.recipe, "eeg"), np.ones(len(eeg.signals), bool))
+        return quality.measured(self._applied(self.predictor.recipe, "eeg"), ~quality.silent)
 
     def _applied(self, recipe: Recipe, modality: str) -> np.ndarray:
         if modality not in self._made:
-            signal = self.montage.signals[modality]
+            signal = self.signals[modality]
             self._made[modality] = recipe.applied(modality, signal.signals, signal.prepared)
         return self._made[modality]
 
@@ -326,12 +301,9 @@ class _Staged:
             found["eeg"] = calibrated(found["eeg"], self.quality, self.level)
         return found
 
-    def _predict(self) -> np.ndarray:
-        return predict(self.predictor, self.inputs(self.predictor.recipe), self.recording.path)
-
     def channels(self) -> list[dict[str, Any]]:
         """Where each channel comes from and what was done to it, as JSON values."""
-        found = [{"modality": name, **signal.about} for name, signal in self.montage.signals.items()]
+        found = [{"modality": name, **signal.about} for name, signal in self.signals.items()]
         if self.quality:
             factor = self.level and self.level.amplitude / self.quality.amplitude
             found[0] |= {"amplitude": self.quality.amplitude, "factor": factor}
@@ -339,58 +311,46 @@ class _Staged:
 
     def assumptions(self) -> list[str]:
         """What was done to each channel, a sentence each."""
+        return [self._assumption(modality, signal) for modality, signal in self.signals.items()]
+
+    def _assumption(self, modality: str, signal: ChannelSignal) -> str:
+        about, made = signal.about, " less ".join(signal.about["from"])
+        channel = f"channel {signal.name}" + (f" ({made})" if made != signal.name else "")
+        resampled = f"{about['rate_hz']:g} Hz to 100 Hz"
         if self.predictor.recipe.scaled:
-            return [self._scaled(name, signal) for name, signal in self.montage.signals.items()]
-        return [self._calibrated(signal) for signal in self.montage.signals.values()]
-
-    def _scaled(self, modality: str, signal: ChannelSignal) -> str:
-        known = self.predictor.recipe.channels.get(modality)
-        instead = f" in place of {known.name}" if known and plain(signal.name) != plain(known.name) else ""
-        return (
-            f"{modality}: channel {_made_of(signal)}{instead}, {signal.about['rate_hz']:g} Hz to 100 Hz, "
-            "scaled by its own quartiles"
-        )
-
-    def _calibrated(self, signal: ChannelSignal) -> str:
-        unit, header = signal.about["unit"], signal.about["header_unit"]
+            known = self.predictor.recipe.channels.get(modality)
+            instead = f" in place of {known.name}" if known and plain(signal.name) != plain(known.name) else ""
+            return f"{modality}: {channel}{instead}, {resampled}, scaled by its own quartiles"
+        unit, header = about["unit"], about["header_unit"]
         changed = header and MICROVOLTS.get(header.lower()) != MICROVOLTS.get(unit.lower())
         converted = f"from {header} to {unit}" if changed else f"in {unit}" if header else "in no known unit"
         amplitude = self.quality.amplitude if self.quality else np.nan
-        measured = f"{amplitude:.3g}" + (f" {unit}" if header else "")
-        scaled = (
-            f"times {self.level.amplitude / amplitude:.3g}, which brings its level of {measured} to training's "
-            f"{self.level.amplitude:.3g}"
-            if self.level
-            else f"as it is, at a level of {measured}"
-        )
-        return f"channel {_made_of(signal)}, {signal.about['rate_hz']:g} Hz to 100 Hz, {converted}, {scaled}"
+        measured = f"level of {amplitude:.3g}" + (f" {unit}" if header else "")
+        level = f"as it is, at a {measured}"
+        if self.level:
+            factor = self.level.amplitude / amplitude
+            level = f"times {factor:.3g}, which brings its {measured} to training's {self.level.amplitude:.3g}"
+        return f"{channel}, {resampled}, {converted}, {level}"
 
     def warnings(self) -> list[str]:
         """What a user should know about the signals, a sentence each."""
         found = [
             f"{signal.name}: {signal.about['missing_seconds']:g} s of the recording are gaps."
-            for signal in self.montage.signals.values()
+            for signal in self.signals.values()
             if signal.about["missing_seconds"]
         ]
         if self.quality:
-            eeg, expected = self.montage.signals["eeg"], None if self.level else self.predictor.recipe.level
+            eeg, expected = self.signals["eeg"], None if self.level else self.predictor.recipe.level
             found += [f"{eeg.name}: {warning}" for warning in warnings(self.quality, eeg.about["unit"], expected)]
         return found
 
 
-def _made_of(signal: ChannelSignal) -> str:
-    """A channel's name, and what it was made of where that is something else."""
-    made = " less ".join(signal.about["from"])
-    return signal.name if made == signal.name else f"{signal.name} ({made})"
-
-
 def _decide(staged: Sequence[_Staged]) -> tuple[np.ndarray, np.ndarray]:
     """Mean probabilities float32 (epochs, 5) of the montages, and the stages int32 (epochs,)."""
-    silent = np.stack([each.silent for each in staged])
     # A montage has no say where it holds no signal; where none does, all stages are as likely.
-    weights = np.where(silent.all(axis=0), 0, ~silent)[..., None]
-    summed = np.sum([each.probabilities * weight for each, weight in zip(staged, weights, strict=True)], axis=0)
-    probabilities = np.where(weights.any(axis=0), summed / np.maximum(weights.sum(axis=0), 1), 0.2)
+    silent = np.stack([each.silent for each in staged])
+    heard: Any = np.ma.masked_array([each.probabilities for each in staged], np.repeat(silent[..., None], 5, axis=2))
+    probabilities = heard.mean(axis=0, dtype=float).filled(1 / 5)
     lost = np.stack([each.lost for each in staged]).all(axis=0)
     stages = np.where(unscored(lost), UNSCORED, probabilities.argmax(axis=1))
     return probabilities.astype(np.float32), stages.astype(np.int32)
