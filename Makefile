@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 LATEST := .venv-latest
+PRODUCT := command_line.py,config.py,data,evaluation,predict.py,recsleep,runs,staging,synth,trainer.py
 # Only the modules that are imported are compiled, when they are: an environment is ready a minute earlier.
 PIP_INSTALL := -m pip install --quiet --no-compile
 
@@ -16,8 +17,7 @@ demo: $(VENV)/ready
 
 # SlipCover counts the lines that ran, at a small part of the time that tracing takes.
 test: $(VENV)/test-ready
-	$(VENV)/bin/python -m slipcover --source . --omit "benchmarks/*,tests/*,$(VENV)/*,$(LATEST)/*" --skip-covered \
-		-m pytest -n 2
+	$(VENV)/bin/python -m slipcover --source $(PRODUCT) --skip-covered -m pytest -n 2
 
 # The suite on the newest TensorFlow, but for the longest trainings; the models' tests on JAX and PyTorch too.
 test-latest: test-newest test-jax test-torch
