@@ -1,7 +1,6 @@
 PYTHON ?= python3
 VENV := .venv
 LATEST := .venv-latest
-PRODUCT := command_line.py,config.py,data,evaluation,predict.py,recsleep,runs,staging,synth,trainer.py
 # Only the modules that are imported are compiled, when they are: an environment is ready a minute earlier.
 PIP_INSTALL := -m pip install --quiet --no-compile
 
@@ -15,9 +14,11 @@ demo: $(VENV)/ready
 		--set reconstruction_passes=1 --set passes=12 --set batch_nights=2 --set learning_rate=4e-4 --set dropout=0.2
 	$(VENV)/bin/python predict.py --db synthetic --data data/demo --dir output/synthetic_demo
 
-# SlipCover counts the lines that ran, at a small part of the time that tracing takes.
+# SlipCover counts the lines that ran, at a small part of the time that tracing takes. It takes Python's frozen modules
+# for a file ``frozen`` in this folder.
 test: $(VENV)/test-ready
-	$(VENV)/bin/python -m slipcover --source $(PRODUCT) --skip-covered -m pytest -n 2
+	$(VENV)/bin/python -m slipcover --source . --omit "*/frozen,.venv*,benchmarks/*,tests/*" --skip-covered \
+		-m pytest -n 2
 
 # The suite on the newest TensorFlow, but for the longest trainings; the models' tests on JAX and PyTorch too.
 test-latest: test-newest test-jax test-torch
