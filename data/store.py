@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast
 from data.terms import InputError, in_one_line
 
 if TYPE_CHECKING:
+    import pandas as pd
     from fsspec import AbstractFileSystem
 
     class RemotePath(Path):
@@ -168,6 +169,16 @@ def written_aside(path: Path) -> Iterator[Path]:
         else:
             _flush(aside)
             aside.replace(path)
+
+
+def as_table(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
+    """A table of ``rows``; bytes of a file's name that are no text are escaped, for CSV holds none."""
+    import pandas as pd
+
+    def escaped(value: Any) -> Any:
+        return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+    return pd.DataFrame([{name: escaped(value) for name, value in row.items()} for row in rows])
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,6 +1,7 @@
 """The words that every part of the toolkit shares: stages, breathing events, tasks, the epoch, and a user's mistake."""
 
 import re
+from pathlib import Path
 
 VERSION = "2.0.0"
 """Of this toolkit."""
@@ -34,6 +35,17 @@ class InputError(ValueError):
 
     def __init__(self, sentence: str) -> None:
         super().__init__(re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", sentence))
+
+
+FAILURES = (InputError, OSError, MemoryError)
+"""What ends the work on one recording of many, such as a bad file or a full disk, but not the work on the others."""
+
+
+def failure(error: Exception, path: Path) -> str:
+    """One of :data:`FAILURES`, met while ``path`` was worked on, in one sentence."""
+    if isinstance(error, OSError):
+        return f"{error.filename or path}: {error.strerror}."
+    return f"{path} does not fit into memory." if isinstance(error, MemoryError) else str(error)
 
 
 def whole_epochs(seconds: float) -> int:

@@ -135,17 +135,10 @@ def load_stager(folder: str | Path, db: str | None = None) -> Stager:
     Raises:
         InputError: there is no model, one is damaged, or they are of several databases or architectures.
     """
-    folder = location(folder)
-    folds = find_folds(folder, db, is_fold)
+    folds = find_folds(location(folder), db, is_fold)
     folds.say_unfinished()
     loaded = [predictor for path in folds.folders for predictor in load_fold(path, folds.db)]
-    databases = {predictor.metadata.get("db", folds.db) for predictor in loaded}
-    if db is not None and databases != {database(db).db}:
-        raise InputError(f"{folder} was trained on {databases.pop()}, not {db}: choose with --db.")
-    if len(databases) > 1:
-        raise InputError(
-            f"{folder} holds models of {' and '.join(sorted(map(str, databases)))}: name the folder of one."
-        )
+    folds.require_one_database((predictor.metadata.get("db", folds.db) for predictor in loaded), db)
     return Stager((together(loaded),))
 
 

@@ -154,6 +154,14 @@ class Folds:
             numbers = ", ".join(map(str, self.unfinished))
             print(f"{self.root}: fold {numbers} holds no finished model, and is left out.")
 
+    def require_one_database(self, trained_on: Iterable[str | None], wanted: str | None) -> None:
+        """Raise InputError if the models were ``trained_on`` several databases, or on another than is ``wanted``."""
+        found = sorted({str(db) for db in trained_on})
+        if len(found) > 1:
+            raise InputError(f"{self.root} holds models of {' and '.join(found)}: name the folder of one.")
+        if wanted is not None and database(wanted).db != found[0]:
+            raise InputError(f"{self.root} was trained on {found[0]}, not {wanted}: choose with --db.")
+
 
 NAMES = (*DATABASES, *ALIASES)
 """What the folder of a database's folds may be called."""

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pickle
+import platform
 import re
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from data.terms import InputError
+from data.terms import InputError, in_one_line
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -123,43 +124,43 @@ def _connected(address: str, function: Callable[..., Any]) -> Iterator[None]:
     except ImportError:
         raise InputError("--cluster needs the package distributed: pip install distributed.") from None
 
+    module = function.__module__
+
     async def knock() -> None:
         (await connect(address, timeout=10)).abort()
+
+    def ready() -> bool:
+        """Set a worker's environment, before TensorFlow is imported there, and find out if it can import the work."""
+        for name, value in SHARED_GPU.items():
+            os.environ.setdefault(name, value)
+        try:
+            import_module(module)
+        except ImportError:
+            return False
+        return True
 
     try:
         # Not left to Client: where it fails, it stays half made until collected, which can block the start of the next.
         asyncio.run(knock())
     except (OSError, ValueError, TypeError) as error:
-        told = " ".join(str(error).split())[:120]
-        raise InputError(f"no Dask scheduler answers at {address} ({told}): start one, or mend --cluster.") from None
+        reason = in_one_line(error)
+        raise InputError(f"no Dask scheduler answers at {address} ({reason}): start one, or mend --cluster.") from None
     with Client(address, timeout="10s") as client:
         workers = client.scheduler_info(n_workers=-1)["workers"]
         if not workers:
             raise InputError(f"the Dask scheduler at {address} has no workers: start some with dask worker {address}.")
-        if any(version != sys.version_info[:2] for version in client.run(_python_version).values()):
+        ours = ".".join(platform.python_version_tuple()[:2])
+        theirs = [worker["host"]["python"] for worker in client.get_versions()["workers"].values()]
+        if not all(version.startswith(f"{ours}.") for version in theirs):
             raise InputError(f"the workers of {address} run another version of Python than this: make them the same.")
-        for worker, able in client.run(_prepare_worker, function.__module__).items():
+        # A function within a function is sent as a whole: the worker may lack this module.
+        for worker, able in client.run(ready).items():
             if not able:
                 raise InputError(
                     f"worker {worker} of {address} cannot import this project: start workers in the project's folder, "
                     "with its requirements installed."
                 )
         yield
-
-
-def _python_version() -> tuple[int, ...]:
-    return sys.version_info[:2]
-
-
-def _prepare_worker(module: str) -> bool:
-    """Set a cluster worker's environment, before TensorFlow is imported there, and tell if it can import ``module``."""
-    for name, value in SHARED_GPU.items():
-        os.environ.setdefault(name, value)
-    try:
-        import_module(module)
-    except ImportError:
-        return False
-    return True
 
 
 def _answer(call: Path, answer: Path) -> None:

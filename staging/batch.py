@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from tqdm import tqdm
 
 from data.recordings.channels import open_signals
 from data.recordings.edf import NoSignals
 from data.scorings.any_form import read_scoring
-from data.store import is_remote, location, reaching, remove_unfinished, written_aside
-from data.terms import STAGES, InputError
+from data.store import as_table, is_remote, location, reaching, remove_unfinished, written_aside
+from data.terms import FAILURES, STAGES, InputError, failure
 from evaluation.report import FIGURES
 from staging.recordings import Source
 from staging.results import finished, told, write_results
@@ -70,7 +69,7 @@ def stage_all(sources: Sequence[Source], stager: Stager, folder: Path, settings:
                 raise InputError(outcome.reason)
             bar.write(told(outcome.result) if outcome.result else f"{source.name}: {outcome.status}: {outcome.reason}")
     with written_aside(folder / TABLE) as aside:
-        pd.DataFrame(map(_row, outcomes)).to_csv(aside, index=False)
+        as_table(map(_row, outcomes)).to_csv(aside, index=False)
     return outcomes
 
 
@@ -78,15 +77,10 @@ def _outcome(source: Source, stager: Stager, folder: Path, settings: Settings) -
     """Stage one recording, or find it finished; a bad one is an outcome, not an error."""
     try:
         return _staged(source, stager, folder, settings)
-    except InputError as error:
+    except FAILURES as error:
         # In a folder, scorings lie beside recordings.
         left_out = isinstance(error, NoSignals) and not source.named
-        return Outcome(source, "left out" if left_out else "failed", reason=str(error))
-    except OSError as error:
-        # A full disk or a vanished folder ends this recording, not the others.
-        return Outcome(source, "failed", reason=f"{error.filename or source.path}: {error.strerror}.")
-    except MemoryError:
-        return Outcome(source, "failed", reason=f"{source.path} does not fit into memory.")
+        return Outcome(source, "left out" if left_out else "failed", reason=failure(error, source.path))
 
 
 def _staged(source: Source, stager: Stager, folder: Path, settings: Settings) -> Outcome:
@@ -126,7 +120,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
     """A recording's row of the table; a failed one has its reason alone."""
     result = outcome.result or {}
     statistics, agreement = result.get("statistics", {}), result.get("agreement") or {}
-    row = {
+    return {
         "name": outcome.source.name,
         "status": outcome.status,
         "recording": str(outcome.source.path),
@@ -140,8 +134,6 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "warnings": " ".join(result.get("warnings", ())),
         "reason": outcome.reason,
     }
-    # Bytes of a file's name that are no text are escaped, for pandas takes none.
-    return {k: v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v for k, v in row.items()}
 
 
 def summary(outcomes: Sequence[Outcome], folder: Path) -> str:

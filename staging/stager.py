@@ -262,7 +262,7 @@ class _Staged:
     def __init__(self, path: Path, signals: Signals, predictor: Predictor, level: Level | None) -> None:
         self.path, self.signals, self.predictor, self.level = path, signals, predictor, level
         self.quality: Quality | None = None
-        self._made: dict[str, np.ndarray] = {}
+        self._made: dict[tuple[Any, ...], np.ndarray] = {}
         # Only of EEG is it known how large it is, and that it is never still: breath stops in every apnea.
         if "eeg" in signals:
             self.quality = self._assess(signals["eeg"])
@@ -275,7 +275,7 @@ class _Staged:
             # Training nights end half an hour after sleep; a day of moving about has another level.
             near = near_sleep(self.probabilities.argmax(axis=1)) & ~self.silent
             if near.any() and near.sum() < LEAST_NEAR_SLEEP * (~self.silent).sum():
-                self.quality = self.quality.measured(self._made["eeg"], near)
+                self.quality = self.quality.measured(self._applied(predictor.recipe, "eeg"), near)
                 self.probabilities = predict(predictor, self.inputs(predictor.recipe), path)
 
     def _assess(self, eeg: ChannelSignal) -> Quality:
@@ -289,10 +289,11 @@ class _Staged:
         return quality.measured(self._applied(self.predictor.recipe, "eeg"), ~quality.silent)
 
     def _applied(self, recipe: Recipe, modality: str) -> np.ndarray:
-        if modality not in self._made:
+        made_as = (modality, recipe.channels[modality].band, recipe.scaled, recipe.nights_scaled)
+        if made_as not in self._made:
             signal = self.signals[modality]
-            self._made[modality] = recipe.applied(modality, signal.signals, signal.prepared)
-        return self._made[modality]
+            self._made[made_as] = recipe.applied(modality, signal.signals, signal.prepared)
+        return self._made[made_as]
 
     def inputs(self, recipe: Recipe) -> dict[str, np.ndarray]:
         """The signals (epochs, 3000) of each modality as the network takes them."""

@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from data.databases import database
 from data.recipe import Recipe
 from data.store import location
 from data.terms import TASKS, InputError
@@ -200,11 +199,7 @@ def load_stager(folder: str | Path, db: str | None = None) -> Stager:
     folds = find_folds(location(folder), db, is_fold)
     folds.say_unfinished()
     loaded = [load_fold(path) for path in folds.folders]
-    databases = sorted({model.metadata["db"] for fold in loaded for model in fold})
-    if len(databases) > 1:
-        raise InputError(f"{folder} holds models of {' and '.join(databases)}: name the folder of one.")
-    if db is not None and database(db).db != databases[0]:
-        raise InputError(f"{folder} was trained on {databases[0]}, not {db}: choose with --db.")
+    folds.require_one_database((model.metadata["db"] for fold in loaded for model in fold), db)
     groups = list(_by_task_and_modalities(loaded).values())
     for members in groups:
         if any(member.recipe != members[0].recipe for member in members):

@@ -19,6 +19,11 @@ import pytest
 PROJECT = Path(__file__).resolve().parent.parent
 
 
+def pytest_configure(config):
+    # The seed of pytest-randomly decides the order alone; what is drawn is the same in every run, see same_draws.
+    config.option.randomly_reset_seed = False
+
+
 @pytest.fixture(scope="session")
 def project() -> Path:
     """The repository."""
@@ -104,19 +109,33 @@ def _running(*commands: list[str], **options):
             process.wait()
 
 
-@pytest.fixture(scope="session")
-def dask_cluster(tmp_path_factory):
-    """The address of a Dask scheduler with two worker processes, started in a folder of their own."""
+@contextmanager
+def dask_workers(count: int, folder: Path, python_path: Path):
+    """The address of a Dask scheduler with ``count`` worker processes, started in ``folder``."""
     address = f"tcp://127.0.0.1:{_free_port()}"
-    dask = [sys.executable, "-m", "distributed.cli"]
-    scheduler = [*dask[:2], "distributed.cli.dask_scheduler", "--no-dashboard", "--port", address.rpartition(":")[2]]
-    worker = [*dask[:2], "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard"]
-    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
-    with _running(scheduler, worker, worker, cwd=tmp_path_factory.mktemp("workers"), env=environment):
+    scheduler = ["distributed.cli.dask_scheduler", "--no-dashboard", "--port", address.rpartition(":")[2]]
+    worker = ["distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard"]
+    commands = [[sys.executable, "-m", *command] for command in (scheduler, *[worker] * count)]
+    with _running(*commands, cwd=folder, env=os.environ | {"PYTHONPATH": str(python_path)}):
         from distributed import Client
 
         with Client(address, timeout="60s") as client:
-            client.wait_for_workers(2, timeout=60)
+            client.wait_for_workers(count, timeout=60)
+        yield address
+
+
+@pytest.fixture(scope="session")
+def dask_cluster(tmp_path_factory):
+    """The address of a Dask scheduler with two worker processes, started in a folder of their own."""
+    with dask_workers(2, tmp_path_factory.mktemp("workers"), PROJECT) as address:
+        yield address
+
+
+@pytest.fixture
+def cluster_without_the_project(tmp_path):
+    """The address of a Dask scheduler with a worker that cannot import any of the project."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['runs'] = sys.modules['data'] = None\n")
+    with dask_workers(1, tmp_path, tmp_path) as address:
         yield address
 
 

@@ -4,7 +4,6 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,8 @@ from data.databases import ChannelSpec, Database
 from data.nights.files import about_of, read_arrays, write_arrays
 from data.prepare.conversion import convert, settings, sizes
 from data.prepare.sources import TABLE, Source
-from data.store import is_remote, remove_unfinished, written_aside
-from data.terms import STAGES, UNSCORED, InputError
+from data.store import as_table, is_remote, remove_unfinished, written_aside
+from data.terms import FAILURES, STAGES, UNSCORED, InputError, failure
 from runs import workers
 
 if TYPE_CHECKING:
@@ -57,7 +56,6 @@ def prepare(job: Job) -> Outcome:
     """Prepare one night, or find it finished; a bad recording is an outcome, not an error."""
     started = time.perf_counter()
     name, recording = job.source.night, job.source.recording
-    failed = partial(Outcome, name, "failed", recording.name)
     try:
         if job.source.problem:
             raise InputError(job.source.problem)
@@ -69,13 +67,8 @@ def prepare(job: Job) -> Outcome:
         arrays = convert(job.source, job.database, job.channels, job.config)
         write_arrays(job.target, arrays)
         return _outcome(name, "written", arrays, time.perf_counter() - started)
-    except InputError as error:
-        return failed(reason=str(error))
-    except OSError as error:
-        # A full disk or a vanished folder ends this night, not the others.
-        return failed(reason=f"{error.filename or job.target}: {error.strerror}.")
-    except MemoryError:
-        return failed(reason=f"{recording} does not fit into memory.")
+    except FAILURES as error:
+        return Outcome(name, "failed", recording.name, reason=failure(error, recording))
 
 
 def _kept(job: Job) -> Outcome:
@@ -138,16 +131,10 @@ def prepare_all(jobs: Sequence[Job], output: Path, processes: int = 1, cluster: 
 
 
 def _table(outcomes: Sequence[Outcome]) -> "pd.DataFrame":
-    """One row a night; bytes of a file's name that are no text are escaped, for pandas takes none."""
-    import pandas as pd
-
-    def escaped(value: Any) -> Any:
-        return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
-
-    def row(o: Outcome) -> dict[str, Any]:
-        return {"night": o.night, "status": o.status, "recording": o.recording, **o.found, "reason": o.reason}
-
-    return pd.DataFrame([{name: escaped(value) for name, value in row(o).items()} for o in outcomes])
+    return as_table(
+        {"night": o.night, "status": o.status, "recording": o.recording, **o.found, "reason": o.reason}
+        for o in outcomes
+    )
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:

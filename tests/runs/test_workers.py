@@ -68,6 +68,11 @@ def test_processes_share_the_memory_of_a_gpu(workers, function, dask_cluster, mo
     assert list(each(function, range(2), **workers)) == ["true", "true"]
 
 
+def test_a_cluster_without_the_project_is_refused(cluster_without_the_project):
+    with pytest.raises(InputError, match="cannot import this project: start workers in the project's folder"):
+        list(each(Alone(gpu_memory), range(2), cluster=cluster_without_the_project))
+
+
 def test_a_command_sets_it_and_a_user_may_set_it_otherwise(monkeypatch):
     import command_line
 

@@ -1,6 +1,8 @@
 """SynthSleepNet's folds on recordings: which models and channels are taken, what is said, what the results hold."""
 
 import json
+import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import mne
@@ -10,9 +12,9 @@ import pytest
 from recordings import write_edf
 
 import predict
-from data.databases import DATABASES
+from data.databases import DATABASES, ChannelSpec
 from data.prepare.synthetic import make_night
-from data.recipe import band_pass, scale
+from data.recipe import Recipe, band_pass, scale
 from data.recordings.channels import open_signals
 from data.terms import TASKS
 from runs.saved import save_model
@@ -101,6 +103,20 @@ def test_the_mean_of_the_folds_models(stager, folds, recording, arrays):
     assert [model["task"] for model in night.about["models"]] == ["sleep_stage", *TASKS]
     assert night.about["warnings"] == []
     assert night.about["assumptions"][1] == "emg: channel EMG, 100 Hz to 100 Hz, scaled by its own quartiles"
+
+
+def test_each_model_has_its_channels_as_it_was_trained_with_them(folds, recording, arrays, tmp_path):
+    """Models of one fold may have been trained on nights that were prepared in different ways."""
+    shutil.copytree(folds / "0", tmp_path / "0")
+    model = tmp_path / "0/fine_tuning/apnea_1/eeg-emg-airflow/lstm"
+    metadata = json.loads((model / "metadata.json").read_text())
+    recipe = Recipe.of_metadata(metadata)
+    recipe = replace(recipe, channels=recipe.channels | {"emg": ChannelSpec("EMG", band=(0.5, 2))})
+    (model / "metadata.json").write_text(json.dumps(metadata | {"recipe": recipe.to_json()}))
+    x = {name: arrays["x"][:, arrays["ch_names"].tolist().index(own)] for name, own in CHANNELS.items()}
+    expected = FineTunedPredictor(model).probabilities({name: recipe.applied(name, x[name], {}) for name in x})
+    found = staged(load_stager(tmp_path), recording).events["apnea"]
+    np.testing.assert_allclose(found, expected[:, 1], atol=2e-3)
 
 
 def test_a_missing_modality_is_said(stager, arrays, tmp_path):
