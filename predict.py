@@ -90,11 +90,7 @@ def predict(arguments: argparse.Namespace) -> int | None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """Evaluate the folds of one database, or of every database whose folds and nights are at hand.
-
-    Raises:
-        InputError: no fold can be evaluated.
-    """
+    """Evaluate the folds of one database, or of each that has folds and nights at hand; InputError if none has."""
     from data.store import require_writable, write_json
     from runs.saved import databases_in, versions
 
@@ -190,11 +186,7 @@ def _evaluate_database(arguments: argparse.Namespace, db: str | None) -> dict[st
 
 
 def _database(metadata: dict[str, Any], db: str | None) -> Database:
-    """The database called ``db``, or else the one that the model names, with the model's own folds and night files.
-
-    Raises:
-        InputError: neither says which database it is.
-    """
+    """The database ``db``, else the model's, with the model's own folds and night files; InputError without either."""
     name = db or metadata.get("db")
     if name is None:
         raise InputError("the folder of models does not say which database it is of: name it with --db.")

@@ -84,11 +84,7 @@ class Database:
     details: dict[str, Any] = field(default_factory=dict)
 
     def chosen(self, names: Sequence[str] = ()) -> tuple[ChannelSpec, ...]:
-        """The channels called ``names`` by any spelling; the database's own without names.
-
-        Raises:
-            InputError: a channel is named twice.
-        """
+        """The channels called ``names`` by any spelling, else the database's own; InputError if one is named twice."""
         known = {plain(name): c for c in reversed(self.channels) for name in (c.name, *c.spellings)}
         chosen = [known.get(plain(name), ChannelSpec(name)) for name in names]
         if len({plain(channel.name) for channel in chosen}) < len(chosen):

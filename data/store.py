@@ -33,11 +33,7 @@ REMOTE = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
 
 
 def location(name: str | Path) -> Path:
-    """The path that ``name`` stands for: local, or remote such as ``s3://bucket/isruc``.
-
-    Raises:
-        InputError: the scheme is unknown, or the package it needs is not installed.
-    """
+    """The path, local or remote such as ``s3://bucket/isruc``, of ``name``; InputError if its scheme cannot be used."""
     scheme, separator, rest = str(name).partition("://")
     if not separator:
         return Path(name)

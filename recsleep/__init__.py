@@ -8,26 +8,16 @@ and an LSTM, for five AASM stages. Its published TensorFlow-1 checkpoints are re
 >>> raw.set_annotations(hypnogram.to_annotations())
 """
 
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
-_NAMES = {
-    "layers": ("ConvolutionalReconstructionBlock", "GlobalMaxAveragePooling", "PeepholeLSTM", "PeepholeLSTMCell"),
-    "model": ("EpochEncoder", "RecSleepNet"),
-    "ensemble": ("Ensemble",),
-    "predictor": ("load_stager", "stage"),
-    "live": ("LiveStager",),
-}
-__all__ = [name for names in _NAMES.values() for name in names]
-
-
-def __getattr__(name: str) -> Any:
-    """Import on first use what needs a backend, so that ``--help`` does not start one."""
-    for module, names in _NAMES.items():
-        if name in names:
-            return getattr(import_module(f"recsleep.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+# What needs a backend is imported when it is first used, so that ``--help`` does not start one.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "layers": ("ConvolutionalReconstructionBlock", "GlobalMaxAveragePooling", "PeepholeLSTM", "PeepholeLSTMCell"),
+        "model": ("EpochEncoder", "RecSleepNet"),
+        "ensemble": ("Ensemble",),
+        "predictor": ("load_stager", "stage"),
+        "live": ("LiveStager",),
+    },
+)

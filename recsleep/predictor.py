@@ -10,6 +10,8 @@ import numpy as np
 
 from data.databases import ChannelSpec, database
 from data.recipe import PUBLISHED, Level, Recipe
+from data.recordings.channels import open_signals
+from data.recordings.recording import Recording
 from data.store import location
 from data.terms import InputError
 from recsleep.ensemble import Ensemble
@@ -18,7 +20,6 @@ from recsleep.tensorflow1 import checkpoint_data, read_checkpoint
 from runs import saved
 from runs.saved import METADATA, WEIGHTS, find_folds, sha256
 from staging.stager import Stager
-from staging.stager import stage as stage_recording
 
 if TYPE_CHECKING:
     import mne
@@ -107,11 +108,7 @@ def load_fold(folder: Path, db: str | None = None) -> list[RecSleepNetPredictor]
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """The metadata of a fold of ours, after a check that its files are the ones it describes.
-
-    Raises:
-        InputError: a file is missing, damaged or was exchanged, or the metadata are of no trained fold.
-    """
+    """The metadata of a fold of ours, once checked against its files; InputError if they do not describe these."""
     metadata = saved.read_metadata(folder)
     try:
         # Version 1 wrote the channel where the recipe is now.
@@ -143,11 +140,7 @@ def load_stager(folder: str | Path, db: str | None = None) -> Stager:
 
 
 def together(predictors: Sequence[RecSleepNetPredictor]) -> RecSleepNetPredictor:
-    """One predictor that averages the probabilities of others; its level is the median of theirs.
-
-    Raises:
-        InputError: they differ in architecture, or in more of their recipes than the level.
-    """
+    """One predictor of their mean probabilities and median level; InputError if architectures or recipes differ."""
     if len(predictors) == 1:
         return predictors[0]
     if any(replace(p.recipe, level=None) != replace(predictors[0].recipe, level=None) for p in predictors):
@@ -193,4 +186,10 @@ def stage(
     >>> hypnogram = stage(mne.io.read_raw("night.edf"), "pretrained_model/sleepedfx", "C3-A2")
     >>> hypnogram.to_frame(), hypnogram.plot(), hypnogram.statistics()
     """
-    return stage_recording(recording, as_stager(model), channels, calibrate)
+    stager = as_stager(model)
+    wanted = [name for name in ([channels] if isinstance(channels, str) else channels) if name]
+    if not isinstance(recording, (str, Path)):
+        path = Path(next((str(name) for name in recording.filenames if name), "recording"))
+        return stager.stage(Recording(path, None, recording), wanted, calibrate)
+    with open_signals(location(recording), wanted) as opened:
+        return stager.stage(opened, wanted, calibrate)

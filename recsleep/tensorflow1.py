@@ -12,11 +12,7 @@ _HEAD = "softmax_linear/dense"
 
 
 def read_checkpoint(folder: Path) -> RecSleepNet:
-    """The published network whose checkpoint lies in ``folder``.
-
-    Raises:
-        InputError: there is none, or it is damaged: a file, variable or shape that is missing or wrong is named.
-    """
+    """The published network in ``folder``; InputError, naming the part, if its checkpoint is missing or damaged."""
     if not any(folder.glob("*.index")):
         raise InputError(f"{folder} holds no TensorFlow-1 checkpoint (*.index).")
     try:

@@ -237,11 +237,7 @@ def arrays_in(path: Path) -> list[np.ndarray]:
 
 @contextmanager
 def restoring(kept: Path) -> Iterator[None]:
-    """Turn what damaged files cause into one sentence.
-
-    Raises:
-        InputError: what was kept in ``kept`` is damaged.
-    """
+    """Turn whatever the damaged files of ``kept`` cause into an InputError of one sentence."""
     try:
         yield
     except InputError:

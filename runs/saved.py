@@ -80,11 +80,7 @@ def _arguments(network: keras.layers.Layer) -> dict[str, Any]:
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """The metadata of the model in ``folder``, after a check that its files are the ones it describes.
-
-    Raises:
-        InputError: a file is missing, damaged or was exchanged.
-    """
+    """The metadata of the model in ``folder``; InputError if a file is missing or not the one that they describe."""
     metadata = read_json(folder / METADATA)
     try:
         hashes = {name: metadata["sha256"][name] for name in (CONFIG, WEIGHTS)}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -41,11 +41,7 @@ class Predictor(Protocol):
 
 
 def predict(predictor: Predictor, signals: Mapping[str, np.ndarray], where: Path) -> np.ndarray:
-    """The predictor's probabilities (epochs, classes) for the signals of ``where``, which messages name.
-
-    Raises:
-        InputError: a probability is not finite.
-    """
+    """The probabilities (epochs, classes) for the signals of ``where``; InputError if one of them is not finite."""
     probabilities = predictor.probabilities(signals)
     if not np.isfinite(probabilities).all():
         raise InputError(f"{where}: the network's output is not finite: check the units of the channels.")
@@ -75,11 +71,8 @@ def predict_nights(
                 raise
             leave_out(f"left out: {error}")
             continue
+        counts = night.about.get("events_in_sleep")
+        if not isinstance(counts, dict) or not all(isinstance(count, int) for count in counts.values()):
+            counts = {}
         probabilities = predict(predictor, night.inputs(predictor.recipe), path)
-        yield NightPredictions(night.name, predictor.task, labels, probabilities, night.stages, _counts(night.about))
-
-
-def _counts(about: Mapping[str, Any]) -> dict[str, int]:
-    """The events in sleep that preparation counted; empty where it did not."""
-    counts = about.get("events_in_sleep")
-    return counts if isinstance(counts, dict) and all(isinstance(n, int) for n in counts.values()) else {}
+        yield NightPredictions(night.name, predictor.task, labels, probabilities, night.stages, counts)

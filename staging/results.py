@@ -56,11 +56,7 @@ def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dic
 
 
 def finished(folder: Path, name: str, origin: dict[str, Any]) -> dict[str, Any] | None:
-    """What the JSON of a finished recording holds; None where it is not finished.
-
-    Raises:
-        InputError: it is of another recording or of other settings than ``origin``, or damaged.
-    """
+    """The JSON of a finished recording, or None; InputError if it is damaged or of another ``origin``."""
     path = folder / f"{name}.json"
     try:
         result = read_json(path)

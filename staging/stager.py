@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -22,18 +22,13 @@ from data.recordings.channels import (
     NightRecording,
     choose,
     derivation,
-    open_signals,
     read_channel,
 )
 from data.recordings.quality import Quality, assess, calibrated, near_sleep, unscored, warnings
 from data.recordings.recording import MICROVOLTS, Recording
-from data.store import location
 from data.terms import MODALITIES, TASKS, UNSCORED, InputError
 from evaluation.hypnogram import Hypnogram, spectra
 from staging.predictor import Predictor, predict
-
-if TYPE_CHECKING:
-    import mne
 
 AnyRecording = Recording | NightRecording
 
@@ -162,11 +157,7 @@ class Stager:
         return named
 
     def _signals(self, recording: AnyRecording, named: Mapping[str, str], calibrate: bool) -> tuple[Signals, list[str]]:
-        """The channels that can be used, and why others cannot.
-
-        Raises:
-            InputError: a channel that the user named cannot be used, or the only one cannot.
-        """
+        """The channels that can be used, and why others cannot; InputError if a named one, or the only one, cannot."""
         signals, unusable = {}, []
         for modality, spec in self.channels.items():
             choice = None
@@ -229,11 +220,7 @@ class Stager:
 
 
 def _choice(recording: AnyRecording, modality: str, spec: ChannelSpec, name: str) -> Choice | None:
-    """The channel of a modality: the one called ``name``, else the recipe's own, else the most similar; or None.
-
-    Raises:
-        InputError: there is none called so.
-    """
+    """The channel ``name``, or else the recipe's, or one like it, or None; InputError if there is no ``name``."""
     if name:
         return choose(recording, name)
     own = spec.find(recording.channels)
@@ -355,21 +342,3 @@ def _decide(staged: Sequence[_Staged]) -> tuple[np.ndarray, np.ndarray]:
     lost = np.stack([each.lost for each in staged]).all(axis=0)
     stages = np.where(unscored(lost), UNSCORED, probabilities.argmax(axis=1))
     return probabilities.astype(np.float32), stages.astype(np.int32)
-
-
-def stage(
-    recording: "mne.io.BaseRaw | str | Path", stager: Stager, channels: str | Sequence[str] = (), calibrate: bool = True
-) -> Hypnogram:
-    """The hypnogram of a recording that MNE has opened, of a file in a format that MNE reads, or of a night file.
-
-    The other arguments are those of :meth:`Stager.stage`.
-
-    Raises:
-        InputError: the recording or a channel cannot be used.
-    """
-    wanted = [name for name in ([channels] if isinstance(channels, str) else channels) if name]
-    if not isinstance(recording, (str, Path)):
-        path = Path(next((str(name) for name in recording.filenames if name), "recording"))
-        return stager.stage(Recording(path, None, recording), wanted, calibrate)
-    with open_signals(location(recording), wanted) as opened:
-        return stager.stage(opened, wanted, calibrate)

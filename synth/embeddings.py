@@ -26,11 +26,7 @@ class EmbeddedNight:
     labels: dict[str, np.ndarray]
 
     def labels_for(self, task: str) -> np.ndarray:
-        """The labels (epochs,) for ``task``, -1 where an epoch is not scored.
-
-        Raises:
-            InputError: the night was not scored for it.
-        """
+        """The labels (epochs,) for ``task``, -1 where unscored; InputError if the night was not scored for it."""
         if task not in self.labels:
             raise InputError(
                 f"night {self.name} holds no breathing events, from which to learn {task}: prepare it again."
@@ -88,11 +84,7 @@ class Embedder:
 
 
 def scored_together(nights: Iterable[EmbeddedNight], task: str) -> tuple[np.ndarray, np.ndarray]:
-    """The embeddings and labels for ``task`` of the scored epochs of all nights, one after another.
-
-    Raises:
-        InputError: a night was not scored for it.
-    """
+    """Embeddings and labels for ``task`` of all scored epochs; InputError if a night was not scored for it."""
     pairs = [(night.embeddings, night.labels_for(task)) for night in nights]
     embeddings, labels = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     return embeddings[labels != UNSCORED], labels[labels != UNSCORED]

@@ -179,11 +179,7 @@ def is_fold(folder: Path) -> bool:
 
 
 def load_fold(folder: Path, db: str | None = None) -> list[FineTunedPredictor]:  # noqa: ARG001
-    """All fine-tuned models of a fold; they say themselves which database they were trained on.
-
-    Raises:
-        InputError: one is damaged.
-    """
+    """All fine-tuned models of a fold, which know their database; InputError if one is damaged."""
     return [FineTunedPredictor(path.parent) for path in sorted(folder.glob(MODELS))]
 
 

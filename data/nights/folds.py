@@ -79,7 +79,8 @@ def find_nights(spec: Database, folder: Path) -> dict[int, list[Path]]:
     owners: dict[str, int] = {}
     nights: dict[int, list[Path]] = {}
     for subject in subjects:
-        names = {name for name in by_subject.get(subject, ()) if _is_night(there[name])}
+        names = by_subject.get(subject, ())
+        names = {name for name in names if name.endswith(".npz") or (there[name] / "y.parquet").exists()}
         twice = sorted(name for name in names if f"{name}.npz" in names)
         if twice:
             raise InputError(f"{folder} holds night {twice[0]} as .npz and as Parquet: remove one of them.")
@@ -89,10 +90,6 @@ def find_nights(spec: Database, folder: Path) -> dict[int, list[Path]]:
                 raise InputError(f"{both}: make night_patterns tell them apart.")
             nights.setdefault(subject, []).append(there[name])
     return nights
-
-
-def _is_night(path: Path) -> bool:
-    return path.name.endswith(".npz") or (path / "y.parquet").exists()
 
 
 def _names_by_subject(
@@ -141,11 +138,7 @@ def _as_regex(glob: str) -> str:
 
 
 def with_subjects_found(spec: Database, nights: Collection[int]) -> Database:
-    """``spec``, its subjects those who have ``nights`` if it lists none of its own.
-
-    Raises:
-        InputError: too few of them for its folds.
-    """
+    """``spec`` with its own subjects, or else those who have ``nights``; InputError if they are too few."""
     if spec.subjects:
         return spec
     if len(nights) < spec.folds:

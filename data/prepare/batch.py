@@ -169,11 +169,7 @@ def make_jobs(
     channels: tuple[ChannelSpec, ...],
     config: "PreparationConfig",
 ) -> list[Job]:
-    """One job for each source.
-
-    Raises:
-        InputError: ``output`` holds a night of one of the recordings under another subject's number.
-    """
+    """One job a source; InputError if ``output`` holds one of the nights under another subject's number."""
     if database.db == "custom":
         _same_subjects(sources, output)
     suffix = ".npz" if form == "npz" else ""

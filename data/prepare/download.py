@@ -9,11 +9,7 @@ DOWNLOADABLE = ("sleepedf", "sleepedfx")
 
 
 def download(db: str, folder: Path) -> None:
-    """Fetch the recordings and scorings of ``db`` into ``folder``; files that are there are kept.
-
-    Raises:
-        InputError: ``db`` cannot be downloaded, or the server does not give what was asked for.
-    """
+    """Fetch the files of ``db`` that ``folder`` lacks; InputError if that is impossible or the server refuses."""
     if db not in DOWNLOADABLE:
         raise InputError(f"--download serves {' and '.join(DOWNLOADABLE)}; {db} must be asked for from its owners.")
     import mne

@@ -10,7 +10,7 @@ from data.prepare.batch import COUNTED
 from data.prepare.sources import Source
 from data.recordings.recording import open_recording
 from data.scorings import read_scoring
-from data.terms import InputError
+from data.terms import EPOCH_SECONDS, FAILURES, InputError, failure
 
 
 def listing(source: Source, database: Database, channels: Sequence[ChannelSpec]) -> str:
@@ -19,7 +19,7 @@ def listing(source: Source, database: Database, channels: Sequence[ChannelSpec])
     try:
         with open_recording(source.recording) as recording:
             start = f", starts {recording.start:%Y-%m-%d %H:%M:%S}" if recording.start else ""
-            lines.append(f"  {recording.seconds / 3600:.2f} h ({recording.seconds / 30:.1f} epochs){start}")
+            lines.append(f"  {recording.seconds / 3600:.2f} h ({recording.seconds / EPOCH_SECONDS:.1f} epochs){start}")
             found = {channel.name: channel.find(recording.channels) for channel in channels}
             used = {recorded: name for name, recorded in found.items()}
             for name in recording.channels:
@@ -42,8 +42,6 @@ def listing(source: Source, database: Database, channels: Sequence[ChannelSpec])
             if scoring.event_names:
                 counts = Counter(event.name for event in scoring.events)
                 lines.append(f"  events: {', '.join(f'{name} {counts[name]}' for name in scoring.event_names)}")
-    except InputError as error:
-        lines.append(f"  CANNOT BE USED: {error}")
-    except OSError as error:
-        lines.append(f"  CANNOT BE USED: {error.filename or source.recording}: {error.strerror}.")
+    except FAILURES as error:
+        lines.append(f"  CANNOT BE USED: {failure(error, source.recording)}")
     return "\n".join(lines)

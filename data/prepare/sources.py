@@ -27,11 +27,7 @@ TABLE = "nights.csv"
 
 
 def find_sources(database: Database, folder: Path) -> list[Source]:
-    """The recordings of ``spec`` anywhere below ``folder``, by path, each with its scoring or its problem.
-
-    Raises:
-        InputError: there is no such folder, or no recording in it.
-    """
+    """The recordings below ``folder``, by path, each with its scoring or its problem; InputError if there is none."""
     files = [path for path in files_below(folder) if path.name != TABLE]
     found = [(path, match) for path in files if (match := re.fullmatch(database.recording, path.name, re.IGNORECASE))]
     listing = _Listing(files, {path.stem for path, _ in found})

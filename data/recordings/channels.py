@@ -86,11 +86,7 @@ class NightRecording:
 
 @contextmanager
 def open_signals(path: Path, wanted: Sequence[str] = ()) -> Iterator[Recording | NightRecording]:
-    """Open a recording that may have gaps, or a night file, local or remote, to read the channels ``wanted``.
-
-    Raises:
-        InputError: there is none, or it is damaged.
-    """
+    """Open a recording, with gaps or not, or a night file, to read ``wanted`` channels; InputError if it is neither."""
     if path.suffix == ".npz" or is_parquet_night(path):
         yield NightRecording(path, wanted)
     else:
@@ -104,12 +100,11 @@ def is_parquet_night(path: Path) -> bool:
         return (path / "x.parquet").exists()
 
 
-def choose(recording: Recording | NightRecording, wanted: str = "", preferred: str = "") -> Choice:
+def choose(recording: Recording | NightRecording, wanted: str = "") -> Choice:
     """The channel to stage.
 
     ``wanted`` is a recorded channel, or a derivation such as C3-A2 of two recorded electrodes; A1 and A2 are M1 and M2.
-    Without it, ``preferred``, the channel that the network was trained on, comes first; then come :data:`DERIVATIONS`,
-    :data:`ELECTRODES` and whatever is called EEG.
+    Without it, the first of :data:`DERIVATIONS`, :data:`ELECTRODES` and whatever is called EEG is taken.
 
     Raises:
         InputError: the recording has no such channel, or no EEG at all.
@@ -121,7 +116,7 @@ def choose(recording: Recording | NightRecording, wanted: str = "", preferred: s
         if choice is None:
             raise InputError(f"{recording.path} has no channel {wanted}; it has {', '.join(names)}.")
         return choice
-    for named in (preferred, *DERIVATIONS):
+    for named in DERIVATIONS:
         choice = derivation(named, names)
         if choice:
             return choice

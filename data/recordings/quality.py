@@ -66,11 +66,7 @@ class Quality:
 
 
 def assess(signals: np.ndarray, missing: np.ndarray) -> Quality:
-    """Measure ``signals``, float32 (epochs, 3000) at 100 Hz, of which the epochs ``missing``, bool (epochs,), are gaps.
-
-    Raises:
-        InputError: no epoch holds a signal.
-    """
+    """What ``signals`` (epochs, 3000) with ``missing`` epochs (epochs,) are like; InputError if none holds a signal."""
     spread = deviations(signals)
     # First without what is flat to the last digits, then without what is flat against that level.
     level = 1e-5 * np.ptp(signals)

@@ -11,9 +11,5 @@ FORMS = {"sleepedf": sleepedf, "isruc": isruc, "ucddb": ucddb, "nsrr": nsrr, "ta
 
 
 def read_scoring(database: Database, files: dict[str, Path], recording: Recording) -> Scoring:
-    """The scoring of ``recording``, whose ``files`` are given by part, in the form of its database.
-
-    Raises:
-        InputError: the files are not written in that form.
-    """
+    """The scoring of ``recording`` in ``files``, by part; InputError if they are not in its database's form."""
     return FORMS[database.form].read_scoring(files, recording, **database.rules)

@@ -24,11 +24,7 @@ EVENT_CONCEPTS["sdo:hemoglobinoxygendesaturationfinding"] = EVENTS[4]
 
 
 def read_scoring(files: dict[str, Path], recording: Recording | None = None) -> Scoring:  # noqa: ARG001
-    """Stages and breathing events of a ``PSGAnnotation`` (``-nsrr.xml``) or ``CMPStudyConfig`` (``-profusion.xml``).
-
-    Raises:
-        InputError: the file is neither.
-    """
+    """Stages and events of a ``PSGAnnotation`` or ``CMPStudyConfig`` file of XML; InputError if it is neither."""
     path = files["stages"]
     root = _parse(path)
     if root.tag not in ("PSGAnnotation", "CMPStudyConfig"):

@@ -29,11 +29,7 @@ def read_scoring(files: dict[str, Path], recording: Recording) -> Scoring:
 
 
 def read_annotations(path: Path, recording: "Recording | NightRecording") -> list[tuple[float, float, str]]:
-    """(onset in s of the recording, duration in s, text) of each annotation in a file that MNE reads.
-
-    Raises:
-        InputError: it holds none or cannot be read.
-    """
+    """(onset in s, duration in s, text) of each annotation in a file that MNE reads; InputError if there is none."""
     import mne
 
     try:

@@ -19,11 +19,7 @@ def read_scoring(
     events: dict[str, str],
     columns: dict[str, str],
 ) -> Scoring:
-    """The scoring of one recording, written in ``form``.
-
-    Raises:
-        InputError: it is not written so, or uses a label that the spec does not explain.
-    """
+    """The scoring of one recording in ``form``; InputError if it is not, or uses a label that the spec lacks."""
     path = files["stages"]
     if form == "nsrr":
         return nsrr.read_scoring(files, recording)

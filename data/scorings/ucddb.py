@@ -16,11 +16,7 @@ DAY = 24 * 3600
 
 
 def read_scoring(files: dict[str, Path], recording: Recording) -> Scoring:
-    """Stages, and breathing events where their table is there.
-
-    Raises:
-        InputError: a line of the stages holds no code, or the events cannot be placed.
-    """
+    """Stages, and breathing events where their table is there; InputError if a line of either cannot be understood."""
     stages = from_codes(files["stages"], read_text(files["stages"]).split(), LABELS)
     if "events" not in files:
         return Scoring(stages, notes=("no table of breathing events",))

@@ -120,11 +120,7 @@ class Entry:
 
 
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a ``.pth`` file, by name; nothing but tensors and plain values is unpickled.
-
-    Raises:
-        InputError: PyTorch is missing, or the file is, or it holds no such tensors.
-    """
+    """The tensors of a ``.pth`` file, by name, nothing else unpickled; InputError if there are none, or no PyTorch."""
     try:
         import torch
     except ImportError:

@@ -125,11 +125,7 @@ class FineTuningStep(LabelledStep):
         return [LabelledNight(signals, own, chosen) for (own, signals), chosen in zip(read, of_nights, strict=True)]
 
     def _read(self, file: NightFile) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """A night's labels (epochs,), and its signals or their convolutions, by modality.
-
-        Raises:
-            InputError: the night was not scored for the task.
-        """
+        """A night's labels (epochs,), and signals or convolutions by modality; InputError if it has no such labels."""
         night = read_night(file.path, self.recipe.names)
         labels, signals = night.labels(self.task), night.inputs(self.recipe)
         if labels is None:
