@@ -124,20 +124,8 @@ def _connected(address: str, function: Callable[..., Any]) -> Iterator[None]:
     except ImportError:
         raise InputError("--cluster needs the package distributed: pip install distributed.") from None
 
-    module = function.__module__
-
     async def knock() -> None:
         (await connect(address, timeout=10)).abort()
-
-    def ready() -> bool:
-        """Set a worker's environment, before TensorFlow is imported there, and find out if it can import the work."""
-        for name, value in SHARED_GPU.items():
-            os.environ.setdefault(name, value)
-        try:
-            import_module(module)
-        except ImportError:
-            return False
-        return True
 
     try:
         # Not left to Client: where it fails, it stays half made until collected, which can block the start of the next.
@@ -153,14 +141,25 @@ def _connected(address: str, function: Callable[..., Any]) -> Iterator[None]:
         theirs = [worker["host"]["python"] for worker in client.get_versions()["workers"].values()]
         if not all(version.startswith(f"{ours}.") for version in theirs):
             raise InputError(f"the workers of {address} run another version of Python than this: make them the same.")
-        # A function within a function is sent as a whole: the worker may lack this module.
-        for worker, able in client.run(ready).items():
-            if not able:
+        # A worker that lacks this very module answers with an error.
+        for worker, able in client.run(_prepare_worker, function.__module__, on_error="return").items():
+            if able is not True:
                 raise InputError(
                     f"worker {worker} of {address} cannot import this project: start workers in the project's folder, "
                     "with its requirements installed."
                 )
         yield
+
+
+def _prepare_worker(module: str) -> bool:
+    """Set a cluster worker's environment, before TensorFlow is imported there, and say if it can import ``module``."""
+    for name, value in SHARED_GPU.items():
+        os.environ.setdefault(name, value)
+    try:
+        import_module(module)
+    except ImportError:
+        return False
+    return True
 
 
 def _answer(call: Path, answer: Path) -> None:
