@@ -80,6 +80,8 @@ def stage(arguments: argparse.Namespace) -> int:
 
 
 def predict(arguments: argparse.Namespace) -> int | None:
+    if not arguments.dir.is_dir():
+        raise InputError(f"the folder of models {arguments.dir} does not exist: name it with --dir.")
     if arguments.recording:
         return stage(arguments)
     for option in ("out", "channel", "scoring", "no_calibration", "overwrite"):

@@ -95,7 +95,8 @@ def files_below(folder: Path) -> list[Path]:
             raise InputError(f"the folder {folder} does not exist.")
         names, seen = [], set()
         for root, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
-            # A link to a folder above would go round for ever.
+            # Hidden ones are not for us, and may vanish; a link to a folder above would go round for ever.
+            folders[:] = [name for name in folders if not name.startswith(".")]
             if os.path.realpath(root) in seen:
                 folders.clear()
                 continue
@@ -218,11 +219,14 @@ def _flush(file: Path) -> None:
 
 def remove_unfinished(folder: Path, below: bool = True) -> None:
     """Remove what a killed run left half-written in ``folder``, and in the folders ``below`` it too."""
-    for path in list(folder.glob(f"**/{UNFINISHED}*" if below else f"{UNFINISHED}*")):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    # A walk passes over what another process removes meanwhile.
+    for root, folders, files in os.walk(folder):
+        for name in (name for name in folders if name.startswith(UNFINISHED)):
+            shutil.rmtree(Path(root) / name, ignore_errors=True)
+        for name in (name for name in files if name.startswith(UNFINISHED)):
+            (Path(root) / name).unlink(missing_ok=True)
+        if not below:
+            break
 
 
 def require_writable(folder: Path) -> None:

@@ -14,7 +14,7 @@ from data.terms import STAGES
 
 
 def as_json(figures: Mapping[str, float]) -> dict[str, float | None]:
-    """Figures as JSON values: NaN, which JSON has not, becomes None."""
+    """Figures as JSON values: NaN, which JSON does not have, becomes None."""
     return {name: None if np.isnan(value) else float(value) for name, value in figures.items()}
 
 

@@ -108,7 +108,7 @@ def load_fold(folder: Path, db: str | None = None) -> list[RecSleepNetPredictor]
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """The metadata of a fold of ours, once checked against its files; InputError if they do not describe these."""
+    """The metadata of a fold of ours; InputError if a file is missing or not the one that the metadata describe."""
     metadata = saved.read_metadata(folder)
     try:
         # Version 1 wrote the channel where the recipe is now.

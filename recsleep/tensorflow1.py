@@ -12,7 +12,7 @@ _HEAD = "softmax_linear/dense"
 
 
 def read_checkpoint(folder: Path) -> RecSleepNet:
-    """The published network in ``folder``; InputError, naming the part, if its checkpoint is missing or damaged."""
+    """The published network in ``folder``; InputError, which names the part, if it is missing or damaged."""
     if not any(folder.glob("*.index")):
         raise InputError(f"{folder} holds no TensorFlow-1 checkpoint (*.index).")
     try:

@@ -49,7 +49,7 @@ def load_model(folder: Path, kinds: Iterable[type[Network]], dtype: str = "float
     if not isinstance(config, dict) or not isinstance(config.get("model"), str) or config["model"] not in named:
         raise InputError(f"{folder / CONFIG} does not describe a {' or '.join(named)}.")
     try:
-        network = _made(named[config["model"]], config["arguments"], config["build"], dtype)
+        network = _made(named[config["model"]], config["arguments"], config.get("build"), dtype)
         _as_model(network).load_weights(folder / WEIGHTS)
     # Keras meets wrong arguments and weights with almost any exception.
     except Exception as error:
@@ -67,7 +67,8 @@ def in_float32(network: Network) -> Network:
     return copy
 
 
-def _made(kind: type[Network], arguments: dict[str, Any], build: dict[str, Any], dtype: str) -> Network:
+def _made(kind: type[Network], arguments: dict[str, Any], build: dict[str, Any] | None, dtype: str) -> Network:
+    # The first models of version 1 say nothing of how they are built: they are, once they are made.
     network = kind(**arguments, dtype=dtype)
     if not network.built:
         network.build_from_config(build)

@@ -57,7 +57,7 @@ class Evaluated:
 def evaluate(predictor: Predictor, fold: int, subjects: Sequence[int], database: Database, data: Path) -> Evaluated:
     """Predict all test nights that ``data`` holds; nights that lack what it takes are left out, which is said.
 
-    The fold's network never saw the ``subjects``.
+    ``subjects`` are the test subjects, whom the fold's network never saw.
 
     Raises:
         InputError: there is no such folder, or a file is not such a night.

@@ -67,7 +67,9 @@ def _is_folder(path: Path) -> bool:
 
 
 def _within(folder: Path) -> list[Path]:
-    """The recordings in ``folder`` and below it."""
+    """The recordings in ``folder`` and below it; a night of Parquet tables is one."""
+    if is_parquet_night(folder):
+        return [folder]
     files = [path for path in files_below(folder) if path.name.lower().endswith(ENDINGS) or path.name == PARQUET]
     return [path.parent if path.name == PARQUET else path for path in files if not _is_result(path.name)]
 

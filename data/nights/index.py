@@ -1,6 +1,7 @@
 """The check of every night file before training, and the index that remembers what was checked.
 
-The index is a hidden file beside the nights. A night is read again only if its files have changed size or time.
+The index is a hidden file beside the nights. A night is read again for other channels, or if its files have changed in
+size or time; always where the store knows no times, or the folder cannot be written.
 """
 
 import json

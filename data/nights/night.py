@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from data.nights.files import about_of, read_arrays
-from data.recipe import Recipe, listed_channel, settings_in
+from data.recipe import Recipe, settings_in
 from data.store import location
 from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, STAGES, TASKS, UNSCORED, InputError
 
@@ -41,7 +41,7 @@ class Night:
     def labels(self, task: str) -> np.ndarray | None:
         """The labels (epochs,) of a task: stages, or 1 where an event of the task covers the epoch and 0 elsewhere.
 
-        They are -1 where an epoch is not scored; None where the night was not scored for the task.
+        They are -1 where an epoch is not scored. Of a night that was not scored for the task, there are None.
         """
         if task == "sleep_stage":
             return self.stages
@@ -77,11 +77,13 @@ class Night:
 
 def channel_about(about: Mapping[str, Any], name: str) -> dict[str, Any]:
     """What preparation's ``about`` says of the channel called ``name``; only values of the right form are taken."""
-    try:
-        # Version 1 wrote down the band in the settings.
-        found = listed_channel(settings_in(about), name) | listed_channel(about, name)
-    except (TypeError, AttributeError):
-        found = {}
+    found: dict[str, Any] = {}
+    # Version 1 wrote down the band in the settings.
+    for said in (settings_in(about), about):
+        listed = said.get("channels")
+        for channel in listed if isinstance(listed, list) else ():
+            if isinstance(channel, dict) and channel.get("name") == name:
+                found |= channel
     spread: Any = found.get("quartiles")
     numbers = isinstance(spread, list) and [type(value) in (int, float) for value in spread] == [True] * 3
     known = spread if numbers and np.isfinite(spread).all() and spread == sorted(spread) else None

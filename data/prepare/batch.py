@@ -68,7 +68,9 @@ def prepare(job: Job) -> Outcome:
         write_arrays(job.target, arrays)
         return _outcome(name, "written", arrays, time.perf_counter() - started)
     except FAILURES as error:
-        return Outcome(name, "failed", recording.name, reason=failure(error, recording))
+        # An error without a name, such as of a full disk, comes from writing.
+        where = job.target if isinstance(error, OSError) else recording
+        return Outcome(name, "failed", recording.name, reason=failure(error, where))
 
 
 def _kept(job: Job) -> Outcome:

@@ -30,7 +30,7 @@ CHANNELS = ("EEG C4-M1", "EOG L", "EOG R", "EMG", "ECG", "Airflow", "SpO2")
 """In µV, but airflow (arbitrary units) and SpO2 (%)."""
 
 Rates = tuple[float, float, float, float, float]
-"""So many a minute in W, N1, N2, N3 and REM."""
+"""Events per minute in W, N1, N2, N3 and REM."""
 
 # Amplitude (µV, RMS) of each rhythm in W, N1, N2, N3, REM.
 RHYTHMS = {
@@ -48,7 +48,7 @@ EVENTS_PER_EPOCH = (0.0, 0.8, 1.0, 0.4, 1.2)
 HEARTBEAT = ((90, 0.08, 0.025), (-110, 0.17, 0.01), (1000, 0.2, 0.012), (-220, 0.23, 0.012), (230, 0.43, 0.05))
 """Height (µV), centre and width (s) of its waves P, Q, R, S and T."""
 DESATURATION, DELAY = EVENTS[-1], 15 * SAMPLING_RATE
-"""Samples after an apnea or hypopnea at which oxygen is low."""
+"""The event that follows an apnea or hypopnea, and after how many samples."""
 
 
 def ensure_nights(folder: Path, spec: Database, config: "SyntheticConfig") -> None:

@@ -143,12 +143,14 @@ def derivation(wanted: str, names: Sequence[str]) -> Choice | None:
     parts = _parts(wanted)
     if parts is None:
         return None
-    recorded = {found: name for name in reversed(names) if (found := _parts(name))}
+    recorded: dict[tuple[str, str], str] = {}
+    for name in names:
+        if found := _parts(name):
+            recorded.setdefault(found, name)
     if parts in recorded:
         return Choice(recorded[parts], (recorded[parts],))
     electrode, reference = parts
-    # The order is that of the recording.
-    for (first, common), name in reversed(recorded.items()):
+    for (first, common), name in recorded.items():
         if first == electrode and reference and (reference, common) in recorded:
             return Choice(f"{electrode.title()}-{reference.title()}", (name, recorded[reference, common]))
     return None

@@ -124,7 +124,7 @@ class Recording:
         onsets = np.round(self.header.onsets * rate).astype(int)
         size = round(self.header.record_seconds * rate)
         placed = np.full(max(samples, onsets[-1] + size), np.nan)
-        placed[onsets[:, None] + np.arange(size)] = signal[: len(onsets) * size].reshape(-1, size)
+        placed[onsets[:, None] + np.arange(size)] = signal[: len(onsets) * size].reshape(len(onsets), size)
         return placed
 
 

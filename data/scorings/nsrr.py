@@ -36,7 +36,9 @@ def read_scoring(files: dict[str, Path], recording: Recording | None = None) -> 
     intervals, events = [], []
     for entry in root.findall("ScoredEvents/ScoredEvent"):
         concept = (entry.findtext(of_concept) or "").strip()
-        stage = _stage(path, concept, entry.findtext("EventType") or "")
+        # The other form has its stages in a list of their own.
+        known = root.tag == "PSGAnnotation"
+        stage = _stage(path, concept, entry.findtext("EventType") or "") if known else None
         name = EVENT_CONCEPTS.get(concept.partition("|")[0].strip().casefold())
         if stage is not None:
             intervals.append((*_span(path, entry, concept), stage))

@@ -31,7 +31,7 @@ MASKED = -1e30
 
 
 def masked(x: Any, mask: Any) -> Any:
-    """``x`` (B, L, ...) with zeros where ``mask`` (B, L) is false."""
+    """``x`` (B, L, C) with zeros where ``mask`` (B, L) is false."""
     return x if mask is None else x * ops.cast(ops.expand_dims(mask, -1), x.dtype)
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from data.terms import InputError
-from synth.layers.frames import POOLING, WIDTHS, FrameBackbone, NormalisedConvolution, ResidualBlock
+from synth.layers.frames import FrameBackbone, NormalisedConvolution, ResidualBlock
 from synth.layers.lora import LoraDense
 from synth.layers.mamba import Mamba, Mamba2
 from synth.layers.transformer import TransformerBlock
@@ -38,8 +38,8 @@ _STATE_SPACE = {"in_kernel": "in_proj.weight", "a_log": "A_log", "skip": "D", "o
 _STEPS = {"x_kernel": "x_proj.weight", "step_kernel": "dt_proj.weight", "step_bias": "dt_proj.bias"}
 _BRANCHES = {
     f"branches.{branch}.{n}": f"model.layer{kernel}x{kernel}_{n + 1}.0"
-    for branch, kernel in enumerate(POOLING)
-    for n in range(len(WIDTHS))
+    for branch, kernel in enumerate((3, 5, 7))
+    for n in range(4)
 }
 _ATTENTION = {"norm1": "norm1", "qkv": "attn.qkv", "proj": "attn.proj"}
 _PERCEPTRON = {"norm2": "norm2", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
@@ -120,7 +120,7 @@ class Entry:
 
 
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a ``.pth`` file, by name, nothing else unpickled; InputError if there are none, or no PyTorch."""
+    """The tensors of a ``.pth`` file; only tensors and plain values are unpickled. InputError if there are none."""
     try:
         import torch
     except ImportError:

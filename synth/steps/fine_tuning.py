@@ -74,11 +74,7 @@ class FineTuningStep(LabelledStep):
         return network
 
     def prepare(self) -> None:
-        """Make the network, read the labelled nights, and cut them into stretches.
-
-        Raises:
-            InputError: a night is not scored for the task, or the labels used are all the same.
-        """
+        """Make the network and stretches of labelled nights; InputError if labels are missing or all the same."""
         training, count = self.training, self.fold.replicas.count
         self.network = self.judged = self.make()
         self.predictor = self._predictor(self.network)

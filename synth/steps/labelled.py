@@ -79,7 +79,7 @@ class LabelledStep(Step):
         return scores
 
     def drawn(self, labels: np.ndarray) -> np.ndarray:
-        """The places in all labelled subjects' ``labels`` that are used; InputError if they are all the same."""
+        """The places in all labelled subjects' ``labels`` that are used; InputError if those labels are the same."""
         rng = np.random.default_rng((self.training.seed, self.fold.split.fold))
         used = rng.permutation(len(labels))[: max(1, round(self.label_fraction * len(labels)))]
         held = set(labels[used])

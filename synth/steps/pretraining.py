@@ -69,11 +69,7 @@ class PretrainingStep(Step):
         return Recipe.of_nights(self.config.database, self.record["channels"], about, scaled=True)
 
     def prepare(self) -> None:
-        """Make the network, the rounds, and the learner.
-
-        Raises:
-            InputError: the devices cannot share a batch evenly, or a round is too small to learn from.
-        """
+        """Make network, rounds and learner; InputError if devices cannot share a batch, or a round is too small."""
         training, count = self.training, self.fold.replicas.count
         self.fold.draw_first_weights()
         self.network = neuronet(self.config) if self.alone else fusion(self.fold, tuple(self.record["channels"]))
@@ -178,11 +174,7 @@ def neuronet(config: "Config") -> NeuroNet:
 
 
 def fusion(fold: Fold, modalities: tuple[str, ...]) -> SynthSleepNet:
-    """The fusion as the configuration has it, with the encoders of the finished pretraining of ``modalities``.
-
-    Raises:
-        InputError: one of them has none.
-    """
+    """The fusion as configured, with the pretrained encoders of ``modalities``; InputError if one is not pretrained."""
     model, precision, pretrained = fold.config.model, fold.config.training.precision, {}
     for modality in modalities:
         folder = fold.folder / "unimodal" / modality

@@ -30,11 +30,7 @@ class LinearProbingStep(LabelledStep):
         super().__init__(fold, modalities, task, label_fraction, f"linear probing of {task}")
 
     def prepare(self) -> None:
-        """Embed all nights, as far as that was not done before, and make the head.
-
-        Raises:
-            InputError: a night is not scored for the task, or the labels used are all the same.
-        """
+        """Embed the nights and make the head; InputError if labels are missing or all the same."""
         fold, training = self.fold, self.training
         embedder = Embedder(self.encoder)
 

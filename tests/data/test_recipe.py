@@ -203,6 +203,10 @@ def test_a_night_that_was_not_filtered_is_filtered_when_it_is_staged():
         night = {"channels": [{"name": "EMG", "band_hz": band, "spellings": []}]}
         assert (recipe.applied("emg", x, channel_about(night, "EMG")) is not x) == filtered
     assert recipe.applied("emg", x, channel_about({}, "EMG")) is x
+    good = {"name": "EMG", "unit": "mV", "band_hz": None, "quartiles": [1, 2, 3]}
+    for damaged in ({"settings": {"channels": 7}, "channels": [good]}, {"channels": [7, good]}):
+        found = channel_about(damaged, "EMG")
+        assert found == {"prepared": True, "filtered": False, "unit": "mV", "quartiles": [1, 2, 3]}
 
 
 def test_a_derivation_of_a_night_file_has_quartiles_of_its_own(tmp_path):

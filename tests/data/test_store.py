@@ -1,8 +1,17 @@
+import os
 from pathlib import Path
 
 import pytest
 
-from data.store import new_folder, read_json, require_writable, write_json, written_aside
+from data.store import (
+    files_below,
+    new_folder,
+    read_json,
+    remove_unfinished,
+    require_writable,
+    write_json,
+    written_aside,
+)
 from data.terms import InputError
 
 
@@ -31,6 +40,35 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == []
     new_folder(tmp_path / "a", lambda folder: (folder / "part").touch())
     assert (tmp_path / "a" / "part").exists()
+
+
+def test_hidden_folders_are_not_searched(tmp_path):
+    """What another process writes meanwhile, or a killed one left, lies in some; it may be somebody else's."""
+    (tmp_path / "sub").mkdir()
+    write_json(tmp_path / "sub" / "a.json", 1)
+    entered, walk = [], os.walk
+
+    def watched(*arguments, **options):
+        for root, folders, files in walk(*arguments, **options):
+            entered.append(Path(root).name)
+            yield root, folders, files
+
+    with pytest.MonkeyPatch.context() as patch, written_aside(tmp_path / "sub" / "b.json") as aside:
+        aside.touch()
+        patch.setattr(os, "walk", watched)
+        assert files_below(tmp_path) == [tmp_path / "sub" / "a.json"]
+    assert entered == [tmp_path.name, "sub"]
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path):
+    for folder in (tmp_path, tmp_path / "sub"):
+        (folder / ".unfinished-1").mkdir(parents=True)
+        (folder / ".unfinished-1" / "a.npz").touch()
+        (folder / ".unfinished-a.json").touch()
+    remove_unfinished(tmp_path, below=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["sub"]
+    remove_unfinished(tmp_path)
+    assert list((tmp_path / "sub").iterdir()) == []
 
 
 def test_damaged_json_is_told(tmp_path):

@@ -1,5 +1,8 @@
 """Staging any recording with one network or several, at once or while it is recorded."""
 
+import json
+import shutil
+
 import mne
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from data.terms import InputError
 from recsleep.ensemble import Ensemble
 from recsleep.model import RecSleepNet
 from recsleep.predictor import RecSleepNetPredictor, stage_epochs
-from runs.saved import save_model
+from runs.saved import load_model, save_model, sha256
 from staging.stager import Stager
 
 TINY = {"filters": 4, "first_kernel": 12, "lstm_units": 4, "block_kernel": 3}
@@ -177,6 +180,21 @@ def test_live_refuses_a_filter_that_needs_the_whole_night():
     recipe = Recipe({"eeg": ChannelSpec("EEG", band=(0.5, 40.0))})
     with pytest.raises(InputError, match="its filter needs the whole night"):
         recsleep.LiveStager(Stager((RecSleepNetPredictor(networks(1)[0], recipe),)))
+
+
+def test_a_model_that_does_not_say_how_it_is_built(models, tmp_path):
+    """As the first models of version 1 were saved: a network that is whole once it is made needs no more."""
+    shutil.copytree(models / "synthetic/0", tmp_path / "0")
+    config = json.loads((tmp_path / "0/config.json").read_text())
+    del config["build"]
+    (tmp_path / "0/config.json").write_text(json.dumps(config))
+    metadata = json.loads((tmp_path / "0/metadata.json").read_text())
+    metadata["sha256"]["config.json"] = sha256(tmp_path / "0/config.json")
+    (tmp_path / "0/metadata.json").write_text(json.dumps(metadata))
+    found, known = (
+        load_model(folder / "0", [RecSleepNet]).get_weights() for folder in (tmp_path, models / "synthetic")
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(found, known, strict=True))
 
 
 def test_what_is_no_model(models, tmp_path):

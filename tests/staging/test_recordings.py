@@ -25,6 +25,11 @@ def test_a_folder(folder):
     assert not any(source.named for source in found)
 
 
+def test_what_lies_in_a_night_of_tables_is_no_recording(folder):
+    (folder / "c/parquet/scoring.edf").touch()
+    assert [source.name for source in find_recordings([str(folder / "c/parq*")])] == ["parquet"]
+
+
 @pytest.mark.parametrize(
     ("given", "names"),
     [

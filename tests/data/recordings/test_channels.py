@@ -31,6 +31,7 @@ class Names:
         (["EEG C3-REF", "EEG A2-REF"], "C3-M2", ["EEG C3-REF", "EEG A2-REF"]),
         (["EEG C3-REF", "EEG A2-LE"], "EEG C3-REF", ["EEG C3-REF"]),
         (["F3-M2", "C4", "M1"], "C4-M1", ["C4", "M1"]),
+        (["C4-Fz", "C4-Cz", "EEG C4-Fz", "M1-Fz", "M1-Cz"], "C4-M1", ["C4-Fz", "M1-Fz"]),
         (["SaO2", "Cz", "Pz"], "Cz", ["Cz"]),
         (["SaO2", "EEG(sec)", "EOG(L)"], "EEG(sec)", ["EEG(sec)"]),
     ],

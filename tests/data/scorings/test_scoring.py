@@ -144,6 +144,15 @@ def test_ucddb_events_that_cannot_be_placed_are_told(tmp_path, rows, start, told
         ucddb.read_scoring({"stages": tmp_path / "stages", "events": tmp_path / "events"}, night)
 
 
+def test_profusions_events_are_no_stages(tmp_path):
+    """Its stages stand in a list of their own."""
+    text = recordings.profusion_xml("0123", [("Hypopnea", 3, 12)])
+    strange = "<ScoredEvent><EventType>Stages|Stages</EventType><Name>Foo|Wake</Name></ScoredEvent></ScoredEvents>"
+    (tmp_path / "a.xml").write_text(text.replace("</ScoredEvents>", strange))
+    scoring = nsrr.read_scoring({"stages": tmp_path / "a.xml"})
+    assert scoring.stages.tolist() == [0, 1, 2, 3] and [event.name for event in scoring.events] == ["Hypopnea"]
+
+
 XML = '<?xml version="1.0"?>'
 LAUGHS = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10 if i else "ha"}">' for i in range(10))
 
