@@ -20,7 +20,7 @@ test: $(VENV)/test-ready
 	$(VENV)/bin/python -m slipcover --source . --omit "*/frozen,.venv*,benchmarks/*,tests/*" --skip-covered \
 		-m pytest -n 2
 
-# The suite on the newest TensorFlow, but for the longest trainings; the models' tests on JAX and PyTorch too.
+# The suite on the newest TensorFlow, but for the longest tests; the models' tests on JAX and PyTorch too.
 test-latest: test-newest test-jax test-torch
 
 test-newest: $(LATEST)/ready

@@ -52,6 +52,7 @@ def notebook(tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.skipif(int(version("setuptools").partition(".")[0]) < 77, reason="the package is built by setuptools 77")
 @pytest.mark.parametrize("options", [["--editable"], []], ids=["editable", "wheel"])
 def test_an_installed_toolkit_works_from_a_folder_with_files_of_the_same_names(options, sources, notebook, tmp_path):

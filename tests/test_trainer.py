@@ -61,6 +61,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("first", [0, 1])
 def test_folds_elsewhere_give_the_same_weights(trained, tmp_path, first, request, capsys):
     """Two folds in two processes of this machine; one on a worker of a Dask cluster started in another folder."""
@@ -77,6 +78,7 @@ def test_what_a_worker_refuses_is_told(trained, capsys):
     assert "Traceback" not in refused
 
 
+@pytest.mark.long
 def test_folds_end_when_their_trainer_is_killed(trained, project, tmp_path):
     places = ("--data", trained / "nights", "--out", tmp_path, "--to_fold", 1)
     process = start(project, *places, "--jobs", 2, "--set", "passes=100000", stdout=subprocess.PIPE, text=True)
@@ -159,6 +161,7 @@ def test_a_fold_trained_in_bfloat16_is_tested_in_float32(trained, tmp_path):
     assert_evaluated_again(tmp_path / "out", trained / "nights", tmp_path)
 
 
+@pytest.mark.long
 def test_killed_at_any_moment_ends_with_the_same_weights(trained, project, tmp_path, capsys):
     fold = tmp_path / "synthetic/1"
     rng = np.random.default_rng()

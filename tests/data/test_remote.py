@@ -72,6 +72,7 @@ def test_prepared_in_a_bucket_as_on_disk(tmp_path, bucket, form, capsys):
     assert capsys.readouterr().out.count(" kept ") == 2
 
 
+@pytest.mark.long
 def test_trained_from_a_bucket_as_from_disk(tmp_path, bucket, make_night, project):
     """As users start it, in a process of its own, which must end well."""
     for subject in (2, 3, 5, 6):
