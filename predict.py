@@ -80,6 +80,7 @@ def stage(arguments: argparse.Namespace) -> int:
 
 
 def predict(arguments: argparse.Namespace) -> int | None:
+    # Said here too, before a framework starts.
     if not arguments.dir.is_dir():
         raise InputError(f"the folder of models {arguments.dir} does not exist: name it with --dir.")
     if arguments.recording:

@@ -95,7 +95,7 @@ def files_below(folder: Path) -> list[Path]:
             raise InputError(f"the folder {folder} does not exist.")
         names, seen = [], set()
         for root, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
-            # Hidden ones are not for us, and may vanish; a link to a folder above would go round for ever.
+            # A hidden folder may vanish while it is searched; a link to a folder above would lead round for ever.
             folders[:] = [name for name in folders if not name.startswith(".")]
             if os.path.realpath(root) in seen:
                 folders.clear()

@@ -68,7 +68,7 @@ def in_float32(network: Network) -> Network:
 
 
 def _made(kind: type[Network], arguments: dict[str, Any], build: dict[str, Any] | None, dtype: str) -> Network:
-    # The first models of version 1 say nothing of how they are built: they are, once they are made.
+    # The first models that version 1 saved lack ``build``; such a network is complete once its class was called.
     network = kind(**arguments, dtype=dtype)
     if not network.built:
         network.build_from_config(build)
