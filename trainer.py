@@ -15,8 +15,8 @@ DEFAULT_MODALITIES = ("eeg", "eog", "emg")
 DEFAULTS = {"task": "sleep_stage", "label_fraction": 1.0, "preset": "paper", "tcm": TCMS[0]}
 """Of the options that SynthSleepNet alone has."""
 CONTENTS = {
-    "recsleepnet": "the model (config.json, model.weights.h5, metadata.json, split.json), its logs (log.csv, "
-    "tensorboard/), its predictions on the test nights (predictions/)",
+    "recsleepnet": "the model (config.json, model.weights.h5, model.onnx, metadata.json, split.json), its logs "
+    "(log.csv, tensorboard/), its predictions on the test nights (predictions/)",
     "synthsleepnet": "unimodal/, multimodal/, linear_probing/ and fine_tuning/, with models (config.json, "
     "model.weights.h5, metadata.json), logs (log.csv, tensorboard/) and predictions on the test nights",
 }

@@ -22,7 +22,8 @@ from config import SynthSleepNetTraining
 from data.nights.folds import find_nights, labelled_subjects, split
 from data.nights.index import check_nights
 from data.terms import TASKS
-from runs.saved import load_model, read_metadata, save_model
+from runs.networks import load_model, save_model
+from runs.saved import read_metadata
 from runs.settings import configure
 from synth.models.classifier import FineTuning
 from synth.models.fusion import SynthSleepNetEncoder

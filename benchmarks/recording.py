@@ -38,7 +38,7 @@ def write_recording(path: Path) -> None:
 def write_models(folder: Path) -> None:
     """Ten networks of the published size with random weights."""
     from recsleep.model import RecSleepNet
-    from runs.saved import save_model
+    from runs.networks import save_model
 
     for fold in range(10):
         metadata = {"db": "sleepedfx", "channel": "EEG Fpz-Cz", "amplitude": 12.5, "split": {"test": [fold]}}

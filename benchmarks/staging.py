@@ -1,10 +1,12 @@
 """How fast is a night staged on the CPU? ``python -m benchmarks.staging [--reference FOLDER]``.
 
-A night of 1,000 epochs in float32 and mixed bfloat16; where the reference's graph is given (a folder with its
-``.meta``), the same epochs through it, in the same run.
+A night of 1,000 epochs through one network and through ten as one graph, in ONNX Runtime, beside TensorFlow's matrix
+product, in processor seconds on one thread and on all. Where the reference's graph is given (a folder with its
+``.meta``), the same epochs go through it, in the same run.
 """
 
 import argparse
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.measure import EPOCH_FLOP, interleaved, machine, matrix_multiply
+from recsleep.inference import InferenceNetwork
 from recsleep.model import RecSleepNet
-from recsleep.predictor import stage_epochs
+from recsleep.onnx import to_onnx
 
 EPOCHS = 1000
 
@@ -44,37 +47,34 @@ def reference_graph(folder: Path, signals: np.ndarray) -> tuple[Callable[[], obj
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--reference", type=Path, help="folder with the reference checkpoint and its .meta")
+    parser.add_argument("--threads", type=int, default=0, help="threads that compute (default: one on each core)")
     arguments = parser.parse_args()
+    tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
     signals = np.random.default_rng(0).normal(0, 20, (EPOCHS, 3000)).astype("float32")
-    exact, mixed = RecSleepNet(), RecSleepNet(dtype="mixed_bfloat16")
-    mixed.set_weights(exact.get_weights())
+    networks = [RecSleepNet() for _ in range(10)]
+    one, ten = (InferenceNetwork(to_onnx(networks[:count]), arguments.threads) for count in (1, 10))
     tasks: dict[str, Callable[[], object]] = {
-        "ours, float32": lambda: stage_epochs(exact, signals),
-        "ours, mixed_bfloat16": lambda: stage_epochs(mixed, signals),
-        "matrix product, float32": matrix_multiply("float32"),
-        "matrix product, bfloat16": matrix_multiply("bfloat16"),
+        "one network": lambda: one.probabilities(signals),
+        "ten networks": lambda: ten.probabilities(signals),
+        "matrix product": matrix_multiply("float32"),
     }
-    epochs = dict.fromkeys(("ours, float32", "ours, mixed_bfloat16"), EPOCHS)
+    epochs = {"one network": EPOCHS, "ten networks": EPOCHS}
+    flop = {"one network": EPOCH_FLOP, "ten networks": 10 * EPOCH_FLOP}
     if arguments.reference:
         whole, rest = reference_graph(arguments.reference, signals)
         tasks |= {"reference graph": whole, "reference without conv 1": rest}
         epochs |= {"reference graph": 300, "reference without conv 1": 300}
-    seconds = interleaved(tasks)
-    rate = {kind: 2 * 2048**3 / seconds[f"matrix product, {kind}"] / 1e9 for kind in ("float32", "bfloat16")}
+        flop |= {"reference graph": EPOCH_FLOP, "reference without conv 1": EPOCH_FLOP}
+    clocks = {"waiting": time.perf_counter, "processor": time.process_time}
     print(machine())
-    print(f"matrix products: {rate['float32']:.0f} GFLOP/s in float32, {rate['bfloat16']:.0f} in bfloat16")
-    print(f"{'':26}{'epochs/s':>10}{'GFLOP/s':>10}{'of matmul':>11}{'to reference':>14}")
-    for name, count in epochs.items():
-        speed = count / seconds[name]
-        line = f"{name:26}{speed:10.0f}"
-        if name.startswith("ours"):
-            flop = speed * EPOCH_FLOP / 1e9
-            line += f"{flop:10.0f}{flop / rate['bfloat16' if 'bfloat16' in name else 'float32']:11.0%}"
-            if arguments.reference:
-                line += f"{speed / (300 / seconds['reference graph']):13.1f}x"
-        print(line)
-    difference = np.abs(stage_epochs(exact, signals) - stage_epochs(mixed, signals)).max()
-    print(f"largest difference of a probability, bfloat16 to float32 (random weights): {difference:.4f}")
+    for what, clock in clocks.items():
+        seconds = interleaved(tasks, clock=clock)
+        rate = 2 * 2048**3 / seconds["matrix product"]
+        print(f"by seconds of {what}: TensorFlow's matrix product in float32 {rate / 1e9:.0f} GFLOP/s")
+        print(f"{'':26}{'epochs/s':>10}{'GFLOP/s':>10}{'of matmul':>11}")
+        for name, count in epochs.items():
+            speed = count / seconds[name]
+            print(f"{name:26}{speed:10.0f}{speed * flop[name] / 1e9:10.0f}{speed * flop[name] / rate:11.0%}")
 
 
 if __name__ == "__main__":

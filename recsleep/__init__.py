@@ -16,7 +16,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "layers": ("ConvolutionalReconstructionBlock", "GlobalMaxAveragePooling", "PeepholeLSTM", "PeepholeLSTMCell"),
         "model": ("EpochEncoder", "RecSleepNet"),
-        "ensemble": ("Ensemble",),
         "predictor": ("load_stager", "stage"),
         "live": ("LiveStager",),
     },

@@ -21,10 +21,10 @@ from evaluation.predictions import NightPredictions, pooled
 from evaluation.stages import Scores
 from recsleep.losses import JointTraining, ReconstructionTraining, adam
 from recsleep.model import RecSleepNet
-from recsleep.predictor import RecSleepNetPredictor, median_level
+from recsleep.predictor import load_fold, median_level, of_network
 from runs import identity
+from runs.networks import save_model
 from runs.resumable import ResumableRun
-from runs.saved import in_float32, save_model, versions
 from runs.settings import recorded
 from staging.predictor import predict_nights
 
@@ -145,12 +145,12 @@ class FoldTrainer(ResumableRun):
     def judge(self, number: int) -> dict[str, float | None]:
         if self._phase(number) == "reconstruction":
             return {}
-        _, scores = self._predicted(self.network, "validation")
+        _, scores = self._predicted("validation")
         return {"accuracy": scores.accuracy, "macro_f1": scores.macro_f1}
 
-    def _predicted(self, network: RecSleepNet, part: str) -> tuple[list[NightPredictions], Scores]:
+    def _predicted(self, part: str) -> tuple[list[NightPredictions], Scores]:
         paths = [night.path for night in self.files[part]]
-        nights = list(predict_nights(RecSleepNetPredictor(network, self.recipe), paths))
+        nights = list(predict_nights(of_network(self.network, self.recipe), paths))
         return nights, cast(Scores, pooled(nights))
 
     def save_state(self, folder: Path) -> None:
@@ -164,7 +164,7 @@ class FoldTrainer(ResumableRun):
         self.model.load_weights(folder / "training.weights.h5")
 
     def finish(self) -> Scores:
-        nights, scores = self._predicted(in_float32(self.network), "test")
+        nights, scores = self._predicted("test")
         for night in nights:
             night.save(self.folder / "predictions" / f"{night.name}.csv")
         write_json(self.folder / "split.json", {name: self.record[name] for name in ("split", "nights")})
@@ -172,11 +172,12 @@ class FoldTrainer(ResumableRun):
             "db": self.config.database.db,
             "recipe": self.recipe.calibrated_to(median_level(self.files["train"])).to_json(),
             "seed": sum(self.seed),
-            "versions": versions(),
             "best": self.best,
             "test": scores.to_json(),
         }
         save_model(self.folder, self.network, {**self.record, **about})
+        # Its ONNX file, with which it will stage, is written when it is loaded.
+        load_fold(self.folder)
         return scores
 
     def result(self, metadata: dict[str, Any]) -> Scores:

@@ -1,16 +1,17 @@
 """Staging while the sleeper sleeps: a stage whenever 30 s of signal are complete."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from keras import ops
 
 from data.recordings.quality import Quality, calibrated, flat
 from data.terms import EPOCH_SAMPLES, STAGES, InputError
-from recsleep.model import RecSleepNet
 from recsleep.predictor import RecSleepNetPredictor, as_stager
 from staging.stager import Stager
+
+if TYPE_CHECKING:
+    from recsleep.model import RecSleepNet
 
 
 class StagedEpoch(NamedTuple):
@@ -43,7 +44,7 @@ class LiveStager:
     ...         print(stage, probabilities.max())
     """
 
-    def __init__(self, model: Stager | RecSleepNet | str | Path, amplitude: float | None = None) -> None:
+    def __init__(self, model: "Stager | RecSleepNet | str | Path", amplitude: float | None = None) -> None:
         predictor = as_stager(model).predictors[0]
         if not isinstance(predictor, RecSleepNetPredictor):
             raise InputError("live staging takes a RecSleepNet, for no other model stages epoch by epoch.")
@@ -58,13 +59,10 @@ class LiveStager:
             raise InputError(f"an amplitude of {amplitude} is none: a number above 0 is wanted.")
         self.amplitude = amplitude
         self.reset()
-        # Compiled now, so that no epoch has to wait for it.
-        self._stage(np.zeros(EPOCH_SAMPLES, np.float32))
-        self.reset()
 
     def reset(self) -> None:
         """Forget what was pushed: another night begins."""
-        self._state = self.network.initial_state(1)
+        self._state = self.network.initial_state()
         self._rest = np.empty(0, np.float32)
 
     def push(self, samples: np.ndarray) -> list[StagedEpoch]:
@@ -90,6 +88,5 @@ class LiveStager:
             silent = flat(signals, self.amplitude)
             quality = Quality(self.amplitude, silent, np.zeros(1, bool), 0.0, 0.0)
             signals = calibrated(signals, quality, self.level)
-        logits, self._state = self.network.predict_on_batch({"signals": signals[None], "state": self._state})
-        probabilities = ops.convert_to_numpy(ops.softmax(logits[0, 0]))
+        (probabilities,), self._state = self.network.step(signals, self._state)
         return StagedEpoch(STAGES[probabilities.argmax()], probabilities)

@@ -1,24 +1,24 @@
 """Trained folds of RecSleepNet as predictors: our own model folders, and the published TensorFlow-1 checkpoints."""
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from data.databases import ChannelSpec, database
 from data.recipe import PUBLISHED, Level, Recipe
 from data.recordings.channels import open_signals
 from data.recordings.recording import Recording
-from data.store import location
-from data.terms import InputError
-from recsleep.ensemble import Ensemble
-from recsleep.model import RecSleepNet
-from recsleep.tensorflow1 import checkpoint_data, read_checkpoint
+from data.store import location, write_json, written_aside
+from data.terms import FAILURES, STAGES, InputError, failure
+from recsleep.inference import InferenceNetwork
 from runs import saved
-from runs.saved import METADATA, WEIGHTS, find_folds, sha256
+from runs.saved import CONFIG, METADATA, WEIGHTS, find_folds, sha256
+from staging.engine import ONNX
 from staging.stager import Stager
 
 if TYPE_CHECKING:
@@ -26,26 +26,10 @@ if TYPE_CHECKING:
 
     from data.nights.index import NightFile
     from evaluation.hypnogram import Hypnogram
+    from recsleep.model import RecSleepNet
 
-CHUNK_EPOCHS = 200
-"""Epochs computed at once: enough to keep the processor busy, few enough for its caches."""
-
-
-def stage_epochs(network: RecSleepNet | Ensemble, signals: np.ndarray) -> np.ndarray:
-    """Probabilities of W, N1, N2, N3, REM, float32 (epochs, 5), of consecutive epochs of one night.
-
-    Args:
-        network: a trained network, or several as an ensemble.
-        signals: float32 (epochs, 3000) at 100 Hz, in the units the network was trained with.
-    """
-    state, logits = network.initial_state(1), []
-    for first in range(0, len(signals), CHUNK_EPOCHS):
-        chunk = signals[first : first + CHUNK_EPOCHS]
-        # One shape for all chunks, so that the network is compiled once; what follows the night's end is cut off.
-        padded = np.pad(chunk, ((0, CHUNK_EPOCHS - len(chunk)), (0, 0)))
-        output, state = network.predict_on_batch({"signals": padded[None], "state": state})
-        logits.append(output[0, : len(chunk)])
-    return keras.ops.convert_to_numpy(keras.ops.softmax(np.concatenate(logits)))
+FORMAT = 1
+"""Of the ONNX files; a file of another format is written anew."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +37,13 @@ class RecSleepNetPredictor:
     """A network, or several whose probabilities are averaged; a :class:`staging.predictor.Predictor`.
 
     Attributes:
-        network: one of them, or all as an ensemble.
+        network: one of them, or all as one graph.
         recipe: of the EEG channel that it takes.
         models: the folder of each network and the SHA-256 of its weights.
         metadata: of one of our own models, as training left them; else empty.
     """
 
-    network: RecSleepNet | Ensemble
+    network: InferenceNetwork
     recipe: Recipe
     models: list[dict[str, str]] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -68,7 +52,62 @@ class RecSleepNetPredictor:
 
     def probabilities(self, signals: Mapping[str, np.ndarray]) -> np.ndarray:
         """Probabilities float32 (epochs, 5) of a night, whose ``eeg`` is float32 (epochs, 3000)."""
-        return stage_epochs(self.network, signals["eeg"])
+        return self.network.probabilities(signals["eeg"])
+
+
+@dataclass(frozen=True)
+class SavedFold:
+    """What the folder of a fold says of its network, which is not loaded yet.
+
+    Attributes:
+        folder: holds a model of ours or a TensorFlow-1 checkpoint.
+        recipe: of the EEG channel that the network takes.
+        hashes: the SHA-256 of the files that make the network, by name; that of the weights comes first.
+        db: the database that it was trained on.
+        metadata: of a model of ours; else empty.
+    """
+
+    folder: Path
+    recipe: Recipe
+    hashes: dict[str, str]
+    db: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, folder: Path, db: str | None) -> "SavedFold":
+        """What ``folder`` says; InputError if it holds no model, or does not say its database and ``db`` is None."""
+        if (folder / METADATA).is_file():
+            metadata = read_metadata(folder)
+            try:
+                recipe = Recipe.of_metadata(metadata)
+            except InputError as error:
+                raise InputError(f"{folder / METADATA}: {error}") from None
+            if recipe.channels.keys() != {"eeg"}:
+                raise InputError(
+                    f"{folder / METADATA}: a RecSleepNet takes one EEG channel; its recipe says otherwise."
+                )
+            hashes = {name: metadata["sha256"][name] for name in (WEIGHTS, CONFIG)}
+            return cls(folder, recipe, hashes, metadata["db"], metadata)
+        if db is None:
+            raise InputError(f"{folder} does not say which database it was trained on: name it with --db.")
+        from recsleep.tensorflow1 import checkpoint_data
+
+        # Of a checkpoint that is none of the published ones the level is not known.
+        spec = database(db)
+        recipe = PUBLISHED.get(spec.db) or Recipe.of_nights(spec, {"eeg": spec.channel}, {})
+        weights = checkpoint_data(folder)
+        return cls(folder, recipe, {weights.name: sha256(weights)}, spec.db)
+
+    def load(self) -> "RecSleepNet":
+        """The network itself, by Keras; InputError if it is damaged."""
+        if self.metadata:
+            from recsleep.model import RecSleepNet
+            from runs.networks import load_model
+
+            return load_model(self.folder, [RecSleepNet])
+        from recsleep.tensorflow1 import read_checkpoint
+
+        return read_checkpoint(self.folder)
 
 
 def is_fold(folder: Path) -> bool:
@@ -86,25 +125,67 @@ def load_fold(folder: Path, db: str | None = None) -> list[RecSleepNetPredictor]
     Raises:
         InputError: there is no model, it is damaged, or no database is given where one is needed.
     """
-    if (folder / METADATA).is_file():
-        metadata = read_metadata(folder)
-        try:
-            recipe = Recipe.of_metadata(metadata)
-        except InputError as error:
-            raise InputError(f"{folder / METADATA}: {error}") from None
-        if recipe.channels.keys() != {"eeg"}:
-            raise InputError(f"{folder / METADATA}: a RecSleepNet takes one EEG channel; its recipe says otherwise.")
-        network = saved.load_model(folder, [RecSleepNet])
-        model = {"folder": str(folder), "sha256": metadata["sha256"][WEIGHTS]}
-        return [RecSleepNetPredictor(network, recipe, [model], metadata)]
-    network = read_checkpoint(folder)
-    if db is None:
-        raise InputError(f"{folder} does not say which database it was trained on: name it with --db.")
-    # Of a checkpoint that is none of the published ones the level is not known.
-    spec = database(db)
-    recipe = PUBLISHED.get(spec.db) or Recipe.of_nights(spec, {"eeg": spec.channel}, {})
-    model = {"folder": str(folder), "sha256": sha256(checkpoint_data(folder))}
-    return [RecSleepNetPredictor(network, recipe, [model])]
+    return [_together(folder, [SavedFold.of(folder, db)])]
+
+
+def _together(folder: Path, folds: Sequence[SavedFold], threads: int = 0) -> RecSleepNetPredictor:
+    """One predictor of the mean probabilities and the median level of the ``folds`` in ``folder``.
+
+    It computes them with the ONNX file in ``folder``, which is written where it is absent or of other weights.
+
+    Raises:
+        InputError: architectures or recipes differ.
+    """
+    first = folds[0]
+    if any(replace(fold.recipe, level=None) != replace(first.recipe, level=None) for fold in folds):
+        raise InputError("these models were trained on differently prepared channels, so they cannot be averaged.")
+    known = [fold.recipe.level for fold in folds if fold.recipe.level]
+    recipe = first.recipe.calibrated_to(median_level(known) if len(known) == len(folds) else None)
+    about = {
+        "format": FORMAT,
+        "db": first.db,
+        "stages": list(STAGES),
+        "recipe": recipe.to_json(),
+        "models": [fold.hashes for fold in folds],
+    }
+    network = _current(folder, folds, about, threads) or _built(folder, folds, about, threads)
+    models = [{"folder": str(fold.folder), "sha256": next(iter(fold.hashes.values()))} for fold in folds]
+    return RecSleepNetPredictor(network, recipe, models, first.metadata if len(folds) == 1 else {})
+
+
+def _current(
+    folder: Path, folds: Sequence[SavedFold], about: Mapping[str, Any], threads: int
+) -> InferenceNetwork | None:
+    """The networks in the ONNX file in ``folder``; None if there is none, or it is damaged or not about these folds."""
+    path, first = folder / ONNX, folds[0]
+    if not path.is_file():
+        return None
+    if first.folder == folder and first.metadata and first.metadata["sha256"].get(ONNX) != sha256(path):
+        return None
+    with suppress(InputError):
+        network = InferenceNetwork(path, threads)
+        if network.about == about:
+            return network
+    return None
+
+
+def _built(folder: Path, folds: Sequence[SavedFold], about: Mapping[str, Any], threads: int) -> InferenceNetwork:
+    """The networks of ``folds``, from their weights; they are kept as the ONNX file in ``folder``."""
+    path = folder / ONNX
+    print(f"{path}: made once, of the weights in {folder}.", file=sys.stderr)
+    from recsleep.onnx import to_onnx
+
+    model = to_onnx([fold.load() for fold in folds], about)
+    try:
+        with written_aside(path) as aside:
+            aside.write_bytes(model)
+        metadata = folds[0].metadata
+        if folds[0].folder == folder and metadata:
+            hashes = {**metadata["sha256"], ONNX: sha256(path)}
+            write_json(folder / METADATA, {**metadata, "sha256": hashes})
+    except FAILURES as error:
+        print(f"{failure(error, path)} So every run makes the file anew.", file=sys.stderr)
+    return InferenceNetwork(model, threads)
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
@@ -121,34 +202,23 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     return metadata
 
 
-def load_stager(folder: str | Path, db: str | None = None) -> Stager:
+def load_stager(folder: str | Path, db: str | None = None, threads: int = 0) -> Stager:
     """Load one model, or the folds of one database, from ``folder``; their probabilities will be averaged.
 
     Args:
         folder: a model of ours or a published TensorFlow-1 checkpoint, or a folder of such folds by number, or one that
             holds that folder under a database's name.
         db: the database that the models were trained on, where neither they nor the folders' names say.
+        threads: how many threads compute; 0 for one on each core of the processor.
 
     Raises:
         InputError: there is no model, one is damaged, or they are of several databases or architectures.
     """
     folds = find_folds(location(folder), db, is_fold)
     folds.say_unfinished()
-    loaded = [predictor for path in folds.folders for predictor in load_fold(path, folds.db)]
-    folds.require_one_database((predictor.metadata.get("db", folds.db) for predictor in loaded), db)
-    return Stager((together(loaded),))
-
-
-def together(predictors: Sequence[RecSleepNetPredictor]) -> RecSleepNetPredictor:
-    """One predictor of their mean probabilities and median level; InputError if architectures or recipes differ."""
-    if len(predictors) == 1:
-        return predictors[0]
-    if any(replace(p.recipe, level=None) != replace(predictors[0].recipe, level=None) for p in predictors):
-        raise InputError("these models were trained on differently prepared channels, so they cannot be averaged.")
-    known = [predictor.recipe.level for predictor in predictors if predictor.recipe.level]
-    recipe = replace(predictors[0].recipe, level=median_level(known) if len(known) == len(predictors) else None)
-    models = [model for predictor in predictors for model in predictor.models]
-    return RecSleepNetPredictor(Ensemble([predictor.network for predictor in predictors]), recipe, models)
+    found = [SavedFold.of(path, folds.db) for path in folds.folders]
+    folds.require_one_database((fold.metadata.get("db", folds.db) for fold in found), db)
+    return Stager((_together(folds.root, found, threads),))
 
 
 def median_level(levels: "Iterable[Level | NightFile]") -> Level:
@@ -157,16 +227,23 @@ def median_level(levels: "Iterable[Level | NightFile]") -> Level:
     return Level(float(amplitude), float(offset))
 
 
-def as_stager(model: Stager | RecSleepNet | Ensemble | str | Path) -> Stager:
+def of_network(network: "RecSleepNet", recipe: Recipe) -> RecSleepNetPredictor:
+    """The predictor of a network that Keras holds; weights that change afterwards do not count."""
+    from recsleep.onnx import to_onnx
+
+    return RecSleepNetPredictor(InferenceNetwork(to_onnx([network])), recipe)
+
+
+def as_stager(model: "Stager | RecSleepNet | str | Path") -> Stager:
     """``model`` as a stager: one that was loaded, a folder to load, or a network whose training level is unknown."""
-    if isinstance(model, (RecSleepNet, Ensemble)):
-        return Stager((RecSleepNetPredictor(model, Recipe({"eeg": ChannelSpec("")})),))
-    return model if isinstance(model, Stager) else load_stager(model)
+    if isinstance(model, (str, Path)):
+        return load_stager(model)
+    return model if isinstance(model, Stager) else Stager((of_network(model, Recipe({"eeg": ChannelSpec("")})),))
 
 
 def stage(
     recording: "mne.io.BaseRaw | str | Path",
-    model: Stager | RecSleepNet | str | Path,
+    model: "Stager | RecSleepNet | str | Path",
     channels: str | Sequence[str] = (),
     calibrate: bool = True,
 ) -> "Hypnogram":

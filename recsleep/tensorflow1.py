@@ -1,17 +1,20 @@
 """The TensorFlow-1 checkpoints of the published RecSleepNet; TensorFlow is imported when one is read."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data.terms import InputError
-from recsleep.model import RecSleepNet
+
+if TYPE_CHECKING:
+    from recsleep.model import RecSleepNet
 
 _LSTM = "rnn/rnn/multi_rnn_cell/cell_0/lstm_cell"
 _HEAD = "softmax_linear/dense"
 
 
-def read_checkpoint(folder: Path) -> RecSleepNet:
+def read_checkpoint(folder: Path) -> "RecSleepNet":
     """The published network in ``folder``; InputError, which names the part, if it is missing or damaged."""
     if not any(folder.glob("*.index")):
         raise InputError(f"{folder} holds no TensorFlow-1 checkpoint (*.index).")
@@ -27,6 +30,8 @@ def read_checkpoint(folder: Path) -> RecSleepNet:
         raise InputError(
             f"{prefix} is not a readable TensorFlow-1 checkpoint ({str(error).splitlines()[0]})."
         ) from None
+    from recsleep.model import RecSleepNet
+
     network = RecSleepNet()
 
     def read(name: str, shape: tuple[int, ...]) -> np.ndarray:

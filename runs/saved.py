@@ -1,83 +1,25 @@
 """A saved model: a folder with ``config.json`` (how it is built), ``model.weights.h5`` and ``metadata.json``.
 
 The model is built from its arguments and only numbers are loaded: nothing in the folder is executed. ``metadata.json``
-(versions, split, seed, scores, hashes of the other two) is written last: a folder that holds it is complete.
+(versions, split, seed, scores, hashes of the other two) is written last: a folder that holds it is complete. Here such
+folders are found and what they say is read; :mod:`runs.networks` saves and loads the networks themselves.
 """
 
 import hashlib
 import platform
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
-
-import keras
-import numpy as np
+from typing import Any
 
 from data.databases import ALIASES, DATABASES, database
-from data.store import read_json, write_json, written_aside
+from data.store import read_json
 from data.terms import VERSION, InputError
 
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
 PROGRESS = "progress"
 """Folder, in that of the results, of a training that has not finished."""
-
-Network = TypeVar("Network", bound=keras.layers.Layer)
-
-
-def save_model(folder: Path, network: keras.layers.Layer, metadata: dict[str, Any]) -> None:
-    """Write ``network``, a model or a layer that was built, and what ``metadata`` tells of it into ``folder``."""
-    with written_aside(folder / WEIGHTS) as aside:
-        _as_model(network).save_weights(aside, overwrite=True)
-    config = {"model": type(network).__name__, "arguments": _arguments(network), "build": network.get_build_config()}
-    write_json(folder / CONFIG, config)
-    hashes = {name: sha256(folder / name) for name in (CONFIG, WEIGHTS)}
-    write_json(folder / METADATA, {**metadata, "parameters": network.count_params(), "sha256": hashes})
-
-
-def load_model(folder: Path, kinds: Iterable[type[Network]], dtype: str = "float32") -> Network:
-    """The model in ``folder``.
-
-    Its class is one of ``kinds``, and ``dtype`` its dtype policy, such as ``float32`` or ``mixed_bfloat16``.
-
-    Raises:
-        InputError: there is none, it is damaged, or of another kind.
-    """
-    read_metadata(folder)
-    config, named = read_json(folder / CONFIG), {kind.__name__: kind for kind in kinds}
-    if not isinstance(config, dict) or not isinstance(config.get("model"), str) or config["model"] not in named:
-        raise InputError(f"{folder / CONFIG} does not describe a {' or '.join(named)}.")
-    try:
-        network = _made(named[config["model"]], config["arguments"], config.get("build"), dtype)
-        _as_model(network).load_weights(folder / WEIGHTS)
-    # Keras meets wrong arguments and weights with almost any exception.
-    except Exception as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise InputError(f"{folder} does not hold the weights its {CONFIG} describes ({reason}).") from None
-    return network
-
-
-def in_float32(network: Network) -> Network:
-    """``network`` if it computes in float32, as saved models do when they stage; else a copy that does."""
-    if network.compute_dtype == "float32":
-        return network
-    copy = _made(type(network), _arguments(network), network.get_build_config(), "float32")
-    copy.set_weights(network.get_weights())
-    return copy
-
-
-def _made(kind: type[Network], arguments: dict[str, Any], build: dict[str, Any] | None, dtype: str) -> Network:
-    # The first models that version 1 saved lack ``build``; such a network is complete once its class was called.
-    network = kind(**arguments, dtype=dtype)
-    if not network.built:
-        network.build_from_config(build)
-    return network
-
-
-def _arguments(network: keras.layers.Layer) -> dict[str, Any]:
-    """What ``network`` is built with, whatever it is called and computes in."""
-    return {name: value for name, value in network.get_config().items() if name not in ("name", "trainable", "dtype")}
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
@@ -97,30 +39,13 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     return metadata
 
 
+PACKAGES = ("keras", "mne", "numpy", "onnxruntime", "scipy")
+"""The libraries that results depend on."""
+
+
 def versions() -> dict[str, str]:
-    """The versions of the toolkit and of the libraries that computed a result."""
-    backend = keras.backend.backend()
-    return {
-        "recsleep": VERSION,
-        "python": platform.python_version(),
-        "keras": keras.__version__,
-        "backend": backend,
-        backend: import_module(backend).__version__,
-        "numpy": np.__version__,
-    }
-
-
-class _Holder(keras.Model):
-    """A model of one layer, for Keras saves the weights of models alone."""
-
-    def __init__(self, layer: keras.layers.Layer) -> None:
-        super().__init__()
-        self.layer = layer
-        self.built = True
-
-
-def _as_model(network: keras.layers.Layer) -> keras.Model:
-    return network if isinstance(network, keras.Model) else _Holder(network)
+    """The versions of the toolkit, of Python and of the libraries that computed a result."""
+    return {"recsleep": VERSION, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def sha256(path: Path) -> str:

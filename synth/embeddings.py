@@ -12,7 +12,8 @@ from data.nights.night import read_night
 from data.recipe import Recipe
 from data.store import written_aside
 from data.terms import TASKS, UNSCORED, InputError
-from runs.saved import WEIGHTS, load_model, read_metadata
+from runs.networks import load_model
+from runs.saved import WEIGHTS, read_metadata
 from synth.models.fusion import SynthSleepNetEncoder
 from synth.predictor import compiled, embed_epochs
 

@@ -11,7 +11,8 @@ import numpy as np
 from data.recipe import Recipe
 from data.store import location
 from data.terms import TASKS, InputError
-from runs.saved import METADATA, WEIGHTS, find_folds, load_model, read_metadata
+from runs.networks import load_model
+from runs.saved import METADATA, WEIGHTS, find_folds, read_metadata
 from staging.stager import Stager
 from synth.models.classifier import FineTuning
 from synth.terms import TCMS

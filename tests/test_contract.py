@@ -16,7 +16,6 @@ import pytest
 from keras import ops, tree
 
 from data.terms import InputError
-from recsleep.ensemble import Ensemble
 from recsleep.layers import (
     ConvolutionalReconstructionBlock,
     GlobalMaxAveragePooling,
@@ -24,7 +23,7 @@ from recsleep.layers import (
     PeepholeLSTMCell,
 )
 from recsleep.model import EpochEncoder, RecSleepNet
-from runs.saved import load_model, save_model
+from runs.networks import load_model, save_model
 from synth.layers.frames import FrameBackbone, NormalisedConvolution, ResidualBlock
 from synth.layers.lora import LoraDense
 from synth.layers.mamba import ChunkCell, Mamba, Mamba2, SelectiveCell
@@ -270,18 +269,3 @@ def test_every_registered_class_is_in_the_table(project):
     registered = keras.saving.get_custom_objects()
     ours = {kind for name, kind in registered.items() if name.startswith(("recsleep>", "synth>"))}
     assert ours == {case.kind for case in CASES}
-
-
-def test_an_ensemble_keeps_the_contract_of_its_members():
-    """It has no configuration: it is made of networks, and made again from them."""
-    case = next(case for case in CASES if case.kind is RecSleepNet)
-    signals = normal(2, 3, 300)
-    for dtype in ("float32", "mixed_bfloat16"):
-        networks = [case.made(dtype) for _ in range(2)]
-        ensemble = Ensemble(networks)
-        logits, state = ensemble({"signals": signals, "state": ensemble.initial_state(2)})
-        assert shapes([logits, *state]) == [(2, 3, 5), (2, 2, 3), (2, 2, 3)]
-        assert dtypes([logits, *state]) == dtypes(ensemble.weights) == {"float32"}
-        alone = [numpy(n({"signals": signals, "state": n.initial_state(2)})[0]) for n in networks]
-        mean = np.mean([np.exp(x) / np.exp(x).sum(axis=-1, keepdims=True) for x in alone], axis=0)
-        np.testing.assert_allclose(np.exp(numpy(logits)), mean, atol=1e-6 if dtype == "float32" else 0.01)

@@ -32,7 +32,7 @@ def test_models_and_layers_need_no_tensorflow(project):
     modules = [
         *(f"synth.layers.{name}" for name in ("contrastive", "frames", "lora", "mamba", "transformer")),
         *("synth.models.neuronet", "synth.models.fusion", "synth.models.classifier", "synth.pytorch.architecture"),
-        *("recsleep.layers", "recsleep.model", "recsleep.ensemble"),
+        *("recsleep.layers", "recsleep.model"),
     ]
     code = (
         f"import importlib, sys, keras\nsys.modules['tensorflow'] = None\nlist(map(importlib.import_module, {modules}))"

@@ -10,8 +10,8 @@ import pytest
 
 import predict
 from recsleep.model import RecSleepNet
-from recsleep.predictor import load_fold, stage_epochs
-from runs.saved import save_model
+from recsleep.predictor import load_fold
+from runs.networks import load_model, save_model
 
 TINY = {"filters": 4, "first_kernel": 12, "lstm_units": 4, "block_kernel": 3}
 
@@ -65,16 +65,16 @@ def test_missing_folds_and_nights_are_said(models, capsys):
 
 def test_the_models_own_channel_and_file_names_count(models, make_night, capsys):
     """Trained with ``--set channel=O1`` and other names of night files than the database has."""
-    (fold,) = load_fold(models / "ucddb" / "0")
+    (fold,), network = load_fold(models / "ucddb" / "0"), load_model(models / "ucddb" / "0", [RecSleepNet])
     x = np.random.default_rng(0).normal(0, 20, (12, 2, 3000)).astype("float32")
     for channels, name in ((("C3A2", "O1"), "ucddb002"), (("O1", "C3A2"), "night-002")):
         make_night(models.parent / "nights" / f"{name}.npz", 12, x=x, ch_names=np.array(channels))
     config = {"database": {"night_patterns": ["night-{subject:03d}.npz"], "folds": 25}}
-    save_model(models / "ucddb" / "0", fold.network, {**fold.metadata, "channel": "O1", "config": config})
+    save_model(models / "ucddb" / "0", network, {**fold.metadata, "channel": "O1", "config": config})
     saved = models / "saved"
     assert evaluate(models, "--fold", "0", "--save", str(saved)) == 0
     assert "night-002: accuracy" in capsys.readouterr().out
-    expected = stage_epochs(fold.network, x[:, 0])
+    expected = fold.network.probabilities(x[:, 0])
     found = pd.read_csv(saved / "ucddb" / "0" / "night-002.csv")
     np.testing.assert_allclose(found[["W", "N1", "N2", "N3", "REM"]], expected, atol=1e-5)
 
@@ -135,9 +135,9 @@ def test_a_bad_night_is_told_and_nothing_is_written(models, make_night, capsys):
 
 
 def test_output_that_is_no_number_is_told(models, capsys):
-    (model,) = load_fold(models / "ucddb" / "1")
-    model.network.head.bias.assign(np.full(5, np.nan))
-    save_model(models / "ucddb" / "1", model.network, model.metadata)
+    (model,), network = load_fold(models / "ucddb" / "1"), load_model(models / "ucddb" / "1", [RecSleepNet])
+    network.head.bias.assign(np.full(5, np.nan))
+    save_model(models / "ucddb" / "1", network, model.metadata)
     assert evaluate(models, "--fold", "1") == 2
     assert "not finite" in capsys.readouterr().err
 
@@ -192,8 +192,10 @@ def test_damaged_models_are_told(models, capsys, spoil, told):
 
 def test_saved_model_reloads_without_loss(models):
     (loaded,) = load_fold(models / "ucddb" / "0")
-    save_model(models / "again", loaded.network, loaded.metadata)
-    (again,) = load_fold(models / "again")
-    for before, after in zip(loaded.network.get_weights(), again.network.get_weights(), strict=True):
+    network = load_model(models / "ucddb" / "0", [RecSleepNet])
+    save_model(models / "again", network, loaded.metadata)
+    reloaded = load_model(models / "again", [RecSleepNet])
+    for before, after in zip(network.get_weights(), reloaded.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
+    (again,) = load_fold(models / "again")
     assert again.metadata["split"] == loaded.metadata["split"]

@@ -15,7 +15,7 @@ from recordings import interrupt, write_edf, write_hypnogram
 import predict
 from data.store import location
 from recsleep.model import RecSleepNet
-from runs.saved import save_model
+from runs.networks import save_model
 
 # What loads YASA, which takes its time, shares a process.
 pytestmark = pytest.mark.xdist_group("yasa")

@@ -26,6 +26,7 @@ EXCEPTIONS = {
     ("data.prepare.batch", "runs.workers"),
     ("runs.settings", "config"),
     ("synth.pytorch.__main__", "command_line"),
+    ("recsleep.onnx.__main__", "command_line"),
 }
 # The modules that prepare nights or train. All others are what a recording is staged with.
 NOT_FOR_STAGING = (
@@ -33,6 +34,7 @@ NOT_FOR_STAGING = (
     "data.streams",
     "recsleep.fold",
     "recsleep.losses",
+    "recsleep.onnx.__main__",
     "runs.cross_validation",
     "runs.identity",
     "runs.resumable",

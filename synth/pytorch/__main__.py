@@ -28,7 +28,8 @@ def convert(arguments: argparse.Namespace) -> None:
         if value is not None and not 0 < value <= 64:
             raise InputError(f"{option} {value}: it must be above 0 and at most 64.")
     from data.store import require_writable
-    from runs.saved import METADATA, save_model, sha256, versions
+    from runs.networks import save_model
+    from runs.saved import METADATA, sha256
     from synth.pytorch.architecture import model_like
     from synth.pytorch.state_dict import load_state_dict, read_state_dict
 
@@ -39,7 +40,7 @@ def convert(arguments: argparse.Namespace) -> None:
     model = model_like(state, arguments.heads, arguments.step)
     load_state_dict(model, state, str(arguments.file))
     source = {"file": arguments.file.name, "sha256": sha256(arguments.file)}
-    save_model(arguments.folder, model, {"source": source, "versions": versions()})
+    save_model(arguments.folder, model, {"source": source})
     print(f"{arguments.file}: {type(model).__name__} of {model.count_params():,} parameters, built with")
     for name, value in model.get_config().items():
         if name not in ("name", "trainable", "dtype"):

@@ -16,8 +16,8 @@ from data.nights.night import read_night
 from data.terms import UNSCORED, InputError
 from evaluation.predictions import NightPredictions, classes
 from runs.identity import FINE_TUNING
+from runs.networks import in_float32, load_model
 from runs.resumable import PROGRESS
-from runs.saved import in_float32, load_model
 from staging.predictor import predict, predict_nights
 from synth.models.classifier import FineTuning
 from synth.models.fusion import SynthSleepNetEncoder

@@ -23,7 +23,8 @@ from data.streams.epochs import epochs
 from data.streams.windows import reading
 from data.terms import UNSCORED, InputError
 from runs.identity import MULTIMODAL, UNIMODAL
-from runs.saved import METADATA, load_model
+from runs.networks import load_model
+from runs.saved import METADATA
 from synth.models.fusion import SynthSleepNet
 from synth.models.neuronet import NeuroNet, NeuroNetEncoder, adopt
 from synth.predictor import compiled, embed_epochs

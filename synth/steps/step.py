@@ -12,8 +12,8 @@ from data.nights.folds import Split
 from data.nights.index import NightFile
 from data.recipe import Recipe
 from runs.identity import seed_of
+from runs.networks import save_model
 from runs.resumable import ResumableRun, arrays_in
-from runs.saved import save_model, versions
 from runs.settings import recorded
 from synth.learner import Learner, reseed_dropout
 from synth.replicas import Replicas
@@ -110,5 +110,5 @@ class Step(ResumableRun):
     def save(self, **found: Any) -> None:
         """Save the best network with what was ``found``."""
         if self.chief:
-            about = {"db": self.config.database.db, "recipe": self.recipe.to_json(), "versions": versions()}
+            about = {"db": self.config.database.db, "recipe": self.recipe.to_json()}
             save_model(self.folder, self.judged, {**self.record, **about, "best": self.best, **found})

@@ -13,10 +13,12 @@ from data.databases import ChannelSpec
 from data.nights.files import write_arrays
 from data.recipe import Level, Recipe
 from data.terms import InputError
-from recsleep.ensemble import Ensemble
+from recsleep.inference import InferenceNetwork
 from recsleep.model import RecSleepNet
-from recsleep.predictor import RecSleepNetPredictor, stage_epochs
-from runs.saved import load_model, save_model, sha256
+from recsleep.onnx import to_onnx
+from recsleep.predictor import RecSleepNetPredictor, of_network
+from runs.networks import load_model, save_model
+from runs.saved import sha256
 from staging.stager import Stager
 
 TINY = {"filters": 4, "first_kernel": 12, "lstm_units": 4, "block_kernel": 3}
@@ -35,21 +37,6 @@ def networks(count: int, **changes) -> list[RecSleepNet]:
 
 
 @pytest.mark.model
-def test_an_ensemble_is_the_mean_of_its_members():
-    signals = RNG.normal(0, 20, (210, 3000)).astype("float32")
-    members = networks(3)
-    expected = np.mean([stage_epochs(member, signals) for member in members], axis=0)
-    np.testing.assert_allclose(stage_epochs(Ensemble(members), signals), expected, atol=1e-5)
-
-
-@pytest.mark.model
-def test_members_of_different_architecture_are_refused():
-    for changes in ({"first_pool": 4}, {"second_pool": 2}):
-        with pytest.raises(InputError, match="differ in architecture"):
-            Ensemble([*networks(1), *networks(1, **changes)])
-
-
-@pytest.mark.model
 @pytest.mark.parametrize("amplitude", [None, 3.0])
 @pytest.mark.parametrize("chunk", [1, 777, 3000, 100_000])
 def test_live_stages_are_the_whole_nights(amplitude, chunk):
@@ -57,14 +44,14 @@ def test_live_stages_are_the_whole_nights(amplitude, chunk):
     signals = RNG.normal(2, 4, (1 if chunk == 1 else 12, 3000)).astype("float32")
     if len(signals) > 1:
         signals[5] = 7
-    network, level = Ensemble(networks(2)), Level(12.5, 0.5)
+    network, level = InferenceNetwork(to_onnx(networks(2))), Level(12.5, 0.5)
     if amplitude:
         from data.recordings.quality import Quality, calibrated, flat
 
         quality = Quality(amplitude, flat(signals, amplitude), np.zeros(len(signals), bool), 0, 0)
-        expected = stage_epochs(network, calibrated(signals, quality, level))
+        expected = network.probabilities(calibrated(signals, quality, level))
     else:
-        expected = stage_epochs(network, signals)
+        expected = network.probabilities(signals)
     live = recsleep.LiveStager(stager_of(network, level), amplitude)
     for _ in range(2):
         samples = signals.ravel()
@@ -158,17 +145,12 @@ def test_the_level_is_that_of_the_nights_around_sleep(tmp_path):
     x[300:400] = 10 * rng.normal(0, 1, (100, 300)).repeat(10, axis=1)
     np.savez(tmp_path / "n.npz", x=x.astype("float32"))
 
-    class Slow(RecSleepNet):
-        def call(self, inputs, **_):
-            smooth = np.asarray(inputs["signals"]).reshape(1, -1, 300, 10).mean(axis=3).std(axis=2)
-            whole = np.asarray(inputs["signals"]).std(axis=2)
-            asleep = (smooth > 0.9 * whole)[..., None]
-            return np.where(asleep, [0, 0, 9, 0, 0], [9, 0, 0, 0, 0.0]), inputs["state"]
+    class Slow:
+        def probabilities(self, signals):
+            smooth = signals.reshape(-1, 300, 10).mean(axis=2).std(axis=1)
+            return np.eye(5, dtype="float32")[np.where(smooth > 0.9 * signals.std(axis=1), 2, 0)]
 
-        def predict_on_batch(self, inputs):
-            return self.call(inputs)
-
-    night = recsleep.stage(tmp_path / "n.npz", stager_of(Slow(**TINY), Level(12.5)))
+    night = recsleep.stage(tmp_path / "n.npz", stager_of(Slow(), Level(12.5)))
     # Of the epochs within half an hour of sleep, 100 are sleep and 120 wake.
     near = x[240:460].astype("float32")
     expected = np.median(np.median(np.abs(near - np.median(near, axis=1, keepdims=True)), axis=1))
@@ -179,7 +161,7 @@ def test_the_level_is_that_of_the_nights_around_sleep(tmp_path):
 def test_live_refuses_a_filter_that_needs_the_whole_night():
     recipe = Recipe({"eeg": ChannelSpec("EEG", band=(0.5, 40.0))})
     with pytest.raises(InputError, match="its filter needs the whole night"):
-        recsleep.LiveStager(Stager((RecSleepNetPredictor(networks(1)[0], recipe),)))
+        recsleep.LiveStager(Stager((of_network(networks(1)[0], recipe),)))
 
 
 def test_a_model_that_does_not_say_how_it_is_built(models, tmp_path):

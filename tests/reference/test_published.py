@@ -9,8 +9,10 @@ import pytest
 
 import predict
 from data.terms import InputError
-from recsleep.predictor import stage_epochs
+from recsleep.inference import InferenceNetwork
+from recsleep.onnx import to_onnx
 from recsleep.tensorflow1 import read_checkpoint
+from staging.engine import open_session
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow reads the TensorFlow-1 checkpoints")
 
@@ -31,11 +33,29 @@ def test_logits_and_state_are_the_reference_graphs(reference, golden):
         np.testing.assert_allclose(keras.ops.convert_to_numpy(ours)[0], expected[name], rtol=rtol, atol=1e-4)
 
 
+@pytest.mark.model
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("golden", ["isruc_fold0", "sleepedf_fold0", "sleepedfx_fold0", "ucddb_fold14"])
+def test_onnx_runtime_computes_what_keras_does(reference, golden, threads):
+    db, fold = golden.split("_fold")
+    network = read_checkpoint(reference / "pretrained_model" / db / fold)
+    source = np.load(reference / "goldens" / f"recsleepnet_{golden}.npz")
+    signals = (source if "x" in source else np.load(reference / "nights" / "ucddb" / "ucddb018.npz"))["x"]
+    logits, state = network({"signals": signals[None], "state": network.initial_state(1)})
+    session = open_session(to_onnx([network]), threads)
+    inputs = {"signals": signals, "hidden": np.zeros((1, 128), "float32"), "cell": np.zeros((1, 128), "float32")}
+    found = session.run(["logits", "next_hidden", "next_cell"], inputs)
+    # Cells count up to several hundred, of which float32 keeps seven digits.
+    for ours, expected in zip(found, (logits, *state), strict=True):
+        np.testing.assert_allclose(ours, keras.ops.convert_to_numpy(expected), rtol=1e-5, atol=1e-5)
+
+
 def test_staging_in_chunks_gives_the_softmax_of_the_golden(reference):
     network = read_checkpoint(reference / "pretrained_model" / "ucddb" / "14")
     logits = np.load(reference / "goldens" / "recsleepnet_ucddb_fold14.npz")["logits"].astype("float64")
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    ours = stage_epochs(network, np.load(reference / "nights" / "ucddb" / "ucddb018.npz")["x"])
+    signals = np.load(reference / "nights" / "ucddb" / "ucddb018.npz")["x"]
+    ours = InferenceNetwork(to_onnx([network])).probabilities(signals)
     np.testing.assert_allclose(ours, expected, atol=1e-4)
 
 

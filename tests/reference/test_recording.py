@@ -6,7 +6,6 @@ from recordings import write_edf
 
 import recsleep
 from evaluation.stages import Scores
-from recsleep.predictor import stage_epochs
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow reads the TensorFlow-1 checkpoints")
 
@@ -111,4 +110,4 @@ def test_live_is_the_whole_night(one, night):
     x = 125 * (night[0][:60] - 0.55)
     live, samples = recsleep.LiveStager(one), x.ravel()
     staged = [epoch for first in range(0, len(samples), 1234) for epoch in live.push(samples[first : first + 1234])]
-    np.testing.assert_allclose([e.probabilities for e in staged], stage_epochs(one.predictors[0].network, x), atol=1e-5)
+    np.testing.assert_allclose([e.probabilities for e in staged], one.predictors[0].network.probabilities(x), atol=1e-5)

@@ -29,7 +29,7 @@ from data.nights.night import read_night
 from data.prepare.__main__ import main as prepare
 from data.prepare.synthetic import make_night
 from data.terms import STAGES, TASKS, InputError
-from runs.saved import load_model
+from runs.networks import load_model
 from runs.settings import configure
 from synth.learner import Learner
 from synth.models.classifier import FineTuning, Head

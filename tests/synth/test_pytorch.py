@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from data.terms import InputError
-from runs.saved import load_model, read_metadata
+from runs.networks import load_model
+from runs.saved import read_metadata
 from synth.models.neuronet import NeuroNet
 from synth.pytorch.__main__ import main
 from synth.pytorch.architecture import model_like, step_of

@@ -17,7 +17,7 @@ from data.prepare.synthetic import make_night
 from data.recipe import Recipe, band_pass, scale
 from data.recordings.channels import open_signals
 from data.terms import TASKS
-from runs.saved import save_model
+from runs.networks import save_model
 from runs.settings import configure
 from staging.stager import _choice
 from synth.models.classifier import FineTuning

@@ -1,0 +1,144 @@
+"""RecSleepNet as an ONNX file; ``python -m recsleep.onnx`` writes one.
+
+One network, or several whose probabilities are averaged, become one graph (opset 18, float32). Its inputs are
+
+- ``signals`` (epochs, samples): consecutive epochs of one night, of any number, as the recipe makes them;
+- ``hidden`` and ``cell`` (members, units): each network's state after the epochs before, zeros before the night.
+
+Its outputs are
+
+- ``probabilities`` (epochs, classes): the mean over the networks;
+- ``logits`` (members, epochs, classes): what each network says;
+- ``next_hidden`` and ``next_cell`` (members, units): the state after the last epoch.
+
+Its metadata are JSON texts: ``format`` (the number of this description), ``db`` (the database that the networks were
+trained on), ``stages`` (the names of the classes), ``recipe`` (channels, unit, sampling rate and level of the signals),
+and ``models`` (for each network the SHA-256 of its files, the weights first).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data.terms import InputError
+
+if TYPE_CHECKING:
+    from recsleep.model import RecSleepNet
+
+OPSET, IR_VERSION = 18, 8
+"""Those of ONNX 1.13, which every ONNX Runtime of the last years reads."""
+
+
+class _Graph:
+    """The nodes and constants of a graph, each with a name of its own."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def constant(self, value: Any) -> str:
+        from onnx import numpy_helper
+
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def add(self, operator: str, *inputs: str, outputs: Sequence[str] = (), **attributes: Any) -> str:
+        """Add a node; its (first) output's name, which may be given."""
+        from onnx import helper
+
+        outputs = outputs or [f"{operator}_{len(self.nodes)}"]
+        self.nodes.append(helper.make_node(operator, inputs, outputs, **attributes))
+        return outputs[0]
+
+
+def to_onnx(networks: Sequence["RecSleepNet"], about: Mapping[str, Any] | None = None) -> bytes:
+    """The content of an ONNX file of one or several networks.
+
+    Args:
+        networks: of one architecture.
+        about: the metadata, JSON values by name.
+
+    Raises:
+        InputError: the networks differ in architecture.
+    """
+    from onnx import TensorProto, checker, helper
+
+    first, members = networks[0], len(networks)
+    sizes = {name: value for name, value in first.get_config().items() if name not in ("name", "dtype", "trainable")}
+    if any(not sizes.items() <= network.get_config().items() for network in networks):
+        raise InputError("these models differ in architecture, so they cannot be averaged: name one of them.")
+    graph = _Graph()
+    # A convolution over time is two-dimensional with a height of 1, for which ONNX Runtime's kernels are faster.
+    signals = graph.add("Reshape", "signals", graph.constant([-1, 1, 1, first.samples]))
+    outputs = [_member(graph, network, number, signals) for number, network in enumerate(networks)]
+    logits, hidden, cell = (list(each) for each in zip(*outputs, strict=True))
+    graph.add("Concat", *logits, outputs=["logits"], axis=0)
+    each = graph.add("Softmax", "logits", axis=-1)
+    graph.add("ReduceMean", each, graph.constant([0]), outputs=["probabilities"], keepdims=0)
+    for name, states in (("next_hidden", hidden), ("next_cell", cell)):
+        graph.add("Squeeze", graph.add("Concat", *states, axis=0), graph.constant([1]), outputs=[name])
+
+    def described(shapes: Mapping[str, Sequence[int | str]]) -> list[Any]:
+        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+
+    state = (members, first.lstm_units)
+    inputs = described({"signals": ("epochs", first.samples), "hidden": state, "cell": state})
+    found = {"probabilities": ("epochs", first.classes), "logits": (members, "epochs", first.classes)}
+    given = described({**found, "next_hidden": state, "next_cell": state})
+    made = helper.make_graph(graph.nodes, "RecSleepNet", inputs, given, graph.constants)
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    helper.set_model_props(model, {name: json.dumps(value) for name, value in (about or {}).items()})
+    checker.check_model(model)
+    return model.SerializeToString()
+
+
+def _member(graph: _Graph, network: "RecSleepNet", number: int, signals: str) -> tuple[str, str, str]:
+    """Add one network to the graph; the names of its logits (1, epochs, classes) and its state (1, 1, units) twice."""
+    from keras.ops import convert_to_numpy
+
+    def convolved(x: str, convolution: Any) -> str:
+        # From (steps, channels, filters).
+        kernel = convert_to_numpy(convolution.kernel).transpose(2, 1, 0)[:, :, None]
+        strides = (1, convolution.strides[0])
+        return graph.add("Conv", x, graph.constant(kernel), auto_pad="SAME_UPPER", strides=strides)
+
+    def pooled(x: str, size: int) -> str:
+        # What the last window lacks counts as nothing here and as zero in Keras, which is the same before a ReLU or
+        # after it.
+        return graph.add("MaxPool", x, kernel_shape=(1, size), strides=(1, size), ceil_mode=1)
+
+    encoder, lstm, head, units = network.encoder, network.lstm, network.head, network.lstm_units
+    x = graph.add("Relu", pooled(convolved(signals, encoder.convolution), encoder.first_pool))
+    for convolution in encoder.block.forward_convolutions:
+        x = graph.add("Relu", convolved(x, convolution))
+    x = pooled(x, encoder.second_pool)
+    x = graph.add("Concat", graph.add("GlobalAveragePool", x), graph.add("GlobalMaxPool", x), axis=1)
+    x = graph.add("Reshape", x, graph.constant([-1, 1, 2 * network.filters]))
+
+    def gates(values: np.ndarray) -> np.ndarray:
+        """From our order (input, candidate, forget, output) to ONNX's (input, output, forget, candidate)."""
+        i, j, f, o = np.split(values, 4, axis=-1)
+        return np.concatenate([i, o, f, j], axis=-1)
+
+    cell, bias = lstm.cell, convert_to_numpy(lstm.bias).copy()
+    bias[2 * units : 3 * units] += cell.forget_bias
+    peepholes = [convert_to_numpy(peephole) for peephole in (cell.peephole_i, cell.peephole_o, cell.peephole_f)]
+    weights = (
+        gates(convert_to_numpy(lstm.kernel)).T[None],
+        gates(convert_to_numpy(cell.kernel)).T[None],
+        # The second half is a bias of the recurrent product, which ours has not.
+        np.concatenate([gates(bias), np.zeros_like(bias)])[None],
+    )
+    kernel, recurrent, both = map(graph.constant, weights)
+    bounds = [graph.constant([number]), graph.constant([number + 1])]
+    axis = graph.constant([0])
+    state = [graph.add("Unsqueeze", graph.add("Slice", part, *bounds, axis), axis) for part in ("hidden", "cell")]
+    outputs = [f"{part}_{number}" for part in ("steps", "last_hidden", "last_cell")]
+    peephole = graph.constant(np.concatenate(peepholes)[None])
+    graph.add("LSTM", x, kernel, recurrent, both, "", *state, peephole, outputs=outputs, hidden_size=units)
+    x = graph.add("Reshape", outputs[0], graph.constant([-1, units]))
+    x = graph.add("Gemm", x, *(graph.constant(convert_to_numpy(weight)) for weight in (head.kernel, head.bias)))
+    return graph.add("Unsqueeze", x, axis), outputs[1], outputs[2]
