@@ -2,17 +2,15 @@ PYTHON ?= python3
 VENV := .venv
 LATEST := .venv-latest
 # Only the modules that are imported are compiled, when they are: an environment is ready a minute earlier.
-PIP_INSTALL := -m pip install --quiet --no-compile
+PIP_INSTALL := -m pip install --no-compile
 
 .PHONY: environments demo test test-latest test-newest test-jax test-torch lint clean
 
 environments: $(VENV)/test-ready $(LATEST)/ready
 
-# One fold of RecSleepNet on short synthetic nights, from nothing to a table of scores.
+# One fold of RecSleepNet learns from four short synthetic nights, and stages the recording of a fifth sleeper.
 demo: $(VENV)/ready
-	$(VENV)/bin/python trainer.py --db synthetic --data data/demo --from_fold 0 --to_fold 0 --suffix demo --set hours=2 \
-		--set reconstruction_passes=1 --set passes=12 --set batch_nights=2 --set learning_rate=4e-4 --set dropout=0.2
-	$(VENV)/bin/python predict.py --db synthetic --data data/demo --dir output/synthetic_demo
+	$(VENV)/bin/python -m examples.demo
 
 # SlipCover counts the lines that ran, at a small part of the time that tracing takes. It takes Python's frozen modules
 # for a file ``frozen`` in this folder.
@@ -42,19 +40,20 @@ clean:
 	rm -rf $(VENV) $(LATEST) build *.egg-info
 
 $(VENV)/ready: pyproject.toml requirements.txt
+	@echo "The packages are installed into $(VENV): 4 GB of disk, and some minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python $(PIP_INSTALL) --editable .
 	touch $@
 
 $(VENV)/test-ready: $(VENV)/ready
-	$(VENV)/bin/python $(PIP_INSTALL) --editable ".[test]"
+	$(VENV)/bin/python $(PIP_INSTALL) --quiet --editable ".[test]"
 	touch $@
 
 # The newest libraries contradict requirements.txt, so what the tests need is read from the extra and not installed as
 # one. PyTorch comes first: this is its build for CPUs where one is at hand.
 $(LATEST)/ready: pyproject.toml requirements-latest.txt
 	$(PYTHON) -m venv $(LATEST)
-	$(LATEST)/bin/python $(PIP_INSTALL) torch==2.13.0
+	$(LATEST)/bin/python $(PIP_INSTALL) --quiet torch==2.13.0
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["test"], sep="\n")' \
-		| $(LATEST)/bin/python $(PIP_INSTALL) jax --requirement requirements-latest.txt --requirement /dev/stdin
+		| $(LATEST)/bin/python $(PIP_INSTALL) --quiet jax --requirement requirements-latest.txt --requirement /dev/stdin
 	touch $@

@@ -20,8 +20,8 @@ from tqdm import tqdm
 from data.databases import Database
 from data.nights.files import write_arrays
 from data.scorings.scoring import N1, N2, N3, REM, Event, Scoring, W
-from data.store import read_json, write_json
-from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, EVENTS, SAMPLING_RATE, InputError
+from data.store import read_json, write_json, written_aside
+from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, EVENTS, SAMPLING_RATE, STAGES, InputError
 
 if TYPE_CHECKING:
     from config import SyntheticConfig
@@ -95,6 +95,26 @@ def make_night(subject: int, config: "SyntheticConfig") -> dict[str, np.ndarray]
         "fs": np.float64(SAMPLING_RATE),
         "about": np.array(json.dumps({"events_in_sleep": {name: counts[name] for name in EVENTS}})),
     }
+
+
+def write_recording(path: Path, subject: int, config: "SyntheticConfig") -> Path:
+    """Write a subject's night as an EDF recording, and its scoring, a stage on each line, beside it; its path."""
+    import edfio
+
+    night = make_night(subject, config)
+    units = {"Airflow": "", "SpO2": "%"}
+    edf = edfio.Edf(
+        [
+            edfio.EdfSignal(samples.astype(float), SAMPLING_RATE, label=name, physical_dimension=units.get(name, "uV"))
+            for name, samples in zip(CHANNELS, night["x"].swapaxes(0, 1).reshape(len(CHANNELS), -1), strict=True)
+        ]
+    )
+    scoring = path.with_suffix(".txt")
+    with written_aside(path) as aside:
+        edf.write(aside)
+    with written_aside(scoring) as aside:
+        aside.write_text("\n".join(STAGES[stage] for stage in night["y"]))
+    return scoring
 
 
 def _hypnogram(rng: Generator, epochs: int) -> np.ndarray:

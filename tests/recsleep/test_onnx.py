@@ -119,6 +119,15 @@ def test_the_metadata_say_what_the_graph_takes(folds):
     assert [model["model.weights.h5"] for model in about["models"]] == [model["sha256"] for model in predictor.models]
 
 
+def test_the_example_stages_as_we_do(folds, make_night, project):
+    night = make_night(folds.parent / "n.npz", 20)
+    stager = recsleep.load_stager(folds)
+    command = [sys.executable, "examples/stage_with_onnx.py", str(folds / "model.onnx"), str(night)]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=120, check=True)
+    expected = recsleep.stage(night, stager)
+    assert [line.split()[1] for line in done.stdout.splitlines()] == list(expected.to_frame()["stage"])
+
+
 def test_staging_imports_neither_keras_nor_tensorflow(folds, make_night, project):
     night = make_night(folds.parent / "n.npz", 20)
     recsleep.load_stager(folds)

@@ -1,5 +1,6 @@
 """Synthetic nights: repeatable, different between subjects, with the signs of each stage in the right places."""
 
+import mne
 import numpy as np
 import pytest
 from scipy import signal
@@ -8,8 +9,8 @@ from config import SyntheticConfig
 from data.databases import DATABASES
 from data.nights.folds import find_nights
 from data.nights.night import read_night
-from data.prepare.synthetic import CHANNELS, ensure_nights, make_night
-from data.terms import EVENTS, InputError
+from data.prepare.synthetic import CHANNELS, ensure_nights, make_night, write_recording
+from data.terms import EVENTS, STAGES, InputError
 from runs.settings import configure
 
 W, N1, N2, N3, REM = range(5)
@@ -90,3 +91,14 @@ def test_files_are_made_once_and_read_as_nights(tmp_path):
     assert found[1][0].stat().st_mtime_ns == stamp
     with pytest.raises(InputError, match="other"):
         ensure_nights(tmp_path, config.database, SyntheticConfig(hours=3))
+
+
+def test_a_recording_holds_its_night_and_its_scoring(tmp_path):
+    config = SyntheticConfig(hours=0.2)
+    scoring = write_recording(tmp_path / "sleeper.edf", 3, config)
+    night, raw = make_night(3, config), mne.io.read_raw_edf(tmp_path / "sleeper.edf", verbose="error")
+    assert tuple(raw.ch_names) == CHANNELS
+    assert [STAGES.index(line) for line in scoring.read_text().splitlines()] == list(night["y"])
+    eeg = night["x"][:, 0].ravel()
+    # EDF keeps 16 bits of each sample.
+    np.testing.assert_allclose(1e6 * raw.get_data(CHANNELS[0])[0], eeg, atol=np.ptp(eeg) / 2**15)
