@@ -4,7 +4,7 @@ LATEST := .venv-latest
 # Only the modules that are imported are compiled, when they are: an environment is ready a minute earlier.
 PIP_INSTALL := -m pip install --quiet --no-compile
 
-.PHONY: environments demo test test-latest test-newest test-jax test-torch lint clean
+.PHONY: environments demo weights test test-latest test-newest test-jax test-torch lint clean
 
 environments: $(VENV)/test-ready $(LATEST)/ready
 
@@ -13,6 +13,10 @@ demo: $(VENV)/ready
 	$(VENV)/bin/python trainer.py --db synthetic --data data/demo --from_fold 0 --to_fold 0 --suffix demo --set hours=2 \
 		--set reconstruction_passes=1 --set passes=12 --set batch_nights=2 --set learning_rate=4e-4 --set dropout=0.2
 	$(VENV)/bin/python predict.py --db synthetic --data data/demo --dir output/synthetic_demo
+
+# The published weights of RecSleepNet, trained on Sleep-EDF-78, into pretrained_model/.
+weights: $(VENV)/ready
+	$(VENV)/bin/python -m recsleep.weights
 
 # SlipCover counts the lines that ran, at a small part of the time that tracing takes. It takes Python's frozen modules
 # for a file ``frozen`` in this folder.
