@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import predict
 import recsleep
 from data.databases import DATABASES
 from data.terms import InputError
@@ -354,3 +355,15 @@ def test_help_imports_nothing_heavy(project):
     )
     ran = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True)
     assert "--from URL|DIR" in ran.stdout and ran.stdout.endswith("set()\n"), ran.stderr
+
+
+def test_staging_without_models_names_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    ways = "fetch RecSleepNet's published ones with `make weights` or `python -m recsleep.weights [DB]`"
+    assert predict.main(["--recording", "night.edf"]) == 2
+    assert f"the folder of models pretrained_model does not exist: {ways}" in capsys.readouterr().err
+    with pytest.raises(InputError, match="the folder of models absent does not exist: fetch"):
+        recsleep.load_stager("absent")
+    (tmp_path / "pretrained_model/ucddb").mkdir(parents=True)
+    assert predict.main(["--db", "isruc"]) == 2
+    assert f"pretrained_model holds no trained model of isruc, but of ucddb: {ways}" in capsys.readouterr().err
