@@ -4,13 +4,17 @@ LATEST := .venv-latest
 # Only the modules that are imported are compiled, when they are: an environment is ready a minute earlier.
 PIP_INSTALL := -m pip install --no-compile
 
-.PHONY: environments demo test test-latest test-newest test-jax test-torch lint clean
+.PHONY: environments demo weights test test-latest test-newest test-jax test-torch lint clean
 
 environments: $(VENV)/test-ready $(LATEST)/ready
 
 # One fold of RecSleepNet learns from four short synthetic nights, and stages the recording of a fifth sleeper.
 demo: $(VENV)/ready
 	$(VENV)/bin/python -m examples.demo
+
+# The published weights of RecSleepNet, trained on Sleep-EDF-78, into pretrained_model/.
+weights: $(VENV)/ready
+	$(VENV)/bin/python -m recsleep.weights
 
 # SlipCover counts the lines that ran, at a small part of the time that tracing takes. It takes Python's frozen modules
 # for a file ``frozen`` in this folder.

@@ -80,9 +80,10 @@ def stage(arguments: argparse.Namespace) -> int:
 
 
 def predict(arguments: argparse.Namespace) -> int | None:
-    # Said here too, before a framework starts.
-    if not arguments.dir.is_dir():
-        raise InputError(f"the folder of models {arguments.dir} does not exist: name it with --dir.")
+    from runs.models import require_models
+
+    # Asked here too, before a framework starts.
+    require_models(arguments.dir)
     if arguments.recording:
         return stage(arguments)
     for option in ("out", "channel", "scoring", "no_calibration", "overwrite"):

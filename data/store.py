@@ -248,4 +248,4 @@ def require_writable(folder: Path) -> None:
             pass
     except OSError as error:
         reason = error.strerror
-        raise InputError(f"the folder {folder} cannot be written ({reason}): name another for the results.") from None
+        raise InputError(f"the folder {folder} cannot be written ({reason}): name another.") from None

@@ -16,6 +16,7 @@ from typing import Any
 from data.databases import ALIASES, DATABASES, database
 from data.store import read_json
 from data.terms import VERSION, InputError
+from runs.models import HOW_TO_GET_MODELS, require_models
 
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
 PROGRESS = "progress"
@@ -105,8 +106,7 @@ def find_folds(folder: Path, db: str | None, is_fold: Callable[[Path], bool]) ->
     Raises:
         InputError: there is no fold, or folds of several databases.
     """
-    if not folder.is_dir():
-        raise InputError(f"the folder of models {folder} does not exist: name it with --dir.")
+    require_models(folder)
     named = next((part for part in reversed(folder.absolute().parts[-2:]) if part in NAMES), db)
     known = named and database(named).db
     if is_fold(folder):
@@ -121,7 +121,5 @@ def find_folds(folder: Path, db: str | None, is_fold: Callable[[Path], bool]) ->
         if len(chosen) > 1 or (held and db is None):
             raise InputError(f"{folder} holds models of {', '.join(held)}: choose one with --db.")
         of = f" of {db}, but of {', '.join(held)}" if held else ""
-        raise InputError(
-            f"{folder} holds no trained model{of}: name the folder with --dir, and with --model whose it is."
-        )
+        raise InputError(f"{folder} holds no trained model{of}: {HOW_TO_GET_MODELS}, and with --model whose it is.")
     return find_folds(folder / chosen[0], chosen[0], is_fold)

@@ -32,7 +32,7 @@ def sources(tmp_path, project) -> Path:
     """A copy of what is installed, since pip writes into the folder it builds; with nights, as a user has them."""
     copied = [project / name for name in FILES] + list(project.glob("*.py"))
     for package in PACKAGES:
-        copied += (project / package).rglob("*.py")
+        copied += [*(project / package).rglob("*.py"), *(project / package).glob("*.csv")]
     for path in copied:
         target = tmp_path / "sources" / path.relative_to(project)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -74,6 +74,7 @@ def test_an_installed_toolkit_works_from_a_folder_with_files_of_the_same_names(o
     home = sources if options else own
     assert found == [str(home / package / "__init__.py") for package in PACKAGES]
     assert not (own / "data/isruc").exists()
+    assert "ucddb      25 folds" in output(commands / "python", "-m", "recsleep.weights", "--list")
     for command in ("recsleep-predict", "recsleep-prepare", "recsleep-train"):
         assert "--db" in output(commands / command, "--help")
 

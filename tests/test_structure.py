@@ -19,22 +19,24 @@ MAY_IMPORT = {
     "recsleep": {"data", "evaluation", "runs", "staging"},
     "synth": {"data", "evaluation", "runs", "staging"},
 }
-# The exceptions: preparation has a command, and what trains takes its hyper-parameters from config.py.
+# The exceptions: these packages have commands of their own, and what trains takes its hyper-parameters from config.py.
 EXCEPTIONS = {
     ("data.prepare.__main__", "command_line"),
     ("data.prepare.__main__", "config"),
     ("data.prepare.batch", "runs.workers"),
+    ("recsleep.weights", "command_line"),
     ("runs.settings", "config"),
     ("synth.pytorch.__main__", "command_line"),
     ("recsleep.onnx.__main__", "command_line"),
 }
-# The modules that prepare nights or train. All others are what a recording is staged with.
+# The modules that prepare nights, train or fetch weights. All others are what a recording is staged with.
 NOT_FOR_STAGING = (
     "data.prepare",
     "data.streams",
     "recsleep.fold",
     "recsleep.losses",
     "recsleep.onnx.__main__",
+    "recsleep.weights",
     "runs.cross_validation",
     "runs.identity",
     "runs.resumable",
