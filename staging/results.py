@@ -48,7 +48,7 @@ def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dic
         "confidence": float(night.confidence.mean()),
         "to_check": night.unsure().to_dict("records"),
         "agreement": night.agreement and night.agreement.to_json(),
-        "versions": versions() | {name: version(name) for name in ("mne", "scipy", "yasa")},
+        "versions": versions() | {name: version(name) for name in ("mne", "scipy")},
         "took": {part: round(seconds, 3) for part, seconds in took.items()},
     }
     write_json(folder / f"{night.name}.json", result)
