@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy.signal import welch
 
 from data.terms import STAGES
 from evaluation.hypnogram import Hypnogram, spectra
@@ -162,3 +163,10 @@ def test_spectra_of_a_tone():
     assert power.shape == (2, 61)
     assert power[0].argmax() == 20
     assert np.isfinite(power).all()
+
+
+def test_spectra_are_scipys():
+    signals = np.random.default_rng(0).normal(300, 20, (7, 3000)).cumsum(axis=1).astype("float32")
+    _, power = welch(signals.astype(float), 100, nperseg=200, noverlap=100)
+    expected = 10 * np.log10(power[:, :61] / np.median(power[:, :61]))
+    np.testing.assert_allclose(spectra(signals), np.maximum(expected, -60), atol=1e-3)

@@ -42,7 +42,9 @@ def write(path: Path, signals: list[dict], records: int, seconds: float) -> None
     head += fields(16, *(f"signal {number}" for number in range(count))) + bytes(80 * count).replace(b"\0", b" ")
     head += fields(8, *(signal["unit"] for signal in signals))
     head += fields(8, *(signal[kind][end] for kind in ("physical", "digital") for end in (0, 1) for signal in signals))
-    head += fields(80, *[""] * count) + fields(8, *(signal["samples"] for signal in signals)) + fields(32, *[""] * count)
+    head += (
+        fields(80, *[""] * count) + fields(8, *(signal["samples"] for signal in signals)) + fields(32, *[""] * count)
+    )
     samples = records * sum(signal["samples"] for signal in signals)
     path.write_bytes(head + np.random.default_rng(0).bytes(samples * (3 if bdf else 2)))
 
