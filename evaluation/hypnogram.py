@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.lib.stride_tricks import sliding_window_view
 
 from data.recordings.quality import stretches
 from data.store import written_aside
@@ -22,7 +23,6 @@ NAMES = (*STAGES, "unscored")
 """Stages by number; -1, what is not scored, is the last."""
 ANNOTATIONS = tuple(f"Sleep stage {stage}" for stage in ("W", "N1", "N2", "N3", "R", "?"))
 """The same in the texts that EDF+ prescribes."""
-YASA = {**dict(zip(STAGES, ("WAKE", "N1", "N2", "N3", "REM"), strict=True)), "unscored": "UNS"}
 UNSURE = 0.6
 """Probability of the chosen stage below which an epoch is worth a look."""
 HIGHEST_FREQUENCY = 30
@@ -116,32 +116,43 @@ class Hypnogram:
         return {**told, "apnea_hypopnea_index": index if known else None}
 
     def statistics(self) -> dict[str, Any]:
-        """The usual figures of a night, by YASA (Vallat & Walker, eLife 10, 2021) with the AASM's definitions.
+        """The usual figures of a night, as the AASM's manual defines them (Berry et al., version 3, 2023).
 
         Minutes: ``TIB`` (time in bed: the recording), ``TST`` (sleep), ``SPT`` (first to last sleep), ``SOL`` (to the
-        first sleep), ``REM_latency`` (from there to the first REM), ``WASO`` (wake within SPT), ``unscored``, and each
-        stage's in ``minutes``. Percent: ``SE`` (TST of TIB), ``SME`` (TST of SPT), each stage's ``share`` of TST.
-        ``transitions[a][b]`` counts epochs of stage a followed by b. None where a figure has no meaning.
+        first sleep), ``REM_latency`` (from there to the first REM), ``WASO`` (wake within SPT: as in YASA, wake after
+        the last sleep is left out, which the AASM counts), ``unscored``, and each stage's in ``minutes``. Percent:
+        ``SE`` (TST of TIB), ``SME`` (TST of SPT), each stage's ``share`` of TST. ``transitions[a][b]`` counts epochs of
+        stage a followed by b. None where a figure has no meaning.
         """
-        import yasa
-
-        hypnogram = yasa.Hypnogram([YASA[name] for name in _names(self.stages)], freq=f"{EPOCH_SECONDS}s")
-        # Of a stage that no other follows there are no shares of transitions.
-        with np.errstate(invalid="ignore"):
-            computed = hypnogram.sleep_statistics()
-            counts, _ = hypnogram.transition_matrix()
-        figures, names = as_json(computed), [YASA[stage] for stage in STAGES]
-        counts = counts.reindex(index=names, columns=names, fill_value=0).to_numpy()
-        # YASA counts the latency of REM from the first epoch, the AASM from the first sleep.
-        first_rem, onset = figures["Lat_REM"], figures["SOL"]
-        figures["REM_latency"] = None if first_rem is None or onset is None else first_rem - onset
-        return {
-            **{name: figures[name] for name in ("TIB", "TST", "SPT", "SOL", "REM_latency", "WASO", "SE", "SME")},
-            "unscored": figures.get("UNS", 0.0),
-            "minutes": {stage: figures[YASA[stage]] for stage in STAGES},
-            "share": {stage: figures[f"%{stage}"] for stage in STAGES[1:]},
-            "transitions": pd.DataFrame(counts, STAGES, STAGES, dtype=int).to_dict("index"),
+        asleep, rem = np.flatnonzero(self.stages > 0), np.flatnonzero(self.stages == STAGES.index("REM"))
+        unscored, *counts = np.bincount(self.stages - UNSCORED, minlength=1 + len(STAGES))
+        tib, tst = len(self.stages), len(asleep)
+        # NaN stands for what has no meaning without sleep.
+        onset, period = (asleep[0], self.stages[asleep[0] : asleep[-1] + 1]) if tst else (np.nan, self.stages[:0])
+        epochs = {
+            "TIB": tib,
+            "TST": tst,
+            "SPT": len(period),
+            "SOL": onset,
+            "REM_latency": rem[0] - onset if len(rem) else np.nan,
+            "WASO": np.count_nonzero(period == 0) if tst else np.nan,
+            "unscored": unscored,
         }
+        percent = {"SE": 100 * tst / tib, "SME": 100 * tst / len(period) if tst else np.nan}
+        minute, each = EPOCH_SECONDS / 60, dict(zip(STAGES, counts, strict=True))
+        return {
+            **as_json({name: n * minute for name, n in epochs.items()} | percent),
+            "minutes": as_json({stage: n * minute for stage, n in each.items()}),
+            "share": as_json({stage: 100 * each[stage] / (tst or np.nan) for stage in STAGES[1:]}),
+            "transitions": self._transitions(),
+        }
+
+    def _transitions(self) -> dict[str, dict[str, int]]:
+        """How many epochs of each stage are followed by each stage."""
+        pairs = np.stack([self.stages[:-1], self.stages[1:]])
+        counts = np.zeros((len(STAGES), len(STAGES)), int)
+        np.add.at(counts, tuple(pairs[:, (pairs != UNSCORED).all(axis=0)]), 1)
+        return {stage: dict(zip(STAGES, row, strict=True)) for stage, row in zip(STAGES, counts.tolist(), strict=True)}
 
     def periods(self) -> list[tuple[int, int]]:
         """The sleep periods: first epoch of N2, N3 or REM, and the one after the last.
@@ -248,10 +259,19 @@ def _listed(stages: np.ndarray) -> str:
 
 
 def spectra(signals: np.ndarray) -> np.ndarray:
-    """Power of ``signals`` (epochs, 3000) at 0, 0.5, … 30 Hz, in dB of the night's median: float32 (epochs, 61)."""
-    from scipy.signal import welch
+    """Power of ``signals`` (epochs, 3000) at 0, 0.5, … 30 Hz, in dB of the night's median: float32 (epochs, 61).
 
-    frequencies, power = welch(signals, SAMPLING_RATE, nperseg=200, noverlap=100, axis=-1)
-    power = power[:, frequencies <= HIGHEST_FREQUENCY]
+    By Welch's method (IEEE Trans. Audio Electroacoust. 15, 1967) with Hann windows of two seconds, one from each second
+    on, as ``scipy.signal.welch`` has it; SciPy's signal package takes longer to load than the spectra to compute.
+    """
+    size, bins = 2 * SAMPLING_RATE, 2 * HIGHEST_FREQUENCY + 1
+    hann = np.hanning(size + 1)[:-1]
+    power = np.empty((len(signals), bins))
+    for epoch, signal in enumerate(signals):
+        windows = sliding_window_view(signal, size)[::SAMPLING_RATE]
+        centred = windows - windows.mean(axis=1, keepdims=True)
+        power[epoch] = np.mean(np.abs(np.fft.rfft(centred * hann)[:, :bins]) ** 2, axis=0)
+    # Of every frequency but 0 there is a negative one of the same power.
+    power[:, 1:] *= 2
     median = np.median(power[power > 0]) if (power > 0).any() else 1.0
     return (10 * np.log10(np.maximum(power / median, 1e-6))).astype(np.float32)

@@ -17,8 +17,8 @@ from data.store import location
 from recsleep.model import RecSleepNet
 from runs.networks import save_model
 
-# What loads YASA, which takes its time, shares a process.
-pytestmark = pytest.mark.xdist_group("yasa")
+# One process makes the folds and stages the recordings that several tests look at.
+pytestmark = pytest.mark.xdist_group("staged recordings")
 
 TINY = {"filters": 4, "first_kernel": 12, "lstm_units": 4, "block_kernel": 3}
 RESULTS = [".html", ".hypnogram.csv", ".hypnogram.edf", ".json", ".png"]

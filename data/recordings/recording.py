@@ -1,4 +1,4 @@
-"""Recordings in any format that MNE reads, one channel at a time, in µV or as stored."""
+"""Recordings in any format, one channel at a time, in µV or as stored: EDF and BDF by ourselves, others by MNE."""
 
 import warnings
 from collections.abc import Iterator
@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.recordings.edf import BDF_MAGIC, EDF_MAGIC, MICROVOLTS, Channel, read_header
+from data.recordings.edf import BDF_MAGIC, EDF_MAGIC, ENDINGS, MICROVOLTS, Channel, read_header
 from data.store import is_remote, on_disk, reaching
 from data.terms import InputError, in_one_line
 
 if TYPE_CHECKING:
     import mne
-
-MNE_VOLTS = {"μV": 1e-6, "µV": 1e-6, "\x83\xcaV": 1e-6, "uV": 1e-6, "mV": 1e-3}
-"""What MNE multiplies an EDF channel of such a unit with; it leaves the numbers of all other units alone."""
 
 LOWEST_RATE = 0.5
 """Hz, of a channel that can be used."""
@@ -46,38 +43,21 @@ class Recording:
         """
         self.path = path
         self._gaps = gaps or raw is not None
-        self._local = local
-        self._raw = raw
-        self.header = read_header(path, local, gaps) if local and local.suffix in (".edf", ".bdf") else None
+        self.header = read_header(path, local, gaps) if local and _is_edf(path, local) else None
         if self.header:
             self._described: tuple[Channel, ...] = self.header.channels
             self.seconds: float = self.header.seconds
             self.start: datetime | None = self.header.start
         else:
-            raw = self._open()
-            rate, begin = float(raw.info["sfreq"]), raw.info["meas_date"]
+            self._raw = raw if raw is not None else _read_raw(path, local)
+            rate, begin = float(self._raw.info["sfreq"]), self._raw.info["meas_date"]
             # 107: volts, which MNE gives whatever the file holds.
-            units = ["V" if channel["unit"] == 107 else "" for channel in raw.info["chs"]]
-            self._described = tuple(Channel(name, rate, unit) for name, unit in zip(raw.ch_names, units, strict=True))
-            self.seconds = raw.n_times / rate
-            self.start = begin and begin + timedelta(seconds=raw.first_samp / rate)
+            units = ["V" if channel["unit"] == 107 else "" for channel in self._raw.info["chs"]]
+            named = zip(self._raw.ch_names, units, strict=True)
+            self._described = tuple(Channel(name, rate, unit) for name, unit in named)
+            self.seconds = self._raw.n_times / rate
+            self.start = begin and begin + timedelta(seconds=self._raw.first_samp / rate)
         self.channels = tuple(channel.name for channel in self._described)
-
-    def _open(self, channel: str | None = None) -> "mne.io.BaseRaw":
-        import mne
-
-        quiet = {"preload": False, "verbose": "error"}
-        with warnings.catch_warnings(), _told(self.path):
-            warnings.simplefilter("ignore")
-            if not self.header or not self._local:
-                self._raw = self._raw if self._raw is not None else mne.io.read_raw(self._local, **quiet)
-                return self._raw
-            # Of mixed rates MNE resamples all channels it opens to the highest, so each is opened alone.
-            reader = mne.io.read_raw_edf if self._local.suffix == ".edf" else mne.io.read_raw_bdf
-            try:
-                return reader(self._local, include=[channel], **quiet)
-            except UnicodeDecodeError:
-                return reader(self._local, include=[channel], encoding="latin1", **quiet)
 
     def channel(self, name: str) -> Channel:
         """What the recording says of a channel; InputError if two have this name, or it cannot be used."""
@@ -98,39 +78,44 @@ class Recording:
         Raises:
             InputError: the channel cannot be read, is flat, or holds values that are not finite.
         """
-        name, unit = channel.name, channel.unit
         with _told(self.path):
-            signal = self._open(name).get_data(picks=None if self.header else [name], verbose="error")
-        if len(signal) != 1:
-            raise InputError(f"{self.path}: channel {name} cannot be told from the others by its label.")
-        signal = self._placed(signal[0], channel.rate)
+            if self.header:
+                signal = self.header.read(channel)
+            else:
+                signal = self._raw.get_data(picks=[channel.name], verbose="error")[0]
         missing = ~np.isfinite(signal)
         if missing.any() and not self._gaps:
-            raise InputError(f"{self.path}: channel {name} holds NaN or infinite values in {missing.sum()} samples.")
+            held = f"holds NaN or infinite values in {missing.sum()} samples"
+            raise InputError(f"{self.path}: channel {channel.name} {held}.")
         signal[missing] = np.nan
         if missing.all() or np.nanmin(signal) == np.nanmax(signal):
-            raise InputError(f"{self.path}: channel {name} is flat all night.")
-        signal /= MNE_VOLTS.get(unit, 1.0) if self.header else 1.0
+            raise InputError(f"{self.path}: channel {channel.name} is flat all night.")
         if channel.is_voltage and not as_stored:
-            signal *= MICROVOLTS[unit.lower()]
+            signal *= MICROVOLTS[channel.unit.lower()]
         return signal
 
-    def _placed(self, signal: np.ndarray, rate: float) -> np.ndarray:
-        """The samples (samples,) at their times; MNE reads an interrupted file's records as if they had no gaps."""
-        samples = round(self.seconds * rate)
-        # Bytes after the last record are no samples.
-        if not self.header or self.header.onsets is None:
-            return signal[:samples]
-        onsets = np.round(self.header.onsets * rate).astype(int)
-        size = round(self.header.record_seconds * rate)
-        placed = np.full(max(samples, onsets[-1] + size), np.nan)
-        placed[onsets[:, None] + np.arange(size)] = signal[: len(onsets) * size].reshape(len(onsets), size)
-        return placed
+
+def _is_edf(path: Path, local: Path) -> bool:
+    """Whether a file is EDF or BDF by its beginning, or should be by its name; InputError if it is empty."""
+    with local.open("rb") as file:
+        start = file.read(8)
+    if not start:
+        raise InputError(f"{path} is empty.")
+    return start in (EDF_MAGIC, BDF_MAGIC) or path.suffix.lower() in ENDINGS
+
+
+def _read_raw(path: Path, local: Path | None) -> "mne.io.BaseRaw":
+    """A file in another format, called ``path`` in messages."""
+    import mne
+
+    with warnings.catch_warnings(), _told(path):
+        warnings.simplefilter("ignore")
+        return mne.io.read_raw(local, preload=False, verbose="error")
 
 
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """What MNE meets in a damaged file may raise anything; tell it in one sentence."""
+    """What is met in a damaged file may raise anything; tell it in one sentence."""
     try:
         yield
     except (InputError, UnicodeDecodeError, MemoryError):
@@ -152,16 +137,7 @@ def open_recording(path: Path, gaps: bool = False) -> Iterator[Recording]:
                 for side in path.parent.iterdir():
                     if side.stem == path.stem and side.name != path.name:
                         (local.parent / side.name).write_bytes(side.read_bytes())
-        with local.open("rb") as file:
-            start = file.read(8)
-        if not start:
-            raise InputError(f"{path} is empty.")
-        # MNE goes by the name's ending; recordings in EDF are also called .rec.
-        kind = {EDF_MAGIC: ".edf", BDF_MAGIC: ".bdf"}.get(start)
-        if kind is None and path.suffix.lower() in (".edf", ".bdf", ".rec"):
-            raise InputError(f"{path} is not an EDF file: it does not begin like one.")
-        with on_disk(local, local.name if kind in (None, local.suffix) else f"recording{kind}") as named:
-            try:
-                yield Recording(path, named, gaps=gaps)
-            except UnicodeDecodeError:
-                raise InputError(f"{path} cannot be read as a recording (its header is not text).") from None
+        try:
+            yield Recording(path, local, gaps=gaps)
+        except UnicodeDecodeError:
+            raise InputError(f"{path} cannot be read as a recording (its header is not text).") from None

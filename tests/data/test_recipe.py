@@ -1,10 +1,12 @@
 """The recipe: it is read as it was written, it is found for models of before, and it is applied once."""
 
 import json
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from recordings import write_edf
+from scipy.signal import resample_poly
 
 import recsleep
 import trainer
@@ -16,12 +18,21 @@ from data.prepare.__main__ import main as prepare
 from data.prepare.conversion import convert
 from data.prepare.custom import load_spec
 from data.prepare.sources import find_sources
-from data.recipe import PUBLISHED, Level, Recipe, band_pass, quartiles, scale
+from data.recipe import PUBLISHED, Level, Recipe, band_pass, quartiles, resample, scale
 from data.recordings.channels import choose, open_signals, read_channel
 from data.terms import InputError
 
 EMG = ChannelSpec("EMG_Chin", ("EMG", "Chin"), (25.0, 49.0))
 FULL = Recipe({"eeg": ChannelSpec("C3-A2"), "emg": EMG}, True, True, False, Level(0.12, 0.55))
+
+
+@pytest.mark.parametrize("rate", [60, 62.5, 64, 99.99, 125, 128, 200, 250, 256, 500, 512, 2048, 255.987])
+@pytest.mark.parametrize("seconds", [0.1, 7.03, 90])
+def test_resampling_is_scipys(rate, seconds):
+    signal = np.random.default_rng(0).normal(size=round(seconds * rate)).cumsum()
+    ratio = Fraction(100 / rate).limit_denominator(100_000)
+    expected = resample_poly(signal, ratio.numerator, ratio.denominator, padtype="edge")
+    np.testing.assert_allclose(resample(signal, rate), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("recipe", [FULL, *PUBLISHED.values()])

@@ -6,12 +6,12 @@ import mne
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from scipy.signal import welch
 
 from data.terms import STAGES
 from evaluation.hypnogram import Hypnogram, spectra
-
-# What loads YASA, which takes its time, shares a process.
-pytestmark = pytest.mark.xdist_group("yasa")
 
 START = datetime(2020, 2, 29, 23, 30, 15, tzinfo=UTC)
 
@@ -62,6 +62,40 @@ def test_statistics_against_figures_by_hand():
 def test_statistics_where_some_have_no_meaning(codes, expected):
     figures = staged(codes).statistics()
     assert {name: figures[name] for name in expected} == expected
+
+
+YASA = ("WAKE", "N1", "N2", "N3", "REM", "UNS")
+RUNS = st.lists(st.tuples(st.integers(-1, 4), st.integers(1, 40)), min_size=1, max_size=30)
+
+
+@settings(max_examples=50, deadline=None)
+@given(runs=RUNS)
+@example(runs=[(-1, 4)])
+@example(runs=[(0, 20), (-1, 3)])
+@example(runs=[(1, 1)])
+@example(runs=[(4, 40)])
+@example(runs=[(-1, 2), (4, 2), (-1, 2), (2, 2), (0, 2)])
+def test_statistics_are_yasas(runs):
+    """Of any night, also one without sleep, of one stage or one epoch, or that nobody scored."""
+    import yasa
+
+    stages = np.repeat(*np.transpose(runs)).astype("int32")
+    ours = Hypnogram("night", stages, np.zeros((len(stages), 5), "float32")).statistics()
+    night = yasa.Hypnogram(np.array(YASA)[stages], freq="30s")
+    with np.errstate(invalid="ignore"):
+        theirs, (counts, _) = night.sleep_statistics(), night.transition_matrix()
+    # YASA counts the latency of REM from the first epoch.
+    theirs["REM_latency"] = theirs["Lat_REM"] - theirs["SOL"]
+    found = {name: ours[name] for name in ("TIB", "TST", "SPT", "SOL", "REM_latency", "WASO", "SE", "SME")}
+    found |= {"UNS": ours["unscored"] or None}
+    found |= {name: ours["minutes"][stage] for name, stage in zip(YASA, STAGES, strict=False)}
+    found |= {f"%{stage}": share for stage, share in ours["share"].items()}
+    for name, figure in found.items():
+        # It rounds to four places, and leaves out what it has no epoch of.
+        expected = theirs.get(name, np.nan)
+        assert figure == (None if np.isnan(expected) else pytest.approx(expected, abs=1e-4)), name
+    followed = counts.reindex(index=YASA[:5], columns=YASA[:5], fill_value=0).to_numpy().tolist()
+    assert [list(row.values()) for row in ours["transitions"].values()] == followed
 
 
 def test_annotations_and_edf_are_read_back(tmp_path):
@@ -129,3 +163,10 @@ def test_spectra_of_a_tone():
     assert power.shape == (2, 61)
     assert power[0].argmax() == 20
     assert np.isfinite(power).all()
+
+
+def test_spectra_are_scipys():
+    signals = np.random.default_rng(0).normal(300, 20, (7, 3000)).cumsum(axis=1).astype("float32")
+    _, power = welch(signals.astype(float), 100, nperseg=200, noverlap=100)
+    expected = 10 * np.log10(power[:, :61] / np.median(power[:, :61]))
+    np.testing.assert_allclose(spectra(signals), np.maximum(expected, -60), atol=1e-3)

@@ -8,8 +8,8 @@ import pytest
 from evaluation.hypnogram import Hypnogram, spectra
 from evaluation.report import page
 
-# What loads YASA, which takes its time, shares a process.
-pytestmark = pytest.mark.xdist_group("yasa")
+# One process starts the browser.
+pytestmark = pytest.mark.xdist_group("browser")
 
 
 @pytest.fixture(scope="module")

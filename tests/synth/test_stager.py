@@ -23,8 +23,8 @@ from staging.stager import _choice
 from synth.models.classifier import FineTuning
 from synth.predictor import FineTunedPredictor, is_fold, load_stager
 
-# What loads YASA, which takes its time, shares a process.
-pytestmark = [pytest.mark.xdist_group("yasa"), pytest.mark.usefixtures("small_backbone")]
+# One process makes the folds.
+pytestmark = [pytest.mark.xdist_group("fine-tuned folds"), pytest.mark.usefixtures("small_backbone")]
 
 CHANNELS = {"eeg": "EEG C4-M1", "emg": "EMG", "airflow": "Airflow"}
 BACKBONE = {"window": 3.0, "step": 9.0, "dim": 16, "heads": 2, "depth": 1}
