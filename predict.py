@@ -80,7 +80,7 @@ def stage(arguments: argparse.Namespace) -> int:
 
 
 def predict(arguments: argparse.Namespace) -> int | None:
-    from runs.models import require_models
+    from runs.saved import require_models
 
     # Asked here too, before a framework starts.
     require_models(arguments.dir)

@@ -1,7 +1,7 @@
 """How fast is a night staged on the CPU? ``python -m benchmarks.staging [--reference FOLDER]``.
 
 A night of 1,000 epochs through one network and through ten as one graph, in ONNX Runtime, beside TensorFlow's matrix
-product, in processor seconds on one thread and on all. Where the reference's graph is given (a folder with its
+product, by the seconds that pass and by those of the processor. Where the reference's graph is given (a folder with its
 ``.meta``), the same epochs go through it, in the same run.
 """
 

@@ -33,7 +33,7 @@ class InferenceNetwork:
         self._session = open_session(model, threads)
         inputs = {each.name: each.shape for each in self._session.get_inputs()}
         if inputs.keys() != {"signals", "hidden", "cell"}:
-            raise InputError(f"{model if isinstance(model, Path) else 'the model'} is no RecSleepNet: remove it.")
+            raise InputError(f"{model if isinstance(model, Path) else 'the model'} is no RecSleepNet.")
         self._state_shape = inputs["hidden"]
         self.about: dict[str, Any] = metadata_of(self._session)
 

@@ -172,7 +172,7 @@ def _current(
 def _built(folder: Path, folds: Sequence[SavedFold], about: Mapping[str, Any], threads: int) -> InferenceNetwork:
     """The networks of ``folds``, from their weights; they are kept as the ONNX file in ``folder``."""
     path = folder / ONNX
-    print(f"{path}: made once, of the weights in {folder}.", file=sys.stderr)
+    print(f"{path}: being made from the weights in {folder}.", file=sys.stderr)
     from recsleep.onnx import to_onnx
 
     model = to_onnx([fold.load() for fold in folds], about)
@@ -184,7 +184,7 @@ def _built(folder: Path, folds: Sequence[SavedFold], about: Mapping[str, Any], t
             hashes = {**metadata["sha256"], ONNX: sha256(path)}
             write_json(folder / METADATA, {**metadata, "sha256": hashes})
     except FAILURES as error:
-        print(f"{failure(error, path)} So every run makes the file anew.", file=sys.stderr)
+        print(f"{failure(error, path)} Every run will make it again, which takes some seconds.", file=sys.stderr)
     return InferenceNetwork(model, threads)
 
 

@@ -16,9 +16,12 @@ from typing import Any
 from data.databases import ALIASES, DATABASES, database
 from data.store import read_json
 from data.terms import VERSION, InputError
-from runs.models import HOW_TO_GET_MODELS, require_models
 
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
+HOW_TO_GET_MODELS = (
+    "fetch RecSleepNet's published ones with `make weights` or `python -m recsleep.weights [DB]`, "
+    "or name another folder with --dir"
+)
 PROGRESS = "progress"
 """Folder, in that of the results, of a training that has not finished."""
 
@@ -93,6 +96,12 @@ NAMES = (*DATABASES, *ALIASES)
 def databases_in(folder: Path) -> list[str]:
     """The databases whose names folders in ``folder`` bear."""
     return list(dict.fromkeys(database(name).db for name in NAMES if (folder / name).is_dir()))
+
+
+def require_models(folder: Path) -> None:
+    """Raise InputError, which says how to get models, if there is no such ``folder``."""
+    if not folder.is_dir():
+        raise InputError(f"the folder of models {folder} does not exist: {HOW_TO_GET_MODELS}.")
 
 
 def find_folds(folder: Path, db: str | None, is_fold: Callable[[Path], bool]) -> Folds:

@@ -34,7 +34,7 @@ def open_session(model: Path | bytes, threads: int = 0) -> onnxruntime.Inference
     # Its exceptions have no base class of their own.
     except Exception as error:
         name = "the model" if isinstance(model, bytes) else model
-        raise InputError(f"{name} cannot be run by ONNX Runtime ({in_one_line(error)}): remove it.") from None
+        raise InputError(f"{name} cannot be run by ONNX Runtime ({in_one_line(error)}).") from None
 
 
 def metadata_of(session: onnxruntime.InferenceSession) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def folds(tmp_path):
 def test_the_file_is_made_at_first_use_and_again_of_other_weights(folds, capsys):
     path = folds / "model.onnx"
     recsleep.load_stager(folds)
-    assert "made once, of the weights" in capsys.readouterr().err
+    assert "being made from the weights" in capsys.readouterr().err
     made = path.read_bytes()
     recsleep.load_stager(folds)
     assert not capsys.readouterr().err
@@ -100,7 +100,7 @@ def test_the_file_of_a_fold_is_hashed_in_its_metadata(folds, capsys):
     path.write_bytes(made[:5000] + bytes([made[5000] ^ 1]) + made[5001:])
     capsys.readouterr()
     recsleep.load_stager(fold)
-    assert "made once, of the weights" in capsys.readouterr().err
+    assert "being made from the weights" in capsys.readouterr().err
     assert path.read_bytes() == made
 
 
@@ -108,7 +108,7 @@ def test_a_folder_that_cannot_be_written_is_used_all_the_same(folds, capsys):
     (folds / "model.onnx").mkdir()
     (predictor,) = recsleep.load_stager(folds).predictors
     assert predictor.probabilities({"eeg": np.zeros((3, 3000), "float32")}).shape == (3, 5)
-    assert "every run makes the file anew" in capsys.readouterr().err
+    assert "Every run will make it again" in capsys.readouterr().err
 
 
 def test_the_metadata_say_what_the_graph_takes(folds):
