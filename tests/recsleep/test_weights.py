@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -236,6 +237,8 @@ def start(site, folder: Path, project: Path) -> subprocess.Popen:
     """The command in a process of its own, which has opened files to write weights to."""
     site.answers["*"] = ["trickle always"]
     options = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
+    # A shell that runs the tests in the background has its children ignore Ctrl-C.
+    options["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(command(site, folder), cwd=project, **options)
     while not site.asked:
         assert process.poll() is None, process.stderr.read()
