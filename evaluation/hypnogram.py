@@ -13,7 +13,7 @@ from data.recordings.quality import stretches
 from data.store import written_aside
 from data.terms import EPOCH_SECONDS, SAMPLING_RATE, STAGES, UNSCORED
 from evaluation.breathing import apnea_hypopnea_index
-from evaluation.stages import Scores, as_json
+from evaluation.stages import Scores, as_json, transitions
 
 if TYPE_CHECKING:
     import mne
@@ -36,12 +36,14 @@ class Hypnogram:
     Attributes:
         name: the recording's.
         stages: int32 (epochs,), 0..4 for W, N1, N2, N3, REM, or -1 for unscored.
-        probabilities: float32 (epochs, 5), the hypnodensity.
+        probabilities: float32 (epochs, 5), the hypnodensity, as the models see it.
         start: clock time of the first epoch, if known.
         scored: int32 (epochs,), a scorer's stages to compare with, if there are any.
         events: float32 (epochs,) of each breathing event, by its name: its probability, where the models tell it.
         spectra: float32 (epochs, bins), the signal's power at 0, 0.5, 1, … 30 Hz in dB of its median, if known.
         about: how it came about, as JSON values: channels, assumptions, warnings, models.
+        smoothed: float32 (epochs, 5), the probabilities that decided the stages given the epochs before and after, if
+            they did; else ``probabilities`` did.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Hypnogram:
     spectra: np.ndarray | None = None
     events: dict[str, np.ndarray] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
+    smoothed: np.ndarray | None = None
 
     @property
     def title(self) -> str:
@@ -60,8 +63,8 @@ class Hypnogram:
 
     @property
     def confidence(self) -> np.ndarray:
-        """The probability of each epoch's most probable stage (epochs,)."""
-        return self.probabilities.max(axis=1)
+        """The probability of each epoch's most probable stage (epochs,), of those by which the stages were decided."""
+        return (self.probabilities if self.smoothed is None else self.smoothed).max(axis=1)
 
     @property
     def agreement(self) -> Scores | None:
@@ -72,10 +75,15 @@ class Hypnogram:
         return Scores.of(self.scored[both], self.stages[both]) if both.any() else None
 
     def to_frame(self) -> pd.DataFrame:
-        """A row per epoch: ``epoch``, ``start_s``, ``stage`` by name, the five probabilities, and those of events."""
+        """A row per epoch: ``epoch``, ``start_s``, ``stage`` by name, the five probabilities, and those of events.
+
+        Where the stages were smoothed, the probabilities that decided them are ``smoothed_W`` to ``smoothed_REM``.
+        """
         epochs = np.arange(len(self.stages))
         table = pd.DataFrame({"epoch": epochs, "start_s": epochs * EPOCH_SECONDS, "stage": _names(self.stages)})
         table[list(STAGES)] = self.probabilities
+        if self.smoothed is not None:
+            table[[f"smoothed_{stage}" for stage in STAGES]] = self.smoothed
         return table.assign(**self.events)
 
     def to_annotations(self) -> "mne.Annotations":
@@ -144,15 +152,11 @@ class Hypnogram:
             **as_json({name: n * minute for name, n in epochs.items()} | percent),
             "minutes": as_json({stage: n * minute for stage, n in each.items()}),
             "share": as_json({stage: 100 * each[stage] / (tst or np.nan) for stage in STAGES[1:]}),
-            "transitions": self._transitions(),
+            "transitions": {
+                stage: dict(zip(STAGES, row, strict=True))
+                for stage, row in zip(STAGES, transitions(self.stages).tolist(), strict=True)
+            },
         }
-
-    def _transitions(self) -> dict[str, dict[str, int]]:
-        """How many epochs of each stage are followed by each stage."""
-        pairs = np.stack([self.stages[:-1], self.stages[1:]])
-        counts = np.zeros((len(STAGES), len(STAGES)), int)
-        np.add.at(counts, tuple(pairs[:, (pairs != UNSCORED).all(axis=0)]), 1)
-        return {stage: dict(zip(STAGES, row, strict=True)) for stage, row in zip(STAGES, counts.tolist(), strict=True)}
 
     def periods(self) -> list[tuple[int, int]]:
         """The sleep periods: first epoch of N2, N3 or REM, and the one after the last.

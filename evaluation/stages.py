@@ -10,12 +10,20 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics
 
-from data.terms import STAGES
+from data.terms import STAGES, UNSCORED
 
 
 def as_json(figures: Mapping[str, float]) -> dict[str, float | None]:
     """Figures as JSON values: NaN, which JSON does not have, becomes None."""
     return {name: None if np.isnan(value) else float(value) for name, value in figures.items()}
+
+
+def transitions(stages: np.ndarray) -> np.ndarray:
+    """How often each stage is followed by each, int (5, 5), in int (epochs,), where -1 is unscored."""
+    pairs = np.stack([stages[:-1], stages[1:]])
+    counts = np.zeros((len(STAGES), len(STAGES)), int)
+    np.add.at(counts, tuple(pairs[:, (pairs != UNSCORED).all(axis=0)]), 1)
+    return counts
 
 
 @dataclass(frozen=True)
