@@ -44,7 +44,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--recording", nargs="+", metavar="FILE", help=recordings)
     add("--out", metavar="DIR", help="folder of the results, local or remote (default results)")
     channels = (
-        "channel or derivation such as C3-A2; several are averaged (default: the best EEG channel there is); of "
+        "channel or derivation such as C3-A2; several are averaged (default: up to three of the best EEG); of "
         "SynthSleepNet emg=NAME and the like"
     )
     add("--channel", action="append", default=[], metavar="NAME", help=channels)
@@ -52,6 +52,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--scoring", metavar="FILE", help=scoring)
     calibration = "leave the amplitude as it is instead of bringing it to that of the training data"
     add("--no-calibration", action="store_true", help=calibration)
+    add("--no-smoothing", action="store_true", help="let each epoch's own probabilities decide its stage")
     add("--overwrite", action="store_true", help="stage finished recordings again")
     return parser.parse_args(arguments)
 
@@ -72,8 +73,8 @@ def stage(arguments: argparse.Namespace) -> int:
 
     stager = import_module(MODELS[arguments.model]).load_stager(arguments.dir, arguments.db)
     print(f"models: {len(stager.models)}, of {arguments.dir}")
-    channels, calibrate = tuple(arguments.channel), not arguments.no_calibration
-    settings = Settings(channels, calibrate, arguments.scoring or "", arguments.overwrite)
+    calibrate, smooth = not arguments.no_calibration, not arguments.no_smoothing
+    settings = Settings(tuple(arguments.channel), calibrate, smooth, arguments.scoring or "", arguments.overwrite)
     outcomes = stage_all(sources, stager, folder, settings)
     print(summary(outcomes, folder))
     return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
@@ -86,7 +87,7 @@ def predict(arguments: argparse.Namespace) -> int | None:
     require_models(arguments.dir)
     if arguments.recording:
         return stage(arguments)
-    for option in ("out", "channel", "scoring", "no_calibration", "overwrite"):
+    for option in ("out", "channel", "scoring", "no_calibration", "no_smoothing", "overwrite"):
         if getattr(arguments, option):
             raise InputError(f"--{option.replace('_', '-')} is of staging: name recordings with --recording.")
     evaluate(arguments)

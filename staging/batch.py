@@ -29,12 +29,14 @@ class Settings:
     Attributes:
         channels: to stage and average; none for the best of each recording.
         calibrate: whether each is brought to the level of the training data.
+        smooth: whether the epochs before and after an epoch help to decide its stage.
         scoring: file of a scorer's stages; ``{name}`` in it stands for the recording's name; "" for none.
         overwrite: whether finished recordings are staged again.
     """
 
     channels: tuple[str, ...]
     calibrate: bool
+    smooth: bool
     scoring: str
     overwrite: bool
 
@@ -91,6 +93,7 @@ def _staged(source: Source, stager: Stager, folder: Path, settings: Settings) ->
         "settings": {
             "channels": list(settings.channels),
             "calibrate": settings.calibrate,
+            "smooth": settings.smooth,
             "scoring": scoring and {"path": str(scoring), "bytes": _size(scoring)},
             "models": [model["sha256"] for model in stager.models],
         },
@@ -101,7 +104,7 @@ def _staged(source: Source, stager: Stager, folder: Path, settings: Settings) ->
     with open_signals(source.path, settings.channels) as recording:
         scored = read_scoring(scoring, recording) if scoring else recording.stages
         opened = time.perf_counter()
-        night = stager.stage(recording, settings.channels, settings.calibrate)
+        night = stager.stage(recording, settings.channels, settings.calibrate, settings.smooth)
     night.about["took"]["reading"] += opened - started
     night = replace(night, name=source.name, scored=scored)
     return Outcome(source, "staged", write_results(night, folder, origin))
