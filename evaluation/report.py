@@ -46,6 +46,25 @@ FIGURES = {
 """What the figures of :meth:`Hypnogram.statistics` are called on the page."""
 
 
+def _base64(figure: Figure) -> str:
+    """A figure as PNG, as a page holds it."""
+    png = BytesIO()
+    figure.savefig(png, format="png", dpi=DOTS_PER_INCH)
+    return b64encode(png.getvalue()).decode()
+
+
+ENVIRONMENT = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+"""Escapes every value; a value that is missing is an error."""
+ENVIRONMENT.filters["base64"] = _base64
+TEMPLATE = ENVIRONMENT.get_template("night.html")
+
+
 @dataclass(frozen=True)
 class Section:
     """A part of the page: warnings, sentences, a picture, and tables by their captions, as far as there are any."""
@@ -80,24 +99,6 @@ def page(night: Hypnogram, statistics: dict[str, Any]) -> str:
         sections.append(Section("The longest differences", tables=longest))
     written = f"{datetime.now():%Y-%m-%d %H:%M}"
     return TEMPLATE.render(title=night.title, sections=sections, version=VERSION, written=written)
-
-
-def _base64(figure: Figure) -> str:
-    """A figure as PNG, as a page holds it."""
-    png = BytesIO()
-    figure.savefig(png, format="png", dpi=DOTS_PER_INCH)
-    return b64encode(png.getvalue()).decode()
-
-
-ENVIRONMENT = Environment(
-    loader=FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-ENVIRONMENT.filters["base64"] = _base64
-TEMPLATE = ENVIRONMENT.get_template("night.html")
 
 
 def _summary(night: Hypnogram, statistics: dict[str, Any]) -> Section:
