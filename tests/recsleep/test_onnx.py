@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import plain_numpy
 import pytest
+from recordings import write_edf
 
 import recsleep
 from data.terms import InputError
@@ -142,11 +143,16 @@ def test_the_example_stages_as_we_do(folds, make_night, project):
     assert [line.split()[1] for line in done.stdout.splitlines()] == list(expected.to_frame()["stage"])
 
 
-def test_staging_imports_neither_keras_nor_tensorflow(folds, make_night, project):
+def test_staging_imports_no_other_framework(folds, make_night, project):
+    """Keras and TensorFlow train, scikit-learn compares with a scorer, MNE reads what is no EDF."""
     night = make_night(folds.parent / "n.npz", 20)
+    edf = write_edf(folds.parent / "n.edf", {"C3-A2": (RNG.normal(0, 20, 60000), 100, "uV")})
     recsleep.load_stager(folds)
+    command = ["--recording", str(edf), "--dir", str(folds), "--out", str(folds.parent / "results")]
+    absent = ("keras", "tensorflow", "onnx", "mne", "sklearn", "scipy", "matplotlib.pyplot")
     code = (
-        "import sys\nfor name in ('keras', 'tensorflow', 'onnx'): sys.modules[name] = None\n"
+        f"import sys\nfor name in {absent}: sys.modules[name] = None\n"
+        f"import predict\nassert predict.main({command}) == 0\n"
         f"import numpy, recsleep\nnight = recsleep.stage({str(night)!r}, {str(folds)!r})\n"
         f"live = recsleep.LiveStager({str(folds)!r})\n"
         "assert len(night.stages) == 20 and len(live.push(numpy.ones(6001))) == 2"
