@@ -119,6 +119,7 @@ def _summary(night: Hypnogram, statistics: dict[str, Any]) -> Section:
                 f"{task.replace('_', ' ').capitalize()}: by {'one model' if n == 1 else f'the mean of {n} models'}."
                 for task, n in tasks.items()
             ),
+            *(["Each stage is decided by the epochs before and after it too."] if night.smoothed is not None else ()),
             "For research only. This is not a medical device, and nothing here is a diagnosis.",
         ],
     )

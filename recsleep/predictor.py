@@ -226,6 +226,11 @@ def load_stager(folder: str | Path, db: str | None = None, threads: int = 0) -> 
     folds.say_unfinished()
     found = [SavedFold.of(path, folds.db) for path in folds.folders]
     folds.require_one_database((fold.metadata.get("db", folds.db) for fold in found), db)
+    if found[0].db == "isruc" and not found[0].metadata:
+        print(
+            f"{folds.root}: the published folds of isruc hardly carry over to other databases; those of sleepedfx do.",
+            file=sys.stderr,
+        )
     return Stager((_together(folds.root, found, threads),))
 
 
