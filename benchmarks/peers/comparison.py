@@ -22,6 +22,9 @@ from evaluation.stages import Scores
 
 MEASURED = Path(__file__).with_name("measured.py")
 
+TOOK = {"processor s": "processor", "wall s": "wall", "peak MiB": "memory"}
+"""What a process took, by the table's columns."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -89,14 +92,10 @@ def table(nights: Sequence[Night], runs: Mapping[str, Sequence[Sequence[Run]]], 
     rows = {}
     for name, of_nights in runs.items():
         took = {
-            what: statistics.mean(statistics.median(getattr(each, what) for each in night) for night in of_nights)
-            for what in ("processor", "wall", "memory")
+            column: statistics.mean(statistics.median(getattr(each, what) for each in night) for night in of_nights)
+            for column, what in TOOK.items()
         }
-        rows[name] = _figures(pooled.get(name)) | {
-            "processor s": took["processor"],
-            "wall s": took["wall"],
-            "peak MiB": took["memory"],
-        }
+        rows[name] = _figures(pooled.get(name)) | took
     found = pd.DataFrame.from_dict(rows, orient="index")
     found[f"of {reference}"] = found["processor s"] / found.loc[reference, "processor s"]
     return found
@@ -112,6 +111,6 @@ def _figures(scores: Scores | None) -> dict[str, float]:
 
 def shown(found: pd.DataFrame) -> str:
     """The table as text."""
-    digits = {"epochs": 0, "processor s": 1, "wall s": 1, "peak MiB": 0}
+    digits = {"epochs": 0, "processor s": 1, "wall s": 1, "peak MiB": 0, "of YASA": 2}
     formats = {str(name): f"{{:.{digits.get(str(name), 3)}f}}".format for name in found}
     return found.to_string(formatters=formats, na_rep="-")

@@ -118,7 +118,7 @@ def test_the_table_pools_what_scorer_and_all_tools_staged():
         assert row["macro-F1"] == pytest.approx(by_stage.mean())
     assert found.loc["ours", ["processor s", "wall s", "peak MiB"]].tolist() == [3, 6, 300]
     assert found["of YASA"].tolist() == [0.5, 1]
-    assert "0.500" in shown(found)
+    assert "0.50" in shown(found)
 
 
 def test_without_a_scorer_there_are_seconds_alone():
