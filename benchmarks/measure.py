@@ -1,7 +1,6 @@
 """What the benchmarks share: the machine, its matrix-multiply rate, and medians of interleaved runs."""
 
 import itertools
-import os
 import platform
 import statistics
 import sys
@@ -15,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.processor import processor
 from synth.learner import Learner
 from synth.replicas import replicas
 
@@ -27,12 +27,8 @@ RECONSTRUCTION_FLOP = 2 * (2 * 63 * 128 * 128 * 8)
 
 def machine() -> str:
     """One line that says where the figures come from."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    processor = next(names, platform.processor() or platform.machine())
     libraries = f"Python {platform.python_version()}, TensorFlow {tf.__version__}, Keras {keras.__version__}"
-    return f"{processor}, {os.cpu_count()} threads; {libraries}"
+    return f"{processor()}; {libraries}"
 
 
 def interleaved(

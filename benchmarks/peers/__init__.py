@@ -1,0 +1,1 @@
+"""How well and how fast do others stage the same nights? ``python -m benchmarks.peers``."""
