@@ -191,12 +191,9 @@ class Hypnogram:
     def unsure(self) -> pd.DataFrame:
         """The stretches to check by hand, where no stage is probable, the longest first.
 
-        Columns ``epoch`` (the first), ``epochs``, ``start_s``, ``stages`` and mean ``confidence``. A single surer epoch
-        between two does not end a stretch.
+        Columns ``epoch`` (the first), ``epochs``, ``start_s``, ``stages`` and mean ``confidence``.
         """
-        low = self.confidence < UNSURE
-        low[1:-1] |= low[:-2] & low[2:]
-        return self._stretches(low)
+        return self._stretches(self.confidence < UNSURE)
 
     def differing(self) -> pd.DataFrame:
         """The stretches where the scorer has another stage, the longest first; a column ``scored`` more.

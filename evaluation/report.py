@@ -159,7 +159,7 @@ def _unsure(night: Hypnogram) -> str:
     table = night.unsure()
     if table.empty:
         return f"<p>Every epoch's stage has a probability of {UNSURE:g} or more.</p>"
-    epochs, longest = (night.confidence < UNSURE).sum(), ", the longest of which are" if len(table) > LONGEST else ""
+    epochs, longest = table["epochs"].sum(), ", the longest of which are" if len(table) > LONGEST else ""
     return (
         f"<p>{epochs} epochs have no stage with a probability of {UNSURE:g} or more. They lie in {len(table)} "
         f"stretches{longest}:</p>{_table(_readable(night, table))}"

@@ -122,10 +122,10 @@ def test_csv(tmp_path):
 
 def test_stretches_to_check():
     table = staged("WWwWwW222rr2?").unsure()
-    # The surer epoch between two unsure ones belongs to their stretch.
-    assert table[["epoch", "epochs"]].to_numpy().tolist() == [[9, 4], [2, 3]]
-    assert table["stages"].tolist() == ["REM, unscored, N2", "W"]
-    assert table["confidence"].tolist() == pytest.approx([(0.5 + 0.5 + 0.9 + 0.2) / 4, (0.5 + 0.9 + 0.5) / 3], abs=1e-6)
+    # A surer epoch between two unsure ones is not to be checked.
+    assert table[["epoch", "epochs"]].to_numpy().tolist() == [[9, 2], [2, 1], [4, 1], [12, 1]]
+    assert table["stages"].tolist() == ["REM", "W", "W", "unscored"]
+    assert table["confidence"].tolist() == pytest.approx([0.5, 0.5, 0.5, 0.2], abs=1e-6)
 
 
 def test_agreement_leaves_out_what_one_has_not_scored():
