@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 
 from data.recordings.quality import stretches
-from data.store import written_aside
-from data.terms import EPOCH_SECONDS, SAMPLING_RATE, STAGES, UNSCORED
+from data.store import reaching, written_aside
+from data.terms import EPOCH_SECONDS, SAMPLING_RATE, STAGES, TASKS, UNSCORED, InputError, in_one_line
 from evaluation.breathing import apnea_hypopnea_index
 from evaluation.stages import Scores, as_json
 
@@ -25,6 +25,12 @@ ANNOTATIONS = tuple(f"Sleep stage {stage}" for stage in ("W", "N1", "N2", "N3", 
 """The same in the texts that EDF+ prescribes."""
 UNSURE = 0.6
 """Probability of the chosen stage below which an epoch is worth a look."""
+DOUBTED = 0.5
+"""Mean confidence of a night below which its hypnogram is not to be relied on."""
+LEAST_HOURS = 3
+"""Of scored epochs, from which on a night of a single stage, or without deep or REM sleep, is a strange one."""
+LARGEST_SHARE = 0.9
+"""Of a night that any stage may have; that of N2, the most frequent one, is seldom above 0.6."""
 HIGHEST_FREQUENCY = 30
 """Hz, of the spectrogram."""
 
@@ -183,6 +189,29 @@ class Hypnogram:
             )
         return told
 
+    @property
+    def doubts(self) -> list[str]:
+        """Why the whole hypnogram may be wrong, a sentence each.
+
+        A network gives every signal some stages, also one that is no EEG, or whose level or unit it does not know. Then
+        it is unsure of them all, or sure of the same one, wake or N1 as a rule. That is looked for, and nothing finer:
+        a sick sleeper's night differs from those of the training as well. Short recordings may well hold one stage.
+        """
+        scored = self.stages[self.stages != UNSCORED]
+        if not len(scored):
+            return []
+        told, check = [], "check the channel and its unit before relying on the hypnogram."
+        if (confidence := self.confidence[self.stages != UNSCORED].mean()) < DOUBTED:
+            told.append(f"the mean confidence is {confidence:.2f}, below {DOUBTED:g}: {check}")
+        hours, counts = len(scored) * EPOCH_SECONDS / 3600, np.bincount(scored, minlength=len(STAGES))
+        if hours > LEAST_HOURS:
+            most, share = STAGES[counts.argmax()], counts.max() / len(scored)
+            if share > LARGEST_SHARE:
+                told.append(f"{100 * share:.0f} % of {hours:.1f} h are {most}: {check}")
+            elif not counts[STAGES.index("N2") :].any():
+                told.append(f"{hours:.1f} h hold no N2, N3 or REM: {check}")
+        return told
+
     def clock(self, epoch: int) -> str:
         """When an epoch begins: by the clock if the start is known, else from the recording's first sample on."""
         passed = timedelta(seconds=int(epoch) * EPOCH_SECONDS)
@@ -228,6 +257,28 @@ class Hypnogram:
         """Write :meth:`to_frame` as CSV; the file appears whole."""
         with written_aside(path) as aside:
             self.to_frame().to_csv(aside, index=False, float_format="%.6f")
+
+    @classmethod
+    def read_csv(cls, path: Path, **more: Any) -> "Hypnogram":
+        """The night, local or remote, that :meth:`save_csv` wrote, with ``more`` of its attributes.
+
+        Raises:
+            InputError: the file is absent, or no such table.
+        """
+        try:
+            with reaching(path), path.open("rb") as file:
+                table = pd.read_csv(file)
+            stages = np.array([(*range(len(STAGES)), UNSCORED)[NAMES.index(name)] for name in table["stage"]], np.int32)
+            columns = table.drop(columns=["epoch", "start_s", "stage"]).astype(np.float32)
+            probabilities = columns[list(STAGES)].to_numpy()
+            events = {name: columns[name].to_numpy() for name in TASKS if name in columns}
+            if not np.isfinite(columns).all(axis=None):
+                raise ValueError("a probability is missing")
+        except FileNotFoundError:
+            raise InputError(f"{path} does not exist (any more).") from None
+        except (ValueError, KeyError) as error:
+            raise InputError(f"{path} is no hypnogram of this toolkit ({in_one_line(error)}).") from None
+        return cls(stages=stages, probabilities=probabilities, events=events, **more)
 
     def save_edf(self, path: Path) -> None:
         """Write :meth:`to_annotations` as an EDF+ file of annotations alone, as Sleep-EDF's scorings are."""

@@ -106,11 +106,15 @@ def page(night: Hypnogram, statistics: dict[str, Any]) -> "mne.Report":
 def _summary(night: Hypnogram, statistics: dict[str, Any]) -> str:
     begin = f", from {night.start:%Y-%m-%d %H:%M:%S}" if night.start else ""
     length = len(night.stages) * EPOCH_SECONDS / 3600
+    # First of all what may make the rest worthless.
     lines = [
+        f'<p class="night-warning"><strong>Warning:</strong> {escape(text)}</p>'
+        for text in night.about.get("warnings", ())
+    ]
+    lines += [
         f"<p>{len(night.stages)} epochs of 30 s, {length:.2f} h{begin}; "
         f"{statistics['TST'] / 60:.2f} h of sleep. Mean confidence {night.confidence.mean():.2f}.</p>"
     ]
-    lines += [f'<p class="night-warning">Warning: {escape(text)}</p>' for text in night.about.get("warnings", ())]
     lines += [f'<p class="night-warning">Note: {escape(text)}</p>' for text in night.remarks]
     lines += [f"<p>Assumed: {escape(text)}.</p>" for text in night.about.get("assumptions", ())]
     tasks = Counter(model.get("task", "sleep_stage") for model in night.about.get("models", ()))

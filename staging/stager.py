@@ -111,7 +111,7 @@ class Stager:
         }
         probabilities, stages = _decide(staged)
         warned = [warning for each in staged for warning in each.warnings()]
-        about = {
+        about: dict[str, Any] = {
             "seconds": recording.seconds,
             "channels": [channel for each in staged for channel in each.channels()],
             "level": level and asdict(level),
@@ -126,7 +126,13 @@ class Stager:
         }
         spectrogram = spectra(there["eeg"].signals) if "eeg" in needed else None
         name, start, scored = recording.path.stem, recording.start, recording.stages
-        return Hypnogram(name, stages, probabilities, start, scored, spectrogram, events, about)
+        night = Hypnogram(name, stages, probabilities, start, scored, spectrogram, events, about)
+        about["warnings"] = [*night.doubts, *about["warnings"]]
+        return night
+
+    def spectra(self, recording: AnyRecording, channels: Sequence[str] = (), calibrate: bool = True) -> np.ndarray:
+        """The spectra (epochs, bins) of the EEG that :meth:`stage` would use, as in its hypnogram."""
+        return spectra(self._montages(recording, channels, calibrate)[0][0]["eeg"].signals)
 
     def _montages(
         self, recording: AnyRecording, channels: Sequence[str], calibrate: bool
