@@ -70,11 +70,11 @@ def stage(arguments: argparse.Namespace) -> int:
     from data.store import anywhere, location, require_writable
     from staging.recordings import find_recordings
 
-    folder, models, scoring = location(arguments.out or "results"), arguments.dir, arguments.scoring or ""
+    folder, trained, scoring = location(arguments.out or "results"), arguments.dir, arguments.scoring or ""
     sources = find_recordings(arguments.recording)
     require_writable(folder)
     if arguments.cluster:
-        folder, models = anywhere(folder), anywhere(models)
+        folder, trained = anywhere(folder), anywhere(trained)
         sources = [replace(source, path=anywhere(source.path)) for source in sources]
         scoring = scoring and str(anywhere(location(scoring)))
     rules = None
@@ -85,12 +85,10 @@ def stage(arguments: argparse.Namespace) -> int:
 
     from staging.batch import Models, Settings, stage_all, summary
 
-    held = Models(import_module(MODELS[arguments.model]).load_stager, models, arguments.db)
-    # Mistakes in the models are told before any recording is read.
-    print(f"models: {len(held.stager().models)}, of {arguments.dir}")
+    models = Models(import_module(MODELS[arguments.model]).load_stager, trained, arguments.db)
     channels, calibrate = tuple(arguments.channel), not arguments.no_calibration
     settings = Settings(channels, calibrate, scoring, rules, arguments.overwrite)
-    outcomes = stage_all(sources, held, folder, settings, arguments.jobs, arguments.cluster)
+    outcomes = stage_all(sources, models, folder, settings, arguments.jobs, arguments.cluster)
     print(summary(outcomes, folder))
     return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
 

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -48,15 +48,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Models:
-    """Trained models, which every process that stages loads once.
+    """Where trained models are; called, it gives a worker process their stager, which it loads once.
 
     Attributes:
         load: makes a stager of the next three, such as ``recsleep.load_stager``.
         folder: holds one model, or folds of one database.
         db: the database that they were trained on, where they do not say it.
         threads: how many threads compute; 0 for one on each core.
-        sha256: of the weights, once they are known, by which a cluster's worker, which outlives this command, knows
-            that there are others in the same folder now.
+        sha256: of the weights. By it a cluster's worker, which outlives a command, knows when the folder holds others.
     """
 
     load: Callable[[Path, str | None, int], Stager]
@@ -65,15 +64,14 @@ class Models:
     threads: int = 0
     sha256: tuple[str, ...] = ()
 
-    def stager(self) -> Stager:
-        """The stager; InputError if a model is unusable."""
+    def __call__(self) -> Stager:
         return _loaded(self)
 
 
 @lru_cache(maxsize=1)
 def _loaded(models: Models) -> Stager:
-    # Where the weights are known already, another process has said what there is to say of them.
-    with redirect_stdout(None) if models.sha256 else nullcontext():
+    # What there is to say of the models, the command has said.
+    with redirect_stdout(None):
         return models.load(models.folder, models.db, models.threads)
 
 
@@ -99,7 +97,7 @@ def stage_all(
 
     Args:
         sources: the recordings.
-        models: that stage them.
+        models: where those are that stage them.
         folder: of the results, local or remote.
         settings: the same for all recordings.
         jobs: processes on this machine, which share its cores.
@@ -114,12 +112,16 @@ def stage_all(
     """
     if len(sources) > 1 and settings.scoring and "{name}" not in settings.scoring:
         raise InputError("--scoring: with several recordings, write {name} where a recording's name stands in it.")
-    jobs = min(jobs, len(sources))
+    # Loaded here too, which takes a tenth of a second: so mistakes in the models are told once, and first of all.
+    stager = models.load(models.folder, models.db, 0)
+    print(f"models: {len(stager.models)}, of {models.folder}")
+    alone, jobs, outcomes = len(sources) == 1, min(jobs, len(sources)), {}
+    staging = Staging(stager, folder, settings)
     if jobs > 1 or cluster:
-        known = tuple(model["sha256"] for model in models.stager().models)
-        models = replace(models, threads=1 if cluster else max(1, cpu_count() // jobs), sha256=known)
-    alone, outcomes = len(sources) == 1, {}
-    found = workers.each(Staging(models, folder, settings), sources, jobs, cluster)
+        known = tuple(model["sha256"] for model in stager.models)
+        threads = 1 if cluster else max(1, cpu_count() // jobs)
+        staging = Staging(replace(models, threads=threads, sha256=known), folder, settings)
+    found = workers.each(staging, sources, jobs, cluster)
     with _tidied(folder, cluster), closing(found), _progress(sources) as bar:
         for outcome in found:
             if alone and outcome.status == "failed":
@@ -180,9 +182,9 @@ def _progress(sources: Sequence[Source]) -> Iterator[tqdm]:
 
 @dataclass(frozen=True)
 class Staging:
-    """Stages one recording after another, in this process or in another one."""
+    """Stages one recording after another, in this process with a stager, in another with one that it loads there."""
 
-    models: Models
+    models: Stager | Models
     folder: Path
     settings: Settings
 
@@ -196,7 +198,8 @@ class Staging:
             return Outcome(source, "left out" if left_out else "failed", reason=failure(error, source.path))
 
     def _outcome(self, source: Source) -> Outcome:
-        started, settings, stager = time.perf_counter(), self.settings, self.models.stager()
+        started, settings = time.perf_counter(), self.settings
+        stager = self.models() if isinstance(self.models, Models) else self.models
         scoring = location(settings.scoring.replace("{name}", source.name)) if settings.scoring else None
         origin = {
             "recording": {"path": str(source.path), "bytes": _size(source.path)},
