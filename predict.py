@@ -100,8 +100,9 @@ def predict(arguments: argparse.Namespace) -> int | None:
     require_models(arguments.dir)
     if arguments.recording:
         return stage(arguments)
+    given = vars(arguments) | {"jobs": arguments.jobs != 1}
     for option in ("out", "channel", "scoring", "spec", "no_calibration", "overwrite", "jobs", "cluster"):
-        if getattr(arguments, option) not in (None, [], False) and (option, arguments.jobs) != ("jobs", 1):
+        if given[option]:
             raise InputError(f"--{option.replace('_', '-')} is of staging: name recordings with --recording.")
     evaluate(arguments)
     return None
