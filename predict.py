@@ -44,7 +44,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--recording", nargs="+", metavar="FILE", help=recordings)
     add("--out", metavar="DIR", help="folder of the results, local or remote (default results)")
     channels = (
-        "channel or derivation such as C3-A2; several are averaged (default: the best EEG channel there is); of "
+        "channel or derivation such as C3-A2; several are averaged (default: up to three of the best EEG); of "
         "SynthSleepNet emg=NAME and the like"
     )
     add("--channel", action="append", default=[], metavar="NAME", help=channels)
@@ -54,6 +54,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--spec", metavar="FILE", help=spec)
     calibration = "leave the amplitude as it is instead of bringing it to that of the training data"
     add("--no-calibration", action="store_true", help=calibration)
+    add("--no-smoothing", action="store_true", help="let each epoch's own probabilities decide its stage")
     add("--overwrite", action="store_true", help="stage finished recordings again")
     command_line.add_workers(parser, "recordings")
     return parser.parse_args(arguments)
@@ -86,8 +87,8 @@ def stage(arguments: argparse.Namespace) -> int:
     from staging.batch import Models, Settings, stage_all, summary
 
     models = Models(import_module(MODELS[arguments.model]).load_stager, trained, arguments.db)
-    channels, calibrate = tuple(arguments.channel), not arguments.no_calibration
-    settings = Settings(channels, calibrate, scoring, rules, arguments.overwrite)
+    calibrate, smooth = not arguments.no_calibration, not arguments.no_smoothing
+    settings = Settings(tuple(arguments.channel), calibrate, smooth, scoring, rules, arguments.overwrite)
     outcomes = stage_all(sources, models, folder, settings, arguments.jobs, arguments.cluster)
     print(summary(outcomes, folder))
     return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
@@ -101,7 +102,8 @@ def predict(arguments: argparse.Namespace) -> int | None:
     if arguments.recording:
         return stage(arguments)
     given = vars(arguments) | {"jobs": arguments.jobs != 1}
-    for option in ("out", "channel", "scoring", "spec", "no_calibration", "overwrite", "jobs", "cluster"):
+    of_staging = ("out", "channel", "scoring", "spec", "no_calibration", "no_smoothing", "overwrite", "jobs", "cluster")
+    for option in of_staging:
         if given[option]:
             raise InputError(f"--{option.replace('_', '-')} is of staging: name recordings with --recording.")
     evaluate(arguments)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn import metrics
 
 from evaluation.stages import as_json
 
@@ -31,6 +30,8 @@ class EventScores:
 
         NaN where a figure has no meaning: all epochs with the event, or none.
         """
+        from sklearn import metrics
+
         scored, found = self.scored, self.probabilities > 0.5
         both = scored.any() and not scored.all()
         with warnings.catch_warnings():

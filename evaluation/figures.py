@@ -1,5 +1,6 @@
 """Pictures of a staged night, drawn without pyplot: no window, no state shared with the user's own plots."""
 
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,22 +22,37 @@ FROM_TOP = ("W", "REM", "N1", "N2", "N3")
 HOURS = EPOCH_SECONDS / 3600
 """Of an epoch."""
 GREY = "#555555"
+MARGINS = {"left": 0.9, "right": 1.0, "top": 0.1, "bottom": 0.5}
+"""Inches around what is drawn: the same in all pictures, so that their times lie above each other."""
+
+Draw = Callable[[Axes, "Hypnogram"], None]
 
 
-def night_figure(night: "Hypnogram") -> Figure:
-    """Hypnogram over hypnodensity over spectrogram over breathing events, as far as there are any."""
-    drawn = [draw_hypnogram, draw_hypnodensity]
-    drawn += [draw_spectrogram] if night.spectra is not None else []
-    drawn += [draw_events] if night.events else []
-    figure = Figure(figsize=(11, 2.6 * len(drawn)), layout="constrained")
-    axes = figure.subplots(len(drawn), 1, sharex=True)
+def picture(night: "Hypnogram", drawn: Sequence[Draw], width: float, height: float, title: str = "") -> Figure:
+    """A figure of ``width`` and ``height`` in inches: what is ``drawn`` of the night, one above the other.
+
+    Its margins are fixed, for matplotlib's own layouts draw everything once more in order to measure it.
+    """
+    figure = Figure(figsize=(width, height))
+    left, right = MARGINS["left"] / width, 1 - MARGINS["right"] / width
+    bottom, top = MARGINS["bottom"] / height, 1 - (MARGINS["top"] + (0.3 if title else 0)) / height
+    grid = {"left": left, "right": right, "bottom": bottom, "top": top, "hspace": 0.08}
+    axes = figure.subplots(len(drawn), 1, sharex=True, squeeze=False, gridspec_kw=grid)[:, 0]
     for axis, draw in zip(axes, drawn, strict=True):
         draw(axis, night)
     for axis in axes[:-1]:
         axis.set_xlabel("")
         axis.tick_params(labelbottom=False)
-    axes[0].set_title(night.title, loc="left", fontweight="bold", parse_math=False)
+    axes[0].set_title(title, loc="left", fontweight="bold", parse_math=False)
     return figure
+
+
+def night_figure(night: "Hypnogram") -> Figure:
+    """Hypnogram over hypnodensity over spectrogram over breathing events, as far as there are any."""
+    drawn: list[Draw] = [draw_hypnogram, draw_hypnodensity]
+    drawn += [draw_spectrogram] if night.spectra is not None else []
+    drawn += [draw_events] if night.events else []
+    return picture(night, drawn, 11, 2.6 * len(drawn), night.title)
 
 
 def draw_hypnogram(axis: Axes, night: "Hypnogram") -> None:
@@ -51,7 +67,7 @@ def draw_hypnogram(axis: Axes, night: "Hypnogram") -> None:
     axis.set_ylim(len(STAGES) - 0.5, -0.5)
     axis.grid(axis="y", color="#eeeeee")
     if night.scored is not None:
-        axis.legend(loc="upper right", ncols=2, frameon=False, bbox_to_anchor=(1, 1.2), borderaxespad=0)
+        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     _time_axis(axis, night)
 
 

@@ -13,7 +13,7 @@ from data.recordings.quality import stretches
 from data.store import reaching, written_aside
 from data.terms import EPOCH_SECONDS, SAMPLING_RATE, STAGES, TASKS, UNSCORED, InputError, in_one_line
 from evaluation.breathing import apnea_hypopnea_index
-from evaluation.stages import Scores, as_json
+from evaluation.stages import Scores, as_json, transitions
 
 if TYPE_CHECKING:
     import mne
@@ -23,10 +23,12 @@ NAMES = (*STAGES, "unscored")
 """Stages by number; -1, what is not scored, is the last."""
 ANNOTATIONS = tuple(f"Sleep stage {stage}" for stage in ("W", "N1", "N2", "N3", "R", "?"))
 """The same in the texts that EDF+ prescribes."""
+SMOOTHED = [f"smoothed_{stage}" for stage in STAGES]
+"""Columns of the probabilities that were smoothed."""
 UNSURE = 0.6
 """Probability of the chosen stage below which an epoch is worth a look."""
 DOUBTED = 0.5
-"""Mean confidence of a night below which its hypnogram is not to be relied on."""
+"""Mean probability of the most probable stage below which its hypnogram is not to be relied on."""
 LEAST_HOURS = 3
 """Of scored epochs, from which on a night of a single stage, or without deep or REM sleep, is a strange one."""
 LARGEST_SHARE = 0.9
@@ -42,12 +44,14 @@ class Hypnogram:
     Attributes:
         name: the recording's.
         stages: int32 (epochs,), 0..4 for W, N1, N2, N3, REM, or -1 for unscored.
-        probabilities: float32 (epochs, 5), the hypnodensity.
+        probabilities: float32 (epochs, 5), the hypnodensity, as the models see it.
         start: clock time of the first epoch, if known.
         scored: int32 (epochs,), a scorer's stages to compare with, if there are any.
         events: float32 (epochs,) of each breathing event, by its name: its probability, where the models tell it.
         spectra: float32 (epochs, bins), the signal's power at 0, 0.5, 1, … 30 Hz in dB of its median, if known.
         about: how it came about, as JSON values: channels, assumptions, warnings, models.
+        smoothed: float32 (epochs, 5), the probabilities that decided the stages given the epochs before and after, if
+            they did; else ``probabilities`` did.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Hypnogram:
     spectra: np.ndarray | None = None
     events: dict[str, np.ndarray] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
+    smoothed: np.ndarray | None = None
 
     @property
     def title(self) -> str:
@@ -66,8 +71,8 @@ class Hypnogram:
 
     @property
     def confidence(self) -> np.ndarray:
-        """The probability of each epoch's most probable stage (epochs,)."""
-        return self.probabilities.max(axis=1)
+        """The probability of each epoch's most probable stage (epochs,), of those by which the stages were decided."""
+        return (self.probabilities if self.smoothed is None else self.smoothed).max(axis=1)
 
     @property
     def agreement(self) -> Scores | None:
@@ -78,10 +83,15 @@ class Hypnogram:
         return Scores.of(self.scored[both], self.stages[both]) if both.any() else None
 
     def to_frame(self) -> pd.DataFrame:
-        """A row per epoch: ``epoch``, ``start_s``, ``stage`` by name, the five probabilities, and those of events."""
+        """A row per epoch: ``epoch``, ``start_s``, ``stage`` by name, the five probabilities, and those of events.
+
+        Where the stages were smoothed, the probabilities that decided them are ``smoothed_W`` to ``smoothed_REM``.
+        """
         epochs = np.arange(len(self.stages))
         table = pd.DataFrame({"epoch": epochs, "start_s": epochs * EPOCH_SECONDS, "stage": _names(self.stages)})
         table[list(STAGES)] = self.probabilities
+        if self.smoothed is not None:
+            table[SMOOTHED] = self.smoothed
         return table.assign(**self.events)
 
     def to_annotations(self) -> "mne.Annotations":
@@ -150,15 +160,11 @@ class Hypnogram:
             **as_json({name: n * minute for name, n in epochs.items()} | percent),
             "minutes": as_json({stage: n * minute for stage, n in each.items()}),
             "share": as_json({stage: 100 * each[stage] / (tst or np.nan) for stage in STAGES[1:]}),
-            "transitions": self._transitions(),
+            "transitions": {
+                stage: dict(zip(STAGES, row, strict=True))
+                for stage, row in zip(STAGES, transitions(self.stages).tolist(), strict=True)
+            },
         }
-
-    def _transitions(self) -> dict[str, dict[str, int]]:
-        """How many epochs of each stage are followed by each stage."""
-        pairs = np.stack([self.stages[:-1], self.stages[1:]])
-        counts = np.zeros((len(STAGES), len(STAGES)), int)
-        np.add.at(counts, tuple(pairs[:, (pairs != UNSCORED).all(axis=0)]), 1)
-        return {stage: dict(zip(STAGES, row, strict=True)) for stage, row in zip(STAGES, counts.tolist(), strict=True)}
 
     def periods(self) -> list[tuple[int, int]]:
         """The sleep periods: first epoch of N2, N3 or REM, and the one after the last.
@@ -196,13 +202,15 @@ class Hypnogram:
         A network gives every signal some stages, also one that is no EEG, or whose level or unit it does not know. Then
         it is unsure of them all, or sure of the same one, wake or N1 as a rule. That is looked for, and nothing finer:
         a sick sleeper's night differs from those of the training as well. Short recordings may well hold one stage.
+        What counts is how sure the models are themselves: smoothing makes a strange night look surer than it is.
         """
         scored = self.stages[self.stages != UNSCORED]
         if not len(scored):
             return []
         told, check = [], "check the channel and its unit before relying on the hypnogram."
-        if (confidence := self.confidence[self.stages != UNSCORED].mean()) < DOUBTED:
-            told.append(f"the mean confidence is {confidence:.2f}, below {DOUBTED:g}: {check}")
+        confidence = self.probabilities[self.stages != UNSCORED].max(axis=1).mean()
+        if confidence < DOUBTED:
+            told.append(f"the models' mean confidence is {confidence:.2f}, below {DOUBTED:g}: {check}")
         hours, counts = len(scored) * EPOCH_SECONDS / 3600, np.bincount(scored, minlength=len(STAGES))
         if hours > LEAST_HOURS:
             most, share = STAGES[counts.argmax()], counts.max() / len(scored)
@@ -271,6 +279,7 @@ class Hypnogram:
             stages = np.array([(*range(len(STAGES)), UNSCORED)[NAMES.index(name)] for name in table["stage"]], np.int32)
             columns = table.drop(columns=["epoch", "start_s", "stage"]).astype(np.float32)
             probabilities = columns[list(STAGES)].to_numpy()
+            smoothed = columns[SMOOTHED].to_numpy() if SMOOTHED[0] in columns else None
             events = {name: columns[name].to_numpy() for name in TASKS if name in columns}
             if not np.isfinite(columns).all(axis=None):
                 raise ValueError("a probability is missing")
@@ -278,7 +287,7 @@ class Hypnogram:
             raise InputError(f"{path} does not exist (any more).") from None
         except (ValueError, KeyError) as error:
             raise InputError(f"{path} is no hypnogram of this toolkit ({in_one_line(error)}).") from None
-        return cls(stages=stages, probabilities=probabilities, events=events, **more)
+        return cls(stages=stages, probabilities=probabilities, events=events, smoothed=smoothed, **more)
 
     def save_edf(self, path: Path) -> None:
         """Write :meth:`to_annotations` as an EDF+ file of annotations alone, as Sleep-EDF's scorings are."""

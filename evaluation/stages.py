@@ -1,4 +1,7 @@
-"""How well predicted stages agree with a scorer's: accuracy, macro-F1, Cohen's kappa, per-class figures."""
+"""How well predicted stages agree with a scorer's: accuracy, macro-F1, Cohen's kappa, per-class figures.
+
+scikit-learn is imported by what needs it: it takes longer to load than a night without a scoring to stage.
+"""
 
 import warnings
 from collections.abc import Mapping
@@ -8,14 +11,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn import metrics
 
-from data.terms import STAGES
+from data.terms import STAGES, UNSCORED
 
 
 def as_json(figures: Mapping[str, float]) -> dict[str, float | None]:
     """Figures as JSON values: NaN, which JSON does not have, becomes None."""
     return {name: None if np.isnan(value) else float(value) for name, value in figures.items()}
+
+
+def transitions(stages: np.ndarray) -> np.ndarray:
+    """How often each stage is followed by each, int (5, 5), in int (epochs,), where -1 is unscored."""
+    pairs = np.stack([stages[:-1], stages[1:]])
+    counts = np.zeros((len(STAGES), len(STAGES)), int)
+    np.add.at(counts, tuple(pairs[:, (pairs != UNSCORED).all(axis=0)]), 1)
+    return counts
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,8 @@ class Scores:
     @classmethod
     def of(cls, scored: np.ndarray, predicted: np.ndarray) -> "Scores":
         """Compare two arrays of stages 0..4, epoch by epoch."""
+        from sklearn import metrics
+
         return cls(metrics.confusion_matrix(scored, predicted, labels=range(len(STAGES))))
 
     def __add__(self, other: "Scores") -> "Scores":
@@ -41,11 +53,15 @@ class Scores:
 
     @property
     def accuracy(self) -> float:
+        from sklearn import metrics
+
         return float(metrics.accuracy_score(*self._pairs, sample_weight=self.confusion.ravel()))
 
     @property
     def kappa(self) -> float:
         """Cohen's kappa; NaN where scorer and model agree on one single stage all along."""
+        from sklearn import metrics
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return float(metrics.cohen_kappa_score(*self._pairs, sample_weight=self.confusion.ravel()))
@@ -58,6 +74,8 @@ class Scores:
     @cached_property
     def by_stage(self) -> pd.DataFrame:
         """Precision, recall, F1 and the scorer's epochs of each stage; NaN where a figure has no meaning."""
+        from sklearn import metrics
+
         figures = metrics.precision_recall_fscore_support(
             *self._pairs, labels=range(len(STAGES)), sample_weight=self.confusion.ravel(), zero_division=np.nan
         )

@@ -19,6 +19,6 @@ limit = 16 * level["amplitude"]
 signals = (np.clip(signals, -limit, limit) + level["offset"]).astype(np.float32)
 
 before = np.zeros(session.get_inputs()[1].shape, np.float32)
-(probabilities,) = session.run(["probabilities"], {"signals": signals, "hidden": before, "cell": before})
+(probabilities,) = session.run(["probabilities"], {"signals": signals[None], "hidden": before, "cell": before})
 for epoch, each in enumerate(probabilities):
     print(epoch, about["stages"][each.argmax()], f"{each.max():.2f}")

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from data.nights.files import read_about
+from data.nights.files import read_about, read_arrays
 from data.nights.folds import Split
 from data.nights.index import NightFile
 from data.recipe import Recipe
@@ -18,7 +18,7 @@ from data.store import write_json
 from data.streams.windows import count_windows, reading, windows
 from data.terms import STAGES
 from evaluation.predictions import NightPredictions, pooled
-from evaluation.stages import Scores
+from evaluation.stages import Scores, transitions
 from recsleep.losses import JointTraining, ReconstructionTraining, adam
 from recsleep.model import RecSleepNet
 from recsleep.predictor import load_fold, median_level, of_network
@@ -172,6 +172,7 @@ class FoldTrainer(ResumableRun):
             "db": self.config.database.db,
             "recipe": self.recipe.calibrated_to(median_level(self.files["train"])).to_json(),
             "seed": sum(self.seed),
+            "transitions": np.sum([_transitions(night) for night in self.files["train"]], axis=0).tolist(),
             "best": self.best,
             "test": scores.to_json(),
         }
@@ -185,3 +186,8 @@ class FoldTrainer(ResumableRun):
         if confusion.shape != (len(STAGES), len(STAGES)) or confusion.min() < 0 or confusion.sum() == 0:
             raise ValueError("it holds no test scores")
         return Scores(confusion)
+
+
+def _transitions(night: NightFile) -> np.ndarray:
+    """How often each stage follows each in a night's scoring, int (5, 5); by these, staged nights are smoothed."""
+    return transitions(read_arrays(night.path, ["y"])["y"].astype(int))

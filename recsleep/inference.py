@@ -45,20 +45,42 @@ class InferenceNetwork:
         """The next epochs of a night, few enough to be computed at once.
 
         Args:
-            signals: float32 (epochs, samples).
+            signals: float32 (channels, epochs, samples); member ``k`` takes channel ``k`` modulo their number.
             state: after the epochs before, or :meth:`initial_state`.
 
         Returns:
-            The probabilities float32 (epochs, classes), and the state after the last epoch.
+            Each member's probabilities float32 (members, epochs, classes), and the state after the last epoch.
         """
         inputs = {"signals": signals, "hidden": state[0], "cell": state[1]}
-        probabilities, hidden, cell = self._session.run(["probabilities", "next_hidden", "next_cell"], inputs)
-        return probabilities, (hidden, cell)
+        logits, hidden, cell = self._session.run(["logits", "next_hidden", "next_cell"], inputs)
+        likelihoods = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return likelihoods / likelihoods.sum(axis=-1, keepdims=True), (hidden, cell)
 
     def probabilities(self, signals: np.ndarray) -> np.ndarray:
-        """Probabilities float32 (epochs, classes) of one night's consecutive epochs, float32 (epochs, samples)."""
+        """The members' mean probabilities for each channel of a night.
+
+        The members are shared out among the channels, so that several channels take no longer than one, as long as
+        there is a member for each.
+
+        Args:
+            signals: float32 (channels, epochs, samples), consecutive epochs.
+
+        Returns:
+            float32 (channels, epochs, classes).
+        """
+        channels, members = len(signals), self._state_shape[0]
+        found: list[list[np.ndarray]] = [[] for _ in range(channels)]
+        for first in range(0, channels, members):
+            for member, probabilities in enumerate(self._members(np.roll(signals, -first, axis=0))):
+                # With more channels than members, one of the last round has had its turn before.
+                if first + member < max(channels, members):
+                    found[(first + member) % channels].append(probabilities)
+        return np.stack([np.mean(each, axis=0) for each in found])
+
+    def _members(self, signals: np.ndarray) -> np.ndarray:
+        """Each member's probabilities (members, epochs, classes) of a night (channels, epochs, samples)."""
         state, found = self.initial_state(), []
-        for first in range(0, len(signals), CHUNK_EPOCHS):
-            probabilities, state = self.step(signals[first : first + CHUNK_EPOCHS], state)
+        for first in range(0, signals.shape[1], CHUNK_EPOCHS):
+            probabilities, state = self.step(signals[:, first : first + CHUNK_EPOCHS], state)
             found.append(probabilities)
-        return np.concatenate(found)
+        return np.concatenate(found, axis=1)

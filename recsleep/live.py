@@ -8,6 +8,7 @@ import numpy as np
 from data.recordings.quality import Quality, calibrated, flat
 from data.terms import EPOCH_SAMPLES, STAGES, InputError
 from recsleep.predictor import RecSleepNetPredictor, as_stager
+from staging.smoothing import ForwardFilter
 from staging.stager import Stager
 
 if TYPE_CHECKING:
@@ -15,17 +16,25 @@ if TYPE_CHECKING:
 
 
 class StagedEpoch(NamedTuple):
-    """An epoch's most probable stage, by name, and the probabilities of W, N1, N2, N3, REM, float32 (5,)."""
+    """An epoch's stage.
+
+    Attributes:
+        stage: its name.
+        probabilities: of W, N1, N2, N3, REM, float32 (5,), as the models see it.
+        smoothed: those that decide, float32 (5,): given the epochs before as well.
+    """
 
     stage: str
     probabilities: np.ndarray
+    smoothed: np.ndarray
 
 
 class LiveStager:
-    """Stages a signal that arrives in pieces; the stages are those that the whole night would get at once.
+    """Stages a signal that arrives in pieces; the models' probabilities are those that the whole night would get.
 
-    Only what takes the whole night to know differs: where the amplifier ends, and that long stretches without a signal
-    are not to be scored.
+    What takes the whole night to know differs: where the amplifier ends, that long stretches without a signal are not
+    to be scored, and what the epochs after an epoch say of it. The probabilities are smoothed by the epochs before
+    alone, so a stage may differ from that of the whole night.
 
     Args:
         model: a folder of one model or of folds, or what :func:`recsleep.load_stager` made of it, or a network.
@@ -40,8 +49,8 @@ class LiveStager:
 
     >>> live = LiveStager("pretrained_model/sleepedfx", amplitude=11.3)
     >>> for chunk in amplifier:                  # at 100 Hz
-    ...     for stage, probabilities in live.push(chunk):
-    ...         print(stage, probabilities.max())
+    ...     for epoch in live.push(chunk):
+    ...         print(epoch.stage, epoch.smoothed.max())
     """
 
     def __init__(self, model: "Stager | RecSleepNet | str | Path", amplitude: float | None = None) -> None:
@@ -52,7 +61,7 @@ class LiveStager:
             raise InputError(
                 "this model takes filtered EEG, and its filter needs the whole night: stage it with recsleep.stage."
             )
-        self.network, self.level = predictor.network, predictor.recipe.level
+        self.network, self.level, self._transitions = predictor.network, predictor.recipe.level, predictor.transitions
         if amplitude is not None and self.level is None:
             raise InputError("the model does not say its training level: calibrate the signal yourself.")
         if amplitude is not None and not 0 < amplitude < np.inf:
@@ -62,7 +71,7 @@ class LiveStager:
 
     def reset(self) -> None:
         """Forget what was pushed: another night begins."""
-        self._state = self.network.initial_state()
+        self._state, self._filter = self.network.initial_state(), ForwardFilter(self._transitions)
         self._rest = np.empty(0, np.float32)
 
     def push(self, samples: np.ndarray) -> list[StagedEpoch]:
@@ -86,7 +95,9 @@ class LiveStager:
         signals = epoch[None]
         if self.amplitude is not None and self.level is not None:
             silent = flat(signals, self.amplitude)
-            quality = Quality(self.amplitude, silent, np.zeros(1, bool), 0.0, 0.0)
+            quality = Quality(self.amplitude, silent, np.zeros(1, bool), 0.0, np.zeros(1))
             signals = calibrated(signals, quality, self.level)
-        (probabilities,), self._state = self.network.step(signals, self._state)
-        return StagedEpoch(STAGES[probabilities.argmax()], probabilities)
+        found, self._state = self.network.step(signals[None], self._state)
+        probabilities = found[:, 0].mean(axis=0)
+        smoothed = self._filter.step(probabilities)
+        return StagedEpoch(STAGES[smoothed.argmax()], probabilities, smoothed)

@@ -19,6 +19,7 @@ from recsleep.inference import InferenceNetwork
 from runs import saved
 from runs.saved import CONFIG, METADATA, WEIGHTS, find_folds, sha256
 from staging.engine import ONNX
+from staging.smoothing import counted_in
 from staging.stager import Stager
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from evaluation.hypnogram import Hypnogram
     from recsleep.model import RecSleepNet
 
-FORMAT = 1
+FORMAT = 2
 """Of the ONNX files; a file of another format is written anew."""
 
 
@@ -40,19 +41,25 @@ class RecSleepNetPredictor:
         network: one of them, or all as one graph.
         recipe: of the EEG channel that it takes.
         models: the folder of each network and the SHA-256 of its weights.
+        transitions: how often each stage followed each in the training nights of all of them, if it is known.
         metadata: of one of our own models, as training left them; else empty.
     """
 
     network: InferenceNetwork
     recipe: Recipe
     models: list[dict[str, str]] = field(default_factory=list)
+    transitions: np.ndarray | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     task: str = "sleep_stage"
     variant: str = ""
 
     def probabilities(self, signals: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Probabilities float32 (epochs, 5) of a night, whose ``eeg`` is float32 (epochs, 3000)."""
-        return self.network.probabilities(signals["eeg"])
+        """Probabilities float32 (epochs, 5) of a night, whose ``eeg`` is float32 (epochs, 3000).
+
+        Of several channels, ``eeg`` float32 (channels, epochs, 3000), they are (channels, epochs, 5).
+        """
+        eeg = signals["eeg"]
+        return self.network.probabilities(eeg) if eeg.ndim == 3 else self.network.probabilities(eeg[None])[0]
 
 
 @dataclass(frozen=True)
@@ -150,7 +157,8 @@ def _together(folder: Path, folds: Sequence[SavedFold], threads: int = 0) -> Rec
     }
     network = _current(folder, folds, about, threads) or _built(folder, folds, about, threads)
     models = [{"folder": str(fold.folder), "sha256": next(iter(fold.hashes.values()))} for fold in folds]
-    return RecSleepNetPredictor(network, recipe, models, first.metadata if len(folds) == 1 else {})
+    counted = counted_in([fold.metadata for fold in folds])
+    return RecSleepNetPredictor(network, recipe, models, counted, first.metadata if len(folds) == 1 else {})
 
 
 def _current(
@@ -218,6 +226,11 @@ def load_stager(folder: str | Path, db: str | None = None, threads: int = 0) -> 
     folds.say_unfinished()
     found = [SavedFold.of(path, folds.db) for path in folds.folders]
     folds.require_one_database((fold.metadata.get("db", folds.db) for fold in found), db)
+    if found[0].db == "isruc" and not found[0].metadata:
+        print(
+            f"{folds.root}: the published folds of isruc hardly carry over to other databases; those of sleepedfx do.",
+            file=sys.stderr,
+        )
     return Stager((_together(folds.root, found, threads),))
 
 
@@ -246,14 +259,16 @@ def stage(
     model: "Stager | RecSleepNet | str | Path",
     channels: str | Sequence[str] = (),
     calibrate: bool = True,
+    smooth: bool = True,
 ) -> "Hypnogram":
     """The hypnogram of a recording.
 
     Args:
         recording: what MNE has opened, or a file in a format that it reads, or a night file.
         model: a folder of one model or of folds, or what :func:`load_stager` made of it, or a network.
-        channels: the channel, or several whose probabilities are averaged; without it the best one is chosen.
+        channels: the channel, or several whose probabilities are averaged; without it up to three of the best are.
         calibrate: whether the signal is brought to the level of the training data.
+        smooth: whether the epochs before and after an epoch help to decide its stage.
 
     Raises:
         InputError: the recording, a channel or the model cannot be used.
@@ -267,6 +282,6 @@ def stage(
     wanted = [name for name in ([channels] if isinstance(channels, str) else channels) if name]
     if not isinstance(recording, (str, Path)):
         path = Path(next((str(name) for name in recording.filenames if name), "recording"))
-        return stager.stage(Recording(path, None, recording), wanted, calibrate)
+        return stager.stage(Recording(path, None, recording), wanted, calibrate, smooth)
     with open_signals(location(recording), wanted) as opened:
-        return stager.stage(opened, wanted, calibrate)
+        return stager.stage(opened, wanted, calibrate, smooth)

@@ -34,6 +34,7 @@ class Settings:
     Attributes:
         channels: to stage and average; none for the best of each recording.
         calibrate: whether each is brought to the level of the training data.
+        smooth: whether the epochs before and after an epoch help to decide its stage.
         scoring: file of a scorer's stages; ``{name}`` in it stands for the recording's name; "" for none.
         rules: of a custom specification that says how the scoring is written, if any.
         overwrite: whether finished recordings are staged again.
@@ -41,6 +42,7 @@ class Settings:
 
     channels: tuple[str, ...]
     calibrate: bool
+    smooth: bool
     scoring: str
     rules: dict[str, Any] | None
     overwrite: bool
@@ -206,6 +208,7 @@ class Staging:
             "settings": {
                 "channels": list(settings.channels),
                 "calibrate": settings.calibrate,
+                "smooth": settings.smooth,
                 "models": [model["sha256"] for model in stager.models],
             },
             "scoring": scoring and {"path": str(scoring), "bytes": _size(scoring), "rules": settings.rules},
@@ -218,10 +221,11 @@ class Staging:
             opened = time.perf_counter()
             if before:
                 night = stored(self.folder, source.name, before)
-                if any(channel["modality"] == "eeg" for channel in before["channels"]):
-                    night = replace(night, spectra=stager.spectra(recording, settings.channels, settings.calibrate))
+                eeg = [channel["name"] for channel in before["channels"] if channel["modality"] == "eeg"]
+                if eeg:
+                    night = replace(night, spectra=stager.spectra(recording, eeg[0], settings.calibrate))
             else:
-                night = stager.stage(recording, settings.channels, settings.calibrate)
+                night = stager.stage(recording, settings.channels, settings.calibrate, settings.smooth)
                 night.about["took"]["reading"] += opened - started
         night = replace(night, name=source.name, scored=scored)
         return Outcome(source, "compared" if before else "staged", write_results(night, self.folder, origin))

@@ -20,6 +20,7 @@ class Predictor(Protocol):
         recipe: how the signals that it takes are made.
         variant: what distinguishes it from other networks for the task; "" where there are none.
         models: the folder of each network and the SHA-256 of its weights.
+        transitions: how often each stage followed each in the training nights, int (5, 5); None where it is not known.
     """
 
     @property
@@ -30,12 +31,15 @@ class Predictor(Protocol):
     def variant(self) -> str: ...
     @property
     def models(self) -> list[dict[str, str]]: ...
+    @property
+    def transitions(self) -> np.ndarray | None: ...
 
     def probabilities(self, signals: Mapping[str, np.ndarray]) -> np.ndarray:
         """Probabilities float32 (epochs, classes) of one night's consecutive epochs.
 
         Args:
-            signals: float32 (epochs, 3000) of each modality of the recipe, made by it.
+            signals: float32 (epochs, 3000) of each modality of the recipe, made by it. A network of one modality also
+                takes several channels (channels, epochs, 3000) and returns (channels, epochs, classes).
         """
         ...
 

@@ -37,7 +37,7 @@ def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dic
     with written_aside(folder / f"{night.name}.png") as aside:
         night.plot().savefig(aside, dpi=DOTS_PER_INCH)
     with written_aside(folder / f"{night.name}.html") as aside:
-        page(night, statistics).save(aside, open_browser=False, overwrite=True, verbose="error")
+        aside.write_text(page(night, statistics), encoding="utf-8", errors="backslashreplace")
     about = dict(night.about)
     took = {**about.pop("took"), "statistics": computed - started, "report": time.perf_counter() - computed}
     result = {

@@ -13,8 +13,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from data.databases import ChannelSpec, plain
-from data.recipe import Level, Recipe
+from data.databases import ChannelSpec
 from data.recordings.channels import (
     LOWEST_EEG_RATE,
     ChannelSignal,
@@ -23,12 +22,15 @@ from data.recordings.channels import (
     choose,
     derivation,
     read_channel,
+    voters,
 )
-from data.recordings.quality import Quality, assess, calibrated, near_sleep, unscored, warnings
-from data.recordings.recording import MICROVOLTS, Recording
-from data.terms import MODALITIES, TASKS, UNSCORED, InputError
+from data.recordings.quality import near_sleep, unscored
+from data.recordings.recording import Recording
+from data.terms import MODALITIES, STAGES, TASKS, UNSCORED, InputError
 from evaluation.hypnogram import Hypnogram, spectra
+from staging.montage import Montage, Signals, assessed, weights_of, without_bad
 from staging.predictor import Predictor, predict
+from staging.smoothing import smoothed
 
 AnyRecording = Recording | NightRecording
 
@@ -42,13 +44,6 @@ NAMES = {
 
 LOWEST_RATES = {"eeg": LOWEST_EEG_RATE, "eog": LOWEST_EEG_RATE, "emg": LOWEST_EEG_RATE, "ecg": 1, "airflow": 1}
 """Hz, the lowest sampling rate at which a channel of each modality is of use."""
-
-LEAST_NEAR_SLEEP = 0.75
-"""Share of a recording near sleep from which on its level is that of the whole recording."""
-
-
-Signals = dict[str, ChannelSignal]
-"""The channel of each modality, of those that are predicted together."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,9 @@ class Stager:
         known = {name: spec for predictor in self.predictors for name, spec in predictor.recipe.channels.items()}
         return {name: known[name] for name in MODALITIES if name in known}
 
-    def stage(self, recording: AnyRecording, channels: Sequence[str] = (), calibrate: bool = True) -> Hypnogram:
+    def stage(
+        self, recording: AnyRecording, channels: Sequence[str] = (), calibrate: bool = True, smooth: bool = True
+    ) -> Hypnogram:
         """Stage a recording, and find its breathing events where there are networks for them.
 
         For each task the networks are used that take most of the modalities that the recording has.
@@ -80,8 +77,11 @@ class Stager:
             recording: an open one.
             channels: the channels to use. Networks of one modality take names of channels or derivations, several of
                 which are averaged; others take ``MODALITY=NAME``. Without a name, the channel of the recipe is looked
-                for, then the most similar one.
+                for, then the most similar one; networks of EEG alone take up to three channels, the better a signal the
+                more its weight.
             calibrate: whether each channel is brought to the level of the training nights, where it is known.
+            smooth: whether the epochs before and after an epoch help to decide its stage; see
+                :mod:`staging.smoothing`.
 
         Raises:
             InputError: a channel is missing or unusable, no network of stages can do with the channels there are, or a
@@ -91,8 +91,8 @@ class Stager:
         if not calibrate and any(predictor.recipe.scaled for predictor in self.predictors):
             raise InputError("these networks scale every channel by its own quartiles: leave --no-calibration out.")
         # Several montages have the same single modality.
-        montages, unusable = self._montages(recording, channels, calibrate)
-        there = montages[0]
+        found, unusable = self._montages(recording, channels, calibrate)
+        there = found[0]
         used = self._usable(there)
         if "sleep_stage" not in used:
             self._refuse(recording, there, unusable)
@@ -100,22 +100,31 @@ class Stager:
         network = used["sleep_stage"]
         level = network.recipe.level if calibrate else None
         needed = {name for predictor in used.values() for name in predictor.recipe.channels}
-        staged = []
-        for montage in montages:
-            signals = {name: signal for name, signal in montage.items() if name in needed}
-            staged.append(_Staged(recording.path, signals, network, level))
+        montages = assessed(recording.path, found, needed, network.recipe, level, unusable)
+        if not channels:
+            montages = without_bad(montages, unusable)
+        probabilities = self._probabilities(montages, network, recording.path)
         events = {
-            task: predict(predictor, staged[0].inputs(predictor.recipe), recording.path)[:, 1].astype(np.float32)
+            task: predict(predictor, montages[0].inputs(predictor.recipe), recording.path)[:, 1].astype(np.float32)
             for task, predictor in used.items()
             if task != "sleep_stage"
         }
-        probabilities, stages = _decide(staged)
-        warned = [warning for each in staged for warning in each.warnings()]
+        heard = ~np.all([montage.silent for montage in montages], axis=0)
+        better = smoothed(probabilities, heard, network.transitions) if smooth else None
+        lost = np.all([montage.lost for montage in montages], axis=0)
+        decided = (probabilities if better is None else better).argmax(axis=1)
+        stages = np.where(unscored(lost), UNSCORED, decided).astype(np.int32)
+        warned = [warning for montage in montages for warning in montage.warnings()]
         about: dict[str, Any] = {
             "seconds": recording.seconds,
-            "channels": [channel for each in staged for channel in each.channels()],
+            "channels": [
+                {**channel, "weight": round(float(weights.mean()), 3)}
+                for montage, weights in zip(montages, weights_of(montages), strict=True)
+                for channel in montage.channels()
+            ],
             "level": level and asdict(level),
-            "assumptions": [sentence for each in staged for sentence in each.assumptions()],
+            "smoothed": smooth,
+            "assumptions": [sentence for montage in montages for sentence in montage.assumptions()],
             "warnings": [*unusable, *warned, *self._absences(there, used, calibrate)],
             "models": [
                 {"task": task, "variant": predictor.variant, **model}
@@ -124,30 +133,52 @@ class Stager:
             ],
             "took": {"reading": read - started, "model": time.perf_counter() - read},
         }
-        spectrogram = spectra(there["eeg"].signals) if "eeg" in needed else None
+        spectrogram = spectra(montages[0].signals["eeg"].signals) if "eeg" in needed else None
         name, start, scored = recording.path.stem, recording.start, recording.stages
-        night = Hypnogram(name, stages, probabilities, start, scored, spectrogram, events, about)
+        night = Hypnogram(name, stages, probabilities, start, scored, spectrogram, events, about, better)
         about["warnings"] = [*night.doubts, *about["warnings"]]
         return night
 
-    def spectra(self, recording: AnyRecording, channels: Sequence[str] = (), calibrate: bool = True) -> np.ndarray:
-        """The spectra (epochs, bins) of the EEG that :meth:`stage` would use, as in its hypnogram."""
-        return spectra(self._montages(recording, channels, calibrate)[0][0]["eeg"].signals)
+    def spectra(self, recording: AnyRecording, channel: str, calibrate: bool = True) -> np.ndarray:
+        """The spectra (epochs, bins) of an EEG channel, as :meth:`stage` gives them of the first one that it uses."""
+        return spectra(self._read(recording, "eeg", choose(recording, channel), calibrate).signals)
+
+    def _probabilities(self, montages: Sequence[Montage], network: Predictor, path: Path) -> np.ndarray:
+        """The montages' mean probabilities of the stages, float32 (epochs, 5)."""
+        probabilities = _voted(montages, network, path)
+        near = near_sleep(probabilities.argmax(axis=1))
+        # Training nights end half an hour after sleep; a day of moving about has another level.
+        changed = [montage.measure_again(near) for montage in montages]
+        return _voted(montages, network, path) if any(changed) else probabilities
 
     def _montages(
         self, recording: AnyRecording, channels: Sequence[str], calibrate: bool
     ) -> tuple[list[Signals], list[str]]:
-        """Each montage of the channels that the user named, and why other channels cannot be used, a sentence each."""
+        """The montages to stage, and why other channels cannot be used, a sentence each.
+
+        They are the channels that the user named, or else, of networks that take EEG alone, some of the best.
+        """
         if len(self.channels) > 1:
             signals, unusable = self._signals(recording, self._named(channels), calibrate)
             return [signals], unusable
         (modality,) = self.channels
-        names = [name.removeprefix(f"{modality}=") for name in channels] or [""]
-        montages = [self._signals(recording, {modality: name}, calibrate)[0] for name in names]
-        used = [signal.name for montage in montages for signal in montage.values()]
-        if len(set(used)) < len(used):
-            raise InputError(f"{recording.path}: --channel names {used[-1]} twice.")
-        return montages, []
+        names = [name.removeprefix(f"{modality}=") for name in channels]
+        if names or modality != "eeg":
+            montages = [self._signals(recording, {modality: name}, calibrate)[0] for name in names or [""]]
+            used = [signal.name for montage in montages for signal in montage.values()]
+            if len(set(used)) < len(used):
+                raise InputError(f"{recording.path}: --channel names {used[-1]} twice.")
+            return montages, []
+        montages, unusable = [], []
+        first = _choice(recording, modality, self.channels[modality], "")
+        for choice in voters(recording, first) if first else ():
+            try:
+                montages.append({modality: self._read(recording, modality, choice, calibrate)})
+            except InputError as error:
+                unusable.append(str(error))
+        if not montages:
+            raise InputError(unusable[0])
+        return montages, unusable
 
     def _named(self, channels: Sequence[str]) -> dict[str, str]:
         """The channels that the user named, by modality."""
@@ -170,16 +201,19 @@ class Stager:
             try:
                 choice = _choice(recording, modality, spec, named.get(modality, ""))
                 if choice:
-                    recipe = next(p.recipe for p in self.predictors if modality in p.recipe.channels)
-                    # What is calibrated may have any unit, and says it in µV where it can.
-                    as_stored = recipe.as_stored and not (calibrate and recipe.level)
-                    signals[modality] = read_channel(recording, choice, as_stored, LOWEST_RATES[modality])
+                    signals[modality] = self._read(recording, modality, choice, calibrate)
             except InputError as error:
                 if modality in named or len(self.channels) == 1:
                     raise
                 if choice:
                     unusable.append(str(error))
         return signals, unusable
+
+    def _read(self, recording: AnyRecording, modality: str, choice: Choice, calibrate: bool) -> ChannelSignal:
+        recipe = next(p.recipe for p in self.predictors if modality in p.recipe.channels)
+        # What is calibrated may have any unit, and says it in µV where it can.
+        as_stored = recipe.as_stored and not (calibrate and recipe.level)
+        return read_channel(recording, choice, as_stored, LOWEST_RATES[modality])
 
     def _usable(self, there: Collection[str]) -> dict[str, Predictor]:
         """The predictor of each task that takes most of the modalities that are ``there``, and no other."""
@@ -243,108 +277,15 @@ def _choice(recording: AnyRecording, modality: str, spec: ChannelSpec, name: str
     return None
 
 
-class _Staged:
-    """One montage's probabilities of the stages, and what its signals are like.
-
-    Attributes:
-        probabilities: (epochs, 5).
-        silent: bool (epochs,), where the EEG, or each channel where there is no EEG, holds no signal.
-        lost: bool (epochs,), where it holds none that could be staged.
-    """
-
-    def __init__(self, path: Path, signals: Signals, predictor: Predictor, level: Level | None) -> None:
-        self.path, self.signals, self.predictor, self.level = path, signals, predictor, level
-        self.quality: Quality | None = None
-        self._made: dict[tuple[Any, ...], np.ndarray] = {}
-        # Only of EEG is it known how large it is, and that it is never still: breath stops in every apnea.
-        if "eeg" in signals:
-            self.quality = self._assess(signals["eeg"])
-            self.silent = self.quality.silent
-            self.lost = self.quality.silent | self.quality.outlying
-        else:
-            self.silent = self.lost = np.all([signal.missing for signal in signals.values()], axis=0)
-        self.probabilities = predict(predictor, self.inputs(predictor.recipe), path)
-        if self.level and self.quality:
-            # Training nights end half an hour after sleep; a day of moving about has another level.
-            near = near_sleep(self.probabilities.argmax(axis=1)) & ~self.silent
-            if near.any() and near.sum() < LEAST_NEAR_SLEEP * (~self.silent).sum():
-                self.quality = self.quality.measured(self._applied(predictor.recipe, "eeg"), near)
-                self.probabilities = predict(predictor, self.inputs(predictor.recipe), path)
-
-    def _assess(self, eeg: ChannelSignal) -> Quality:
-        try:
-            quality = assess(eeg.signals, eeg.missing)
-        except InputError as error:
-            raise InputError(f"{self.path}: channel {eeg.name} cannot be staged; {error}") from None
-        if self.level is None:
-            return quality
-        # What the filter takes away does not count to the level.
-        return quality.measured(self._applied(self.predictor.recipe, "eeg"), ~quality.silent)
-
-    def _applied(self, recipe: Recipe, modality: str) -> np.ndarray:
-        made_as = (modality, recipe.channels[modality].band, recipe.scaled, recipe.nights_scaled)
-        if made_as not in self._made:
-            signal = self.signals[modality]
-            self._made[made_as] = recipe.applied(modality, signal.signals, signal.prepared)
-        return self._made[made_as]
-
-    def inputs(self, recipe: Recipe) -> dict[str, np.ndarray]:
-        """The signals (epochs, 3000) of each modality as the network takes them."""
-        found = {modality: self._applied(recipe, modality) for modality in recipe.channels}
-        if self.level and self.quality:
-            found["eeg"] = calibrated(found["eeg"], self.quality, self.level)
-        return found
-
-    def channels(self) -> list[dict[str, Any]]:
-        """Where each channel comes from and what was done to it, as JSON values."""
-        found = [{"modality": name, **signal.about} for name, signal in self.signals.items()]
-        if self.quality:
-            factor = self.level and self.level.amplitude / self.quality.amplitude
-            found[0] |= {"amplitude": self.quality.amplitude, "factor": factor}
-        return found
-
-    def assumptions(self) -> list[str]:
-        """What was done to each channel, a sentence each."""
-        return [self._assumption(modality, signal) for modality, signal in self.signals.items()]
-
-    def _assumption(self, modality: str, signal: ChannelSignal) -> str:
-        about, made = signal.about, " less ".join(signal.about["from"])
-        channel = f"channel {signal.name}" + (f" ({made})" if made != signal.name else "")
-        resampled = f"{about['rate_hz']:g} Hz to 100 Hz"
-        if self.predictor.recipe.scaled:
-            known = self.predictor.recipe.channels.get(modality)
-            instead = f" in place of {known.name}" if known and plain(signal.name) != plain(known.name) else ""
-            return f"{modality}: {channel}{instead}, {resampled}, scaled by its own quartiles"
-        unit, header = about["unit"], about["header_unit"]
-        changed = header and MICROVOLTS.get(header.lower()) != MICROVOLTS.get(unit.lower())
-        converted = f"from {header} to {unit}" if changed else f"in {unit}" if header else "in no known unit"
-        amplitude = self.quality.amplitude if self.quality else np.nan
-        measured = f"level of {amplitude:.3g}" + (f" {unit}" if header else "")
-        level = f"as it is, at a {measured}"
-        if self.level:
-            factor = self.level.amplitude / amplitude
-            level = f"times {factor:.3g}, which brings its {measured} to training's {self.level.amplitude:.3g}"
-        return f"{channel}, {resampled}, {converted}, {level}"
-
-    def warnings(self) -> list[str]:
-        """What a user should know about the signals, a sentence each."""
-        found = [
-            f"{signal.name}: {signal.about['missing_seconds']:g} s of the recording are gaps."
-            for signal in self.signals.values()
-            if signal.about["missing_seconds"]
-        ]
-        if self.quality:
-            eeg, expected = self.signals["eeg"], None if self.level else self.predictor.recipe.level
-            found += [f"{eeg.name}: {warning}" for warning in warnings(self.quality, eeg.about["unit"], expected)]
-        return found
-
-
-def _decide(staged: Sequence[_Staged]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean probabilities float32 (epochs, 5) of the montages, and the stages int32 (epochs,)."""
-    # A montage has no say where it holds no signal; where none does, all stages are as likely.
-    silent = np.stack([each.silent for each in staged])
-    heard: Any = np.ma.masked_array([each.probabilities for each in staged], np.repeat(silent[..., None], 5, axis=2))
-    probabilities = heard.mean(axis=0, dtype=float).filled(1 / 5)
-    lost = np.stack([each.lost for each in staged]).all(axis=0)
-    stages = np.where(unscored(lost), UNSCORED, probabilities.argmax(axis=1))
-    return probabilities.astype(np.float32), stages.astype(np.int32)
+def _voted(montages: Sequence[Montage], predictor: Predictor, path: Path) -> np.ndarray:
+    """Mean probabilities float32 (epochs, 5) of the montages, each with its weight."""
+    inputs = [montage.inputs(predictor.recipe) for montage in montages]
+    if len(montages) == 1:
+        found = predict(predictor, inputs[0], path)[None]
+    else:
+        found = predict(predictor, {name: np.stack([each[name] for each in inputs]) for name in inputs[0]}, path)
+    weights = weights_of(montages)
+    probabilities = (weights[..., None] * found).sum(axis=0)
+    # Where no montage holds a signal, all stages are as likely.
+    probabilities[weights.sum(axis=0) == 0] = 1 / len(STAGES)
+    return probabilities.astype(np.float32)

@@ -14,6 +14,7 @@ from data.store import location
 from data.terms import TASKS, InputError
 from runs.networks import load_model
 from runs.saved import METADATA, WEIGHTS, find_folds, read_metadata
+from staging.smoothing import counted_in
 from staging.stager import Stager
 from synth.models.classifier import FineTuning
 from synth.terms import TCMS
@@ -74,7 +75,7 @@ class NetworkPredictor:
         convolve: the convolutions of each modality, from (epochs, 3000) to (epochs, frames, flat).
     """
 
-    variant = ""
+    variant, transitions = "", None
 
     def __init__(self, network: FineTuning, recipe: Recipe, task: str, stretch_epochs: int) -> None:
         self.recipe, self.task, self.stretch_epochs = recipe, task, stretch_epochs
@@ -150,7 +151,7 @@ class FineTunedPredictor:
             raise InputError(f"{folder / METADATA} does not describe a fine-tuned model: train it again.")
         self.variant = f"{'-'.join(self.recipe.channels)} {tcm}, {share:.3g} of the labels"
         model = {"folder": str(folder), "sha256": self.metadata["sha256"][WEIGHTS], "variant": self.variant}
-        self.models = [model]
+        self.models, self.transitions = [model], counted_in([self.metadata])
 
     @cached_property
     def _network(self) -> NetworkPredictor:
@@ -169,6 +170,7 @@ class MeanPredictor:
         self.members, first = members, members[0]
         self.task, self.recipe, self.variant = first.task, first.recipe, first.variant
         self.models = [model for member in members for model in member.models]
+        self.transitions = counted_in([member.metadata for member in members])
 
     def probabilities(self, signals: Mapping[str, np.ndarray]) -> np.ndarray:
         """As of :meth:`FineTunedPredictor.probabilities`."""

@@ -18,7 +18,7 @@ FILES = ("LICENSE", "README.md", "pyproject.toml", "requirements.txt")
 NAMES_OF_A_NOTEBOOK = ("config", "parallel", "progress")
 
 IMPORT = f"""
-import importlib.metadata, recsleep, synth
+import evaluation.report, importlib.metadata, recsleep, synth  # The template of the page is read, too.
 from importlib import import_module
 from recsleep import LiveStager, load_stager, stage
 
@@ -32,7 +32,7 @@ def sources(tmp_path, project) -> Path:
     """A copy of what is installed, since pip writes into the folder it builds; with nights, as a user has them."""
     copied = [project / name for name in FILES] + list(project.glob("*.py"))
     for package in PACKAGES:
-        copied += [*(project / package).rglob("*.py"), *(project / package).glob("*.csv")]
+        copied += [path for ending in ("**/*.py", "*.csv", "*.html") for path in (project / package).glob(ending)]
     for path in copied:
         target = tmp_path / "sources" / path.relative_to(project)
         target.parent.mkdir(parents=True, exist_ok=True)

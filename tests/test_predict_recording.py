@@ -21,6 +21,7 @@ from runs.networks import save_model
 pytestmark = pytest.mark.xdist_group("staged recordings")
 
 TINY = {"filters": 4, "first_kernel": 12, "lstm_units": 4, "block_kernel": 3}
+SMOOTHED = ["smoothed_W", "smoothed_N1", "smoothed_N2", "smoothed_N3", "smoothed_REM"]
 RESULTS = [".html", ".hypnogram.csv", ".hypnogram.edf", ".json", ".png"]
 
 
@@ -79,7 +80,7 @@ def test_a_bad_recording_does_not_stop_the_others(staged):
 def test_the_results_of_one(staged, models):
     _, out = staged
     table = pd.read_csv(out / "good.hypnogram.csv")
-    assert list(table) == ["epoch", "start_s", "stage", "W", "N1", "N2", "N3", "REM"]
+    assert list(table) == ["epoch", "start_s", "stage", "W", "N1", "N2", "N3", "REM", *SMOOTHED]
     assert len(table) == 20
     figures = json.loads((out / "good.json").read_text())
     assert figures["statistics"]["TIB"] == 10

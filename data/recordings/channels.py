@@ -24,6 +24,9 @@ DERIVATIONS += ("F3-M1", "Cz-M1", "Cz-M2", "Fz-M1", "Fz-M2", "Fp2-M1", "Fp1-M2",
 ELECTRODES = ("C4", "C3", "Cz", "F4", "F3", "Fz", "Fpz", "Fp2", "Fp1", "Pz", "P4", "P3")
 """Taken against whatever reference they have, where there is no derivation; the best first. O2 may be oxygen."""
 
+VOTERS = 3
+"""EEG channels that are staged together where nobody names one."""
+
 LOWEST_EEG_RATE = 60
 """Hz: EEG of up to 30 Hz."""
 
@@ -116,17 +119,40 @@ def choose(recording: Recording | NightRecording, wanted: str = "") -> Choice:
         if choice is None:
             raise InputError(f"{recording.path} has no channel {wanted}; it has {', '.join(names)}.")
         return choice
-    for named in DERIVATIONS:
-        choice = derivation(named, names)
-        if choice:
-            return choice
-    alone = {parts[0]: name for name in reversed(names) if (parts := _parts(name))}
-    found = [alone[electrode.casefold()] for electrode in ELECTRODES if electrode.casefold() in alone]
-    found += [name for name in names if "eeg" in name.casefold()]
+    found = _ranked(names) or [Choice(name, (name,)) for name in names if "eeg" in name.casefold()]
     if not found:
         reason = f"has no channel that is EEG by its name; it has {', '.join(names)}"
         raise InputError(f"{recording.path} {reason}: name one with --channel.")
-    return Choice(found[0], (found[0],))
+    return found[0]
+
+
+def _ranked(names: Sequence[str]) -> list[Choice]:
+    """The EEG derivations that can be had, the best first, then electrodes against whatever reference they have."""
+    alone = {parts[0]: name for name in reversed(names) if (parts := _parts(name))}
+    derived = [choice for named in DERIVATIONS if (choice := derivation(named, names))]
+    singles = [alone[electrode.casefold()] for electrode in ELECTRODES if electrode.casefold() in alone]
+    return derived + [Choice(name, (name,)) for name in singles]
+
+
+def voters(recording: Recording | NightRecording, first: Choice) -> list[Choice]:
+    """The EEG channels to stage together with the channel ``first``, which is the first of them.
+
+    The others are the best frontal and central ones, each of another electrode: networks that were trained there know
+    the smaller waves of the back of the head less well.
+    """
+    chosen, electrodes = [first], {_electrode(first)}
+    for choice in _ranked(recording.channels) if None not in electrodes else ():
+        electrode = _electrode(choice)
+        if len(chosen) < VOTERS and electrode not in electrodes and str(electrode)[0] in "fc":
+            chosen.append(choice)
+            electrodes.add(electrode)
+    return chosen
+
+
+def _electrode(choice: Choice) -> str | None:
+    """The electrode that a channel shows, or None if its name does not say."""
+    parts = _parts(choice.recorded[0])
+    return parts and parts[0]
 
 
 def _parts(name: str) -> tuple[str, str] | None:

@@ -49,14 +49,25 @@ class Quality:
         silent: bool (epochs,), epochs that hold no signal for half their length or more: missing, flat, at a rail.
         outlying: bool (epochs,), epochs beyond :data:`OUTLYING` levels.
         clipped: share of the other epochs' samples at the ends of the signal's range; hardly any without clipping.
-        noise: median share of an epoch's power from 0.5 Hz on that lies above 20 Hz; EEG's is small, white noise's 0.6.
+        noise: float (epochs,), share of each epoch's power from 0.5 Hz on that lies above 20 Hz; EEG's is small, white
+            noise's 0.6.
     """
 
     amplitude: float
     silent: np.ndarray
     outlying: np.ndarray
     clipped: float
-    noise: float
+    noise: np.ndarray
+
+    @property
+    def lost(self) -> np.ndarray:
+        """bool (epochs,), epochs that cannot be staged."""
+        return self.silent | self.outlying
+
+    @property
+    def weight(self) -> np.ndarray:
+        """float (epochs,): what the channel's opinion is worth beside that of others, from 0 to 1."""
+        return np.where(self.lost, 0, np.clip(1 - self.noise / NOISY, 0, 1))
 
     def measured(self, signals: np.ndarray, where: np.ndarray) -> "Quality":
         """The same with the amplitude of ``signals`` (epochs, 3000) in the epochs ``where`` alone, bool (epochs,)."""
@@ -85,7 +96,7 @@ def assess(signals: np.ndarray, missing: np.ndarray) -> Quality:
     good = ~silent & (spread <= OUTLYING * level)
     if not good.any():
         raise InputError("it is clipped all along: no epoch holds a signal.")
-    clipped, noise = float(rails[good].mean()), _noise(_centred(signals[good]))
+    clipped, noise = float(rails[good].mean()), _noise(signals)
     return Quality(float(np.median(spread[good])), silent, ~silent & ~good, clipped, noise)
 
 
@@ -100,12 +111,15 @@ def flat(signals: np.ndarray, level: float) -> np.ndarray:
     return np.mean(spans <= STILL * level, axis=1) >= 0.5
 
 
-def _noise(centred: np.ndarray) -> float:
-    """Median share of the power of ``centred`` (epochs, 3000) between 0.5 and 45 Hz that lies above 20 Hz."""
-    # Some hundred epochs tell as much as all.
-    power = np.abs(np.fft.rfft(centred[:: 1 + len(centred) // 200], axis=1)) ** 2
-    fast, all_of_it = (power[:, low * EPOCH_SECONDS // 2 : 45 * EPOCH_SECONDS].sum(axis=1) for low in (40, 1))
-    return float(np.median(fast / all_of_it))
+def _noise(signals: np.ndarray) -> np.ndarray:
+    """Share of the power of each of ``signals`` (epochs, 3000) between 0.5 and 45 Hz that lies above 20 Hz."""
+    shares = np.ones(len(signals))
+    for epoch, signal in enumerate(signals):
+        power = np.abs(np.fft.rfft(signal)) ** 2
+        fast, all_of_it = (power[low * EPOCH_SECONDS // 2 : 45 * EPOCH_SECONDS].sum() for low in (40, 1))
+        if all_of_it > 0:
+            shares[epoch] = fast / all_of_it
+    return shares
 
 
 def calibrated(signals: np.ndarray, quality: Quality, level: Level) -> np.ndarray:
@@ -152,8 +166,9 @@ def warnings(quality: Quality, unit: str, level: Level | None = None) -> list[st
             told.append(f"{which.sum()} of {epochs} epochs {what}: {spans(which)}.")
     if quality.clipped > CLIPPED:
         told.append(f"it is clipped: {quality.clipped:.1%} of its samples lie at the ends of its range.")
-    if quality.noise > NOISY:
-        share = f"{quality.noise:.0%} of its power lies above 20 Hz"
+    noise = float(np.median(quality.noise[~quality.lost]))
+    if noise > NOISY:
+        share = f"{noise:.0%} of its power lies above 20 Hz"
         told.append(f"it is mostly noise: {share}, where sleep EEG has a few percent.")
     if unit == "µV" and not PLAUSIBLE[0] <= quality.amplitude <= PLAUSIBLE[1]:
         levels = f"its level is {quality.amplitude:.3g} µV, that of sleep EEG {PLAUSIBLE[0]} to {PLAUSIBLE[1]} µV"

@@ -2,7 +2,8 @@
 
 One network, or several whose probabilities are averaged, become one graph (opset 18, float32). Its inputs are
 
-- ``signals`` (epochs, samples): consecutive epochs of one night, of any number, as the recipe makes them;
+- ``signals`` (channels, epochs, samples): consecutive epochs of one night, of any number, as the recipe makes them. The
+  networks are shared out among the channels: network ``k`` takes channel ``k`` modulo their number;
 - ``hidden`` and ``cell`` (members, units): each network's state after the epochs before, zeros before the night.
 
 Its outputs are
@@ -71,9 +72,13 @@ def to_onnx(networks: Sequence["RecSleepNet"], about: Mapping[str, Any] | None =
     if any(not sizes.items() <= network.get_config().items() for network in networks):
         raise InputError("these models differ in architecture, so they cannot be averaged: name one of them.")
     graph = _Graph()
-    # A convolution over time is two-dimensional with a height of 1, for which ONNX Runtime's kernels are faster.
-    signals = graph.add("Reshape", "signals", graph.constant([-1, 1, 1, first.samples]))
-    outputs = [_member(graph, network, number, signals) for number, network in enumerate(networks)]
+    channels = graph.add("Gather", graph.add("Shape", "signals"), graph.constant(0))
+    outputs = []
+    for number, network in enumerate(networks):
+        own = graph.add("Gather", "signals", graph.add("Mod", graph.constant(number), channels), axis=0)
+        # A convolution over time is two-dimensional with a height of 1, for which ONNX Runtime's kernels are faster.
+        signals = graph.add("Reshape", own, graph.constant([-1, 1, 1, first.samples]))
+        outputs.append(_member(graph, network, number, signals))
     logits, hidden, cell = (list(each) for each in zip(*outputs, strict=True))
     graph.add("Concat", *logits, outputs=["logits"], axis=0)
     each = graph.add("Softmax", "logits", axis=-1)
@@ -85,7 +90,7 @@ def to_onnx(networks: Sequence["RecSleepNet"], about: Mapping[str, Any] | None =
         return [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
 
     state = (members, first.lstm_units)
-    inputs = described({"signals": ("epochs", first.samples), "hidden": state, "cell": state})
+    inputs = described({"signals": ("channels", "epochs", first.samples), "hidden": state, "cell": state})
     found = {"probabilities": ("epochs", first.classes), "logits": (members, "epochs", first.classes)}
     given = described({**found, "next_hidden": state, "next_cell": state})
     made = helper.make_graph(graph.nodes, "RecSleepNet", inputs, given, graph.constants)

@@ -1,4 +1,4 @@
-"""The page of a night in a real browser: no script error, nothing fetched, every picture there, at two widths."""
+"""The page of a night in a real browser: nothing fetched, nothing hidden, every picture there, at two widths."""
 
 import shutil
 
@@ -49,7 +49,7 @@ def pages(tmp_path_factory):
     stages = np.repeat([0, 1, 2, 3, 2, 4, -1, 0], 12).astype("int32")
     for name, these, scored in (("whole", stages, np.roll(stages, 5)), ("wake", np.zeros(30, "int32"), None)):
         it = night(these, scored)
-        page(it, it.statistics()).save(folder / f"{name}.html", open_browser=False, verbose="error")
+        (folder / f"{name}.html").write_text(page(it, it.statistics()), encoding="utf-8")
     return folder
 
 
@@ -61,18 +61,36 @@ def test_the_page_in_a_browser(browser, pages, name, pictures, width):
     browser.get((pages / f"{name}.html").as_uri())
     assert browser.get_log("browser") == []
     loaded = browser.execute_script("return [...document.images].map(i => i.complete && i.naturalWidth)")
-    assert len(loaded) == pictures + 1 and all(loaded)
+    assert len(loaded) == pictures and all(loaded)
     assert (
         browser.execute_script(
             "return performance.getEntriesByType('resource').filter(r => !r.name.startsWith('data:'))"
         )
         == []
     )
-    # Nothing sticks out: what is wider than a phone scrolls by itself.
+    # Nothing sticks out, and no table has to be scrolled.
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-    small = "[...document.querySelectorAll('#content p, td')].map(e => parseFloat(getComputedStyle(e).fontSize))"
+    sticking = "[...document.querySelectorAll('.tables div')].map(e => e.scrollWidth - e.clientWidth)"
+    assert max(browser.execute_script(f"return {sticking}")) == 0
+    assert browser.execute_script("return document.images[0].width") == min(width, 9 * 96)
+    contents = "[...document.querySelectorAll('nav a')].map(a => [a.innerText, a.hash])"
+    sections = "[...document.querySelectorAll('section')].map(s => [s.querySelector('h2').innerText, `#${s.id}`])"
+    assert browser.execute_script(f"return {contents}") == browser.execute_script(f"return {sections}") != []
+    small = "[...document.querySelectorAll('p, a, th, td')].map(e => parseFloat(getComputedStyle(e).fontSize))"
     assert min(browser.execute_script(f"return {small}")) >= 12
     text = browser.execute_script("return document.body.innerText")
     assert "night <1>" in text and "<script>alert(1)</script>" in text
     for section in ("Agreement with the scoring", "Breathing events"):
         assert (section in text) == (name == "whole")
+
+
+def test_a_dark_screen_gets_a_dark_page_with_white_pictures(browser, pages):
+    def ground(scheme: str, element: str) -> str:
+        scheme = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", scheme)
+        return browser.execute_script(f"return getComputedStyle(document.querySelector('{element}')).backgroundColor")
+
+    browser.get((pages / "whole.html").as_uri())
+    white = "rgb(255, 255, 255)"
+    assert ground("light", "body") == ground("light", "img") == ground("dark", "img") == white
+    assert ground("dark", "body") != white

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import plain_numpy
 import pytest
+from recordings import write_edf
 
 import recsleep
 from data.terms import InputError
@@ -41,20 +42,34 @@ def test_the_mean_of_the_members_is_that_of_plain_numpy(changes, threads):
     signals = RNG.normal(0, 20, (41, members[0].samples)).astype("float32")
     expected = np.mean([softmax(plain_numpy.recsleepnet(member, signals)[0]) for member in members], axis=0)
     network = InferenceNetwork(to_onnx(members), threads)
-    np.testing.assert_allclose(network.probabilities(signals), expected, atol=1e-5)
+    np.testing.assert_allclose(network.probabilities(signals[None])[0], expected, atol=1e-5)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(
+    ("channels", "shares"), [(2, [(0, 2), (1,)]), (3, [(0,), (1,), (2,)]), (5, [(0,), (1,), (2,), (0,), (1,)])]
+)
+def test_the_members_are_shared_out_among_channels(channels, shares):
+    """The members of each share are those that see the channel."""
+    members = networks(3)
+    signals = RNG.normal(0, 20, (channels, 35, 3000)).astype("float32")
+    found = InferenceNetwork(to_onnx(members)).probabilities(signals)
+    for ours, channel, share in zip(found, signals, shares, strict=True):
+        expected = np.mean([softmax(plain_numpy.recsleepnet(members[k], channel)[0]) for k in share], axis=0)
+        np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
 @pytest.mark.model
 @pytest.mark.parametrize("chunk", [1, 7, 41])
 def test_any_number_of_epochs_at_a_time_gives_the_same(chunk):
     network = InferenceNetwork(to_onnx(networks(2)))
-    signals = RNG.normal(0, 20, (41, 3000)).astype("float32")
+    signals = RNG.normal(0, 20, (2, 41, 3000)).astype("float32")
     whole, last = network.step(signals, network.initial_state())
     state, found = network.initial_state(), []
     for first in range(0, 41, chunk):
-        probabilities, state = network.step(signals[first : first + chunk], state)
+        probabilities, state = network.step(signals[:, first : first + chunk], state)
         found.append(probabilities)
-    np.testing.assert_allclose(np.concatenate(found), whole, atol=1e-6)
+    np.testing.assert_allclose(np.concatenate(found, axis=1), whole, atol=1e-6)
     np.testing.assert_allclose(state, last, atol=1e-6)
 
 
@@ -124,15 +139,20 @@ def test_the_example_stages_as_we_do(folds, make_night, project):
     stager = recsleep.load_stager(folds)
     command = [sys.executable, "examples/stage_with_onnx.py", str(folds / "model.onnx"), str(night)]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=120, check=True)
-    expected = recsleep.stage(night, stager)
+    expected = recsleep.stage(night, stager, smooth=False)
     assert [line.split()[1] for line in done.stdout.splitlines()] == list(expected.to_frame()["stage"])
 
 
-def test_staging_imports_neither_keras_nor_tensorflow(folds, make_night, project):
+def test_staging_imports_no_other_framework(folds, make_night, project):
+    """Keras and TensorFlow train, scikit-learn compares with a scorer, MNE reads what is no EDF."""
     night = make_night(folds.parent / "n.npz", 20)
+    edf = write_edf(folds.parent / "n.edf", {"C3-A2": (RNG.normal(0, 20, 60000), 100, "uV")})
     recsleep.load_stager(folds)
+    command = ["--recording", str(edf), "--dir", str(folds), "--out", str(folds.parent / "results")]
+    absent = ("keras", "tensorflow", "onnx", "mne", "sklearn", "scipy", "matplotlib.pyplot")
     code = (
-        "import sys\nfor name in ('keras', 'tensorflow', 'onnx'): sys.modules[name] = None\n"
+        f"import sys\nfor name in {absent}: sys.modules[name] = None\n"
+        f"import predict\nassert predict.main({command}) == 0\n"
         f"import numpy, recsleep\nnight = recsleep.stage({str(night)!r}, {str(folds)!r})\n"
         f"live = recsleep.LiveStager({str(folds)!r})\n"
         "assert len(night.stages) == 20 and len(live.push(numpy.ones(6001))) == 2"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import mne
 import numpy as np
@@ -12,7 +13,7 @@ import recsleep
 from data.databases import ChannelSpec
 from data.nights.files import write_arrays
 from data.recipe import Level, Recipe
-from data.terms import InputError
+from data.terms import STAGES, InputError
 from recsleep.inference import InferenceNetwork
 from recsleep.model import RecSleepNet
 from recsleep.onnx import to_onnx
@@ -48,10 +49,10 @@ def test_live_stages_are_the_whole_nights(amplitude, chunk):
     if amplitude:
         from data.recordings.quality import Quality, calibrated, flat
 
-        quality = Quality(amplitude, flat(signals, amplitude), np.zeros(len(signals), bool), 0, 0)
-        expected = network.probabilities(calibrated(signals, quality, level))
+        quality = Quality(amplitude, flat(signals, amplitude), np.zeros(len(signals), bool), 0, np.zeros(len(signals)))
+        expected = network.probabilities(calibrated(signals, quality, level)[None])[0]
     else:
-        expected = network.probabilities(signals)
+        expected = network.probabilities(signals[None])[0]
     live = recsleep.LiveStager(stager_of(network, level), amplitude)
     for _ in range(2):
         samples = signals.ravel()
@@ -59,7 +60,7 @@ def test_live_stages_are_the_whole_nights(amplitude, chunk):
             epoch for first in range(0, len(samples), chunk) for epoch in live.push(samples[first : first + chunk])
         ]
         np.testing.assert_allclose([epoch.probabilities for epoch in staged], expected, atol=1e-5)
-        assert [epoch.stage for epoch in staged] == [("W", "N1", "N2", "N3", "REM")[k] for k in expected.argmax(axis=1)]
+        assert [epoch.stage for epoch in staged] == [STAGES[epoch.smoothed.argmax()] for epoch in staged]
         live.reset()
 
 
@@ -104,11 +105,17 @@ def test_a_raw_object_and_its_file_are_staged_alike(models, edf):
     assert len(events) == 20
 
 
-def test_several_channels_are_averaged(models, edf):
+def test_the_folds_are_shared_out_among_several_channels(models, edf):
     both = recsleep.stage(edf, models, ["C4-M1", "O2-M1"])
-    single = [recsleep.stage(edf, models, channel) for channel in ("C4-M1", "O2-M1")]
+    (together,) = recsleep.load_stager(models).predictors
+    folds = [recsleep.load_stager(models / "synthetic" / fold).predictors[0] for fold in "01"]
+    # Each fold knows a level of its own; both together take the median.
+    stagers = [Stager((replace(fold, recipe=together.recipe),)) for fold in folds]
+    single = [recsleep.stage(edf, s, channel) for s, channel in zip(stagers, ("C4-M1", "O2-M1"), strict=True)]
+    # Both are as good, for neither has power above 20 Hz.
+    assert [channel["weight"] for channel in both.about["channels"]] == pytest.approx([0.5, 0.5], abs=0.01)
     expected = np.mean([night.probabilities for night in single], axis=0)
-    np.testing.assert_allclose(both.probabilities, expected, atol=1e-6)
+    np.testing.assert_allclose(both.probabilities, expected, atol=0.005)
     with pytest.raises(InputError, match="twice"):
         recsleep.stage(edf, models, ["O2-M1", "o2-a1"])
 
@@ -146,8 +153,8 @@ def test_the_level_is_that_of_the_nights_around_sleep(tmp_path):
 
     class Slow:
         def probabilities(self, signals):
-            smooth = signals.reshape(-1, 300, 10).mean(axis=2).std(axis=1)
-            return np.eye(5, dtype="float32")[np.where(smooth > 0.9 * signals.std(axis=1), 2, 0)]
+            smooth = signals[0].reshape(-1, 300, 10).mean(axis=2).std(axis=1)
+            return np.eye(5, dtype="float32")[np.where(smooth > 0.9 * signals[0].std(axis=1), 2, 0)][None]
 
     night = recsleep.stage(tmp_path / "n.npz", stager_of(Slow(), Level(12.5)))
     # Of the epochs within half an hour of sleep, 100 are sleep and 120 wake.
@@ -193,3 +200,64 @@ def test_a_network_alone_is_not_calibrated(edf):
         recsleep.LiveStager(networks(1)[0], amplitude=3)
     with pytest.raises(InputError, match="no channel C3"):
         recsleep.stage(edf, networks(1)[0], "C3")
+
+
+@pytest.fixture(scope="module")
+def sleeper():
+    """An hour of EEG-like noise of three electrodes against the mastoids, float (3, 360000), in µV at 100 Hz."""
+    rng = np.random.default_rng(4)
+    common = rng.normal(0, 1, 360_000)
+    walks = [(0.8 * common + 0.6 * rng.normal(0, 1, 360_000)).cumsum() for _ in range(3)]
+    eeg = np.stack([walk - np.convolve(walk, np.ones(200) / 200, "same") for walk in walks])
+    return 25 * eeg / eeg.std(axis=1, keepdims=True)
+
+
+def staged_together(folder, models, derivations: dict) -> tuple:
+    """The hypnogram of a recording of these derivations in µV, and the weight of each channel that voted."""
+    span = 1 + max(np.abs(signal).max() for signal in derivations.values())
+    path = write_edf(folder / "n.edf", {name: (x, 100, "uV") for name, x in derivations.items()}, span=span)
+    night = recsleep.stage(path, models)
+    return night, {channel["name"]: channel["weight"] for channel in night.about["channels"]}
+
+
+def test_frontal_and_central_channels_vote_by_default(models, sleeper, tmp_path):
+    names = ("O2-M1", "C3-M2", "F4-M1")
+    night, weights = staged_together(tmp_path, models, dict(zip(names, sleeper, strict=True)))
+    assert list(weights) == ["C3-M2", "F4-M1"]
+    assert weights == pytest.approx({"C3-M2": 0.5, "F4-M1": 0.5}, abs=0.03)
+    assert [sentence.split(" ")[1] for sentence in night.about["assumptions"]] == ["C3-M2,", "F4-M1,"]
+    assert not night.about["warnings"]
+
+
+@pytest.mark.parametrize("bad", ["noisy", "flat", "fallen off at once"])
+def test_a_bad_channel_has_no_vote(models, sleeper, tmp_path, bad):
+    noise = np.random.default_rng(5).normal(0, 25, sleeper.shape[1])
+    after = np.arange(sleeper.shape[1]) > 30_000
+    second = {"noisy": noise, "flat": 0 * noise, "fallen off at once": np.where(after, 0, sleeper[1])}[bad]
+    alone, _ = staged_together(tmp_path, models, {"C4-M1": sleeper[0]})
+    night, weights = staged_together(tmp_path, models, {"C4-M1": sleeper[0], "C3-M2": second})
+    assert weights == {"C4-M1": 1.0}
+    np.testing.assert_allclose(night.probabilities, alone.probabilities, atol=0.002)
+    assert "C3-M2" in night.about["warnings"][0]
+
+
+def test_a_lead_that_falls_off_has_no_vote_from_there_on(models, sleeper, tmp_path):
+    """Each fold sees one channel, so that the last third is what the first fold says of the first channel."""
+    second = sleeper[1].copy()
+    second[240_000:] = np.random.default_rng(5).normal(0, 25, 120_000)
+    night, weights = staged_together(tmp_path, models, {"C4-M1": sleeper[0], "C3-M2": second})
+    assert weights == pytest.approx({"C4-M1": 0.67, "C3-M2": 0.33}, abs=0.03)
+    (together,) = recsleep.load_stager(models).predictors
+    first = replace(recsleep.load_stager(models / "synthetic/0").predictors[0], recipe=together.recipe)
+    alone, _ = staged_together(tmp_path, Stager((first,)), {"C4-M1": sleeper[0]})
+    np.testing.assert_allclose(night.probabilities[80:], alone.probabilities[80:], atol=0.01)
+    assert np.abs(night.probabilities[:80] - alone.probabilities[:80]).max() > 0.05
+
+
+def test_a_swapped_unit_changes_no_vote(models, sleeper, tmp_path):
+    """Each channel is brought to the level of training, whatever its unit."""
+    right, weights = staged_together(tmp_path, models, {"C4-M1": sleeper[0], "C3-M2": sleeper[1]})
+    swapped, others = staged_together(tmp_path, models, {"C4-M1": sleeper[0], "C3-M2": 10 * sleeper[1]})
+    assert others == pytest.approx(weights, abs=0.01)
+    np.testing.assert_allclose(swapped.probabilities, right.probabilities, atol=0.01)
+    assert "C3-M2: its unit is probably wrong" in swapped.about["warnings"][0]

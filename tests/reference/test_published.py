@@ -43,7 +43,7 @@ def test_onnx_runtime_computes_what_keras_does(reference, golden, threads):
     signals = (source if "x" in source else np.load(reference / "nights" / "ucddb" / "ucddb018.npz"))["x"]
     logits, state = network({"signals": signals[None], "state": network.initial_state(1)})
     session = open_session(to_onnx([network]), threads)
-    inputs = {"signals": signals, "hidden": np.zeros((1, 128), "float32"), "cell": np.zeros((1, 128), "float32")}
+    inputs = {"signals": signals[None], "hidden": np.zeros((1, 128), "float32"), "cell": np.zeros((1, 128), "float32")}
     found = session.run(["logits", "next_hidden", "next_cell"], inputs)
     # Cells count up to several hundred, of which float32 keeps seven digits.
     for ours, expected in zip(found, (logits, *state), strict=True):
@@ -55,7 +55,7 @@ def test_staging_in_chunks_gives_the_softmax_of_the_golden(reference):
     logits = np.load(reference / "goldens" / "recsleepnet_ucddb_fold14.npz")["logits"].astype("float64")
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     signals = np.load(reference / "nights" / "ucddb" / "ucddb018.npz")["x"]
-    ours = InferenceNetwork(to_onnx([network])).probabilities(signals)
+    ours = InferenceNetwork(to_onnx([network])).probabilities(signals[None])[0]
     np.testing.assert_allclose(ours, expected, atol=1e-4)
 
 

@@ -37,10 +37,12 @@ def staged(reference, stager):
 def test_agreement_on_subject_18(staged):
     scores = staged.agreement
     assert scores.epochs == 822
-    assert scores.accuracy >= 0.89
-    assert scores.macro_f1 >= 0.80
-    assert scores.kappa >= 0.84
+    assert scores.accuracy >= 0.915
+    assert scores.macro_f1 >= 0.83
+    assert scores.kappa >= 0.875
     assert not staged.about["warnings"]
+    # What smoothing adds to the networks' own stages.
+    assert Scores.of(staged.scored, staged.probabilities.argmax(axis=1)).accuracy < scores.accuracy - 0.015
 
 
 @pytest.mark.parametrize("factor", [1e-6, 0.3, 3, 1e3])
@@ -110,4 +112,5 @@ def test_live_is_the_whole_night(one, night):
     x = 125 * (night[0][:60] - 0.55)
     live, samples = recsleep.LiveStager(one), x.ravel()
     staged = [epoch for first in range(0, len(samples), 1234) for epoch in live.push(samples[first : first + 1234])]
-    np.testing.assert_allclose([e.probabilities for e in staged], one.predictors[0].network.probabilities(x), atol=1e-5)
+    expected = one.predictors[0].probabilities({"eeg": x})
+    np.testing.assert_allclose([epoch.probabilities for epoch in staged], expected, atol=1e-5)

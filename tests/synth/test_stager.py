@@ -16,7 +16,7 @@ from data.databases import DATABASES, ChannelSpec
 from data.prepare.synthetic import make_night
 from data.recipe import Recipe, band_pass, scale
 from data.recordings.channels import open_signals
-from data.terms import TASKS
+from data.terms import STAGES, TASKS
 from runs.networks import save_model
 from runs.settings import configure
 from staging.stager import _choice
@@ -223,7 +223,7 @@ def test_results_of_the_command(recording, tmp_path, tasks, capsys):
     assert predict.main([*arguments, "--out", str(out)]) == 0
     assert "  breathing: apnea in " in capsys.readouterr().out
     table = pd.read_csv(out / "night.hypnogram.csv")
-    assert list(table)[3:] == ["W", "N1", "N2", "N3", "REM", *tasks]
+    assert list(table)[3:] == [*STAGES, *(f"smoothed_{stage}" for stage in STAGES), *tasks]
     told = json.loads((out / "night.json").read_text())
     found = table[list(tasks)].to_numpy() > 0.5
     assert [told["breathing"][task]["epochs"] for task in tasks] == found.sum(axis=0).tolist()

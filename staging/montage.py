@@ -1,0 +1,168 @@
+"""What is staged together, one channel of each modality: its signals as a network takes them, and how good they are."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.databases import plain
+from data.recipe import Level, Recipe
+from data.recordings.channels import ChannelSignal
+from data.recordings.quality import Quality, assess, calibrated, warnings
+from data.recordings.recording import MICROVOLTS
+from data.terms import InputError
+
+LEAST_NEAR_SLEEP = 0.75
+"""Share of a recording near sleep from which on its level is that of the whole recording."""
+
+LEAST_WORTH = 0.5
+"""Share of the best channel's weight below which a channel has no vote, unless the user named it."""
+
+Signals = dict[str, ChannelSignal]
+"""The channel of each modality, of those that are predicted together."""
+
+
+class Montage:
+    """The signals that are predicted together, and what they are like.
+
+    Attributes:
+        silent: bool (epochs,), where the EEG, or each channel where there is no EEG, holds no signal.
+        lost: bool (epochs,), where it holds none that could be staged.
+
+    Raises:
+        InputError: the EEG holds no signal all along.
+    """
+
+    def __init__(self, path: Path, signals: Signals, recipe: Recipe, level: Level | None) -> None:
+        self.path, self.signals, self.recipe, self.level = path, signals, recipe, level
+        self.quality: Quality | None = None
+        self._made: dict[tuple[Any, ...], np.ndarray] = {}
+        # Only of EEG is it known how large it is, and that it is never still: breath stops in every apnea.
+        if "eeg" in signals:
+            self.quality = self._assess(signals["eeg"])
+            self.silent, self.lost = self.quality.silent, self.quality.lost
+        else:
+            self.silent = self.lost = np.all([signal.missing for signal in signals.values()], axis=0)
+
+    @property
+    def weight(self) -> np.ndarray:
+        """float (epochs,): what its opinion is worth beside that of others."""
+        return self.quality.weight if self.quality else (~self.lost).astype(float)
+
+    def measure_again(self, near: np.ndarray) -> bool:
+        """Take the EEG's level from the epochs ``near`` sleep, bool (epochs,), if much of it lies elsewhere."""
+        near = near & ~self.silent
+        if not (self.level and self.quality) or not 0 < near.sum() < LEAST_NEAR_SLEEP * (~self.silent).sum():
+            return False
+        self.quality = self.quality.measured(self._applied(self.recipe, "eeg"), near)
+        return True
+
+    def _assess(self, eeg: ChannelSignal) -> Quality:
+        try:
+            quality = assess(eeg.signals, eeg.missing)
+        except InputError as error:
+            raise InputError(f"{self.path}: channel {eeg.name} cannot be staged; {error}") from None
+        if self.level is None:
+            return quality
+        # What the filter takes away does not count to the level.
+        return quality.measured(self._applied(self.recipe, "eeg"), ~quality.silent)
+
+    def _applied(self, recipe: Recipe, modality: str) -> np.ndarray:
+        made_as = (modality, recipe.channels[modality].band, recipe.scaled, recipe.nights_scaled)
+        if made_as not in self._made:
+            signal = self.signals[modality]
+            self._made[made_as] = recipe.applied(modality, signal.signals, signal.prepared)
+        return self._made[made_as]
+
+    def inputs(self, recipe: Recipe) -> dict[str, np.ndarray]:
+        """The signals (epochs, 3000) of each modality as the network takes them."""
+        found = {modality: self._applied(recipe, modality) for modality in recipe.channels}
+        if self.level and self.quality:
+            found["eeg"] = calibrated(found["eeg"], self.quality, self.level)
+        return found
+
+    def channels(self) -> list[dict[str, Any]]:
+        """Where each channel comes from and what was done to it, as JSON values."""
+        found = [{"modality": name, **signal.about} for name, signal in self.signals.items()]
+        if self.quality:
+            factor = self.level and self.level.amplitude / self.quality.amplitude
+            found[0] |= {"amplitude": self.quality.amplitude, "factor": factor}
+        return found
+
+    def assumptions(self) -> list[str]:
+        """What was done to each channel, a sentence each."""
+        return [self._assumption(modality, signal) for modality, signal in self.signals.items()]
+
+    def _assumption(self, modality: str, signal: ChannelSignal) -> str:
+        about, made = signal.about, " less ".join(signal.about["from"])
+        channel = f"channel {signal.name}" + (f" ({made})" if made != signal.name else "")
+        resampled = f"{about['rate_hz']:g} Hz to 100 Hz"
+        if self.recipe.scaled:
+            known = self.recipe.channels.get(modality)
+            instead = f" in place of {known.name}" if known and plain(signal.name) != plain(known.name) else ""
+            return f"{modality}: {channel}{instead}, {resampled}, scaled by its own quartiles"
+        unit, header = about["unit"], about["header_unit"]
+        changed = header and MICROVOLTS.get(header.lower()) != MICROVOLTS.get(unit.lower())
+        converted = f"from {header} to {unit}" if changed else f"in {unit}" if header else "in no known unit"
+        amplitude = self.quality.amplitude if self.quality else np.nan
+        measured = f"level of {amplitude:.3g}" + (f" {unit}" if header else "")
+        level = f"as it is, at a {measured}"
+        if self.level:
+            factor = self.level.amplitude / amplitude
+            level = f"times {factor:.3g}, which brings its {measured} to training's {self.level.amplitude:.3g}"
+        return f"{channel}, {resampled}, {converted}, {level}"
+
+    def warnings(self) -> list[str]:
+        """What a user should know about the signals, a sentence each."""
+        found = [
+            f"{signal.name}: {signal.about['missing_seconds']:g} s of the recording are gaps."
+            for signal in self.signals.values()
+            if signal.about["missing_seconds"]
+        ]
+        if self.quality:
+            eeg, expected = self.signals["eeg"], None if self.level else self.recipe.level
+            found += [f"{eeg.name}: {warning}" for warning in warnings(self.quality, eeg.about["unit"], expected)]
+        return found
+
+
+def assessed(
+    path: Path,
+    found: Sequence[Signals],
+    needed: Collection[str],
+    recipe: Recipe,
+    level: Level | None,
+    unusable: list[str],
+) -> list[Montage]:
+    """The montages that can be staged; why others cannot is added to ``unusable``. InputError if none can."""
+    montages = []
+    for each in found:
+        signals = {name: signal for name, signal in each.items() if name in needed}
+        try:
+            montages.append(Montage(path, signals, recipe, level))
+        except InputError as error:
+            unusable.append(str(error))
+    if not montages:
+        raise InputError(unusable[-1])
+    return montages
+
+
+def without_bad(montages: Sequence[Montage], told: list[str]) -> list[Montage]:
+    """The montages whose signal is not much worse than the best one's; what the others lack is added to ``told``.
+
+    Their networks would vote for nothing: those of the better channels take over.
+    """
+    worth = [float(montage.weight.mean()) for montage in montages]
+    good = [montage for montage, own in zip(montages, worth, strict=True) if own >= LEAST_WORTH * max(worth)]
+    for montage in montages:
+        if montage not in good:
+            names = ", ".join(signal.name for signal in montage.signals.values())
+            told.append(f"{names} has no vote: its signal is much worse than that of the other channels.")
+    return good
+
+
+def weights_of(montages: Sequence[Montage]) -> np.ndarray:
+    """Each montage's share of every epoch's vote, float (montages, epochs); 0 for all where none holds a signal."""
+    weights, heard = np.stack([m.weight for m in montages]), ~np.stack([m.silent for m in montages])
+    weights = np.where(weights.any(axis=0), weights, heard)
+    return weights / np.maximum(weights.sum(axis=0), 1e-9)

@@ -1,0 +1,113 @@
+"""Smoothing: the epochs before and after an epoch tell its stage too, and a network that reads forward knows no after.
+
+The stages of a night are taken for a hidden Markov chain, and each epoch's probabilities given the whole night come
+from the forward-backward algorithm (Rabiner, Proc. IEEE 77, 1989, pp. 262-264). Two things make it careful:
+
+- The network has seen the epochs before when it stages one, so its probabilities are not independent from epoch to
+  epoch. Taken as they are, they would count the same evidence several times; their power :data:`EVIDENCE` is taken.
+- Sleepers differ in how often they change stages, and the night itself says how often. Its own transitions are the
+  products of neighbouring epochs' probabilities, summed over the night, and typical ones are added to them with the
+  weight of :data:`TYPICAL_EPOCHS` epochs of each stage, so that a short night does not speak for itself alone.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from data.terms import STAGES
+
+EVIDENCE = 0.6
+"""Power of the network's probabilities."""
+TYPICAL_EPOCHS = 50
+"""Epochs of each stage that the typical transitions count as, beside those of the night."""
+TYPICAL = np.array(
+    [
+        [0.890, 0.080, 0.015, 0.003, 0.012],
+        [0.090, 0.780, 0.120, 0.002, 0.008],
+        [0.043, 0.004, 0.900, 0.037, 0.016],
+        [0.020, 0.003, 0.060, 0.914, 0.003],
+        [0.040, 0.006, 0.016, 0.002, 0.936],
+    ]
+)
+"""How likely W, N1, N2, N3 and REM (rows) are followed by each of them: counted in the scorings of eight patients of
+the UCD Sleep Apnea Database and three participants of studies at the NSRR, and rounded."""
+TYPICAL_SUBJECT_EPOCHS = 20
+"""Epochs of each stage that :data:`TYPICAL` counts as beside a model's training subjects, of whom there may be few."""
+LEAST = 1e-6
+"""Probability below which none is taken, so that one epoch cannot forbid a stage for good."""
+
+
+def counted_in(models: Iterable[Mapping[str, Any]]) -> np.ndarray | None:
+    """How often each stage followed each in the training nights of models, int (5, 5), by their metadata.
+
+    It is None if one of them does not say it: a published one, or one of version 1.
+    """
+    counts = [np.array(metadata.get("transitions", 0)) for metadata in models]
+    known = all(c.shape == (len(STAGES), len(STAGES)) and c.dtype.kind == "i" and c.min() >= 0 for c in counts)
+    return np.sum(counts, axis=0) if known else None
+
+
+def typical(counted: np.ndarray | None) -> np.ndarray:
+    """Typical transitions (5, 5), rows of probabilities, for a model whose training nights had those ``counted``."""
+    return TYPICAL if counted is None else _rows(counted + TYPICAL_SUBJECT_EPOCHS * TYPICAL)
+
+
+def smoothed(probabilities: np.ndarray, heard: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
+    """The probabilities of each epoch's stage given the whole night.
+
+    Args:
+        probabilities: (epochs, 5), the network's.
+        heard: bool (epochs,), where there was a signal. Elsewhere all stages stay as likely.
+        counted: how often each stage followed each in the training nights (5, 5), where it is known.
+
+    Returns:
+        float32 (epochs, 5).
+    """
+    found = np.where(heard[:, None], probabilities.astype(float), 0)
+    transitions = _rows(TYPICAL_EPOCHS * typical(counted) + found[:-1].T @ found[1:])
+    evidence = np.where(heard[:, None], _evidence(probabilities), 1)
+    forward, backward = np.empty_like(evidence), np.ones_like(evidence)
+    before = np.ones(len(STAGES))
+    for epoch, now in enumerate(evidence):
+        forward[epoch] = _share(before * now)
+        before = forward[epoch] @ transitions
+    for epoch in range(len(evidence) - 1, 0, -1):
+        backward[epoch - 1] = _share(transitions @ (evidence[epoch] * backward[epoch]))
+    return np.where(heard[:, None], _rows(forward * backward), 1 / len(STAGES)).astype(np.float32)
+
+
+class ForwardFilter:
+    """Smoothing while the night lasts: each epoch's probabilities given the epochs before, and none after it.
+
+    The night's own transitions are those up to now.
+
+    Args:
+        counted: as of :func:`smoothed`.
+    """
+
+    def __init__(self, counted: np.ndarray | None = None) -> None:
+        self._counts = TYPICAL_EPOCHS * typical(counted)
+        self._last: np.ndarray | None = None
+        self._before = np.ones(len(STAGES))
+
+    def step(self, probabilities: np.ndarray) -> np.ndarray:
+        """Smooth the next epoch's ``probabilities`` (5,); float32 (5,)."""
+        if self._last is not None:
+            self._counts += np.outer(self._last, probabilities)
+        self._last = probabilities.astype(float)
+        found = _share(self._before * _evidence(probabilities))
+        self._before = found @ _rows(self._counts)
+        return found.astype(np.float32)
+
+
+def _evidence(probabilities: np.ndarray) -> np.ndarray:
+    return np.maximum(probabilities.astype(float), LEAST) ** EVIDENCE
+
+
+def _share(weights: np.ndarray) -> np.ndarray:
+    return weights / weights.sum()
+
+
+def _rows(weights: np.ndarray) -> np.ndarray:
+    return weights / weights.sum(axis=1, keepdims=True)
