@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,9 +104,10 @@ def test_side_by_side_as_one_by_one(workers, models, nights, one_by_one, tmp_pat
     assert errors == ""
 
 
-def test_finished_ones_are_kept_by_several_processes(models, nights, one_by_one, capfd):
-    before = {path: path.stat().st_mtime_ns for path in one_by_one.iterdir() if path.name != "summary.csv"}
-    assert predict.main(command(models, nights / "*.edf", one_by_one, "--jobs", 2)) == 1
+def test_finished_ones_are_kept_by_several_processes(models, nights, one_by_one, tmp_path, capfd):
+    out = shutil.copytree(one_by_one, tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir() if path.name != "summary.csv"}
+    assert predict.main(command(models, nights / "*.edf", out, "--jobs", 2)) == 1
     assert "3 kept, 1 failed" in capfd.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
@@ -208,11 +210,12 @@ def test_a_scoring_with_a_laboratorys_own_labels(models, nights, tmp_path):
     assert np.sum(result["agreement"]["confusion_matrix"], axis=1).tolist() == [5, 0, 0, 5, 0]
 
 
-def test_doubts_come_first(one_by_one, models, nights, capsys):
+def test_doubts_come_first(one_by_one, models, nights, tmp_path, capsys):
     """Networks of random weights are unsure of every epoch."""
     result = json.loads((one_by_one / "n0.json").read_text())
     assert re.match(r"the models' mean confidence is 0\.[234]\d, below 0\.5", result["warnings"][0])
-    assert predict.main(command(models, nights / "n0.edf", one_by_one)) == 0
+    out = shutil.copytree(one_by_one, tmp_path / "out")
+    assert predict.main(command(models, nights / "n0.edf", out)) == 0
     lines = capsys.readouterr().out.splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("n0: "))
     assert lines[first + 1] == f"  WARNING: {result['warnings'][0]}"
