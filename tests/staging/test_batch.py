@@ -158,7 +158,9 @@ def test_ctrl_c_ends_all_processes_at_once(models, nights, tmp_path, project):
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert errors == "predict.py: stopped; give the same command again to go on.\n"
+    # Joblib's own helper may tell afterwards that it tidied up.
+    assert errors.startswith("predict.py: stopped; give the same command again to go on.\n")
+    assert "Traceback" not in errors
     assert psutil.wait_procs(workers, timeout=10)[1] == []
     assert len(list(out.glob("*.json"))) < 30
     assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
