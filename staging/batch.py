@@ -10,7 +10,6 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from joblib import cpu_count
 from tqdm import tqdm
 
 from data.recordings.channels import open_signals
@@ -120,6 +119,8 @@ def stage_all(
     alone, jobs, outcomes = len(sources) == 1, min(jobs, len(sources)), {}
     staging = Staging(stager, folder, settings)
     if jobs > 1 or cluster:
+        from joblib import cpu_count
+
         known = tuple(model["sha256"] for model in stager.models)
         threads = 1 if cluster else max(1, cpu_count() // jobs)
         staging = Staging(replace(models, threads=threads, sha256=known), folder, settings)
