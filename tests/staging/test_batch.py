@@ -20,6 +20,7 @@ from recordings import write_edf, write_hypnogram
 
 import predict
 from recsleep.model import RecSleepNet
+from recsleep.predictor import load_stager
 from runs.networks import save_model
 from staging.stager import Stager
 
@@ -43,11 +44,12 @@ tief = "N3"
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Two folds, and a third whose training has not finished."""
+    """Two folds with their ONNX file, and a third whose training has not finished."""
     folder = tmp_path_factory.mktemp("models")
     for fold in range(2):
         metadata = {"db": "synthetic", "channel": "EEG C4-M1", "split": {"test": [fold]}, "amplitude": 12.5}
         save_model(folder / str(fold), RecSleepNet(**TINY), metadata)
+    load_stager(folder)
     (folder / "2").mkdir()
     return folder
 
