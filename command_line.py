@@ -41,8 +41,6 @@ def print_published(spec: Database) -> None:
 
 def run(command: Callable[[], int | None], prog: str) -> int:
     """Run ``command`` and return an exit code: its own or 0, 2 after a user's mistake, 130 after Ctrl-C."""
-    # TensorFlow's start-up notes are nothing a user can act on.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Else the first process takes all memory of a GPU, and none is left for the processes beside it.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     # A file's name may hold bytes that are no text.

@@ -50,10 +50,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--channel", action="append", default=[], metavar="NAME", help=channels)
     scoring = "a scorer's stages to compare with; {name} stands for the recording's name"
     add("--scoring", metavar="FILE", help=scoring)
+    spec = "a .toml or .yaml file, as of data.prepare, that says how the scoring is written and what its labels mean"
+    add("--spec", metavar="FILE", help=spec)
     calibration = "leave the amplitude as it is instead of bringing it to that of the training data"
     add("--no-calibration", action="store_true", help=calibration)
     add("--no-smoothing", action="store_true", help="let each epoch's own probabilities decide its stage")
     add("--overwrite", action="store_true", help="stage finished recordings again")
+    command_line.add_workers(parser, "recordings")
     return parser.parse_args(arguments)
 
 
@@ -62,20 +65,31 @@ def stage(arguments: argparse.Namespace) -> int:
     for option in ("data", "fold", "json", "save"):
         if getattr(arguments, option) is not None:
             raise InputError(f"--{option} is of evaluation on night files: leave it out with --recording.")
-    from data.store import location, require_writable
+    if arguments.spec and not arguments.scoring:
+        raise InputError("--spec says how the file of --scoring is written: give both.")
+    command_line.check_workers(arguments)
+    from data.store import anywhere, location, require_writable
     from staging.recordings import find_recordings
 
-    folder = location(arguments.out or "results")
+    folder, trained, scoring = location(arguments.out or "results"), arguments.dir, arguments.scoring or ""
     sources = find_recordings(arguments.recording)
     require_writable(folder)
+    if arguments.cluster:
+        folder, trained = anywhere(folder), anywhere(trained)
+        sources = [replace(source, path=anywhere(source.path)) for source in sources]
+        scoring = scoring and str(anywhere(location(scoring)))
+    rules = None
+    if arguments.spec:
+        from data.prepare.custom import load_spec
 
-    from staging.batch import Settings, stage_all, summary
+        rules = load_spec(location(arguments.spec)).rules
 
-    stager = import_module(MODELS[arguments.model]).load_stager(arguments.dir, arguments.db)
-    print(f"models: {len(stager.models)}, of {arguments.dir}")
+    from staging.batch import Models, Settings, stage_all, summary
+
+    models = Models(import_module(MODELS[arguments.model]).load_stager, trained, arguments.db)
     calibrate, smooth = not arguments.no_calibration, not arguments.no_smoothing
-    settings = Settings(tuple(arguments.channel), calibrate, smooth, arguments.scoring or "", arguments.overwrite)
-    outcomes = stage_all(sources, stager, folder, settings)
+    settings = Settings(tuple(arguments.channel), calibrate, smooth, scoring, rules, arguments.overwrite)
+    outcomes = stage_all(sources, models, folder, settings, arguments.jobs, arguments.cluster)
     print(summary(outcomes, folder))
     return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
 
@@ -87,8 +101,10 @@ def predict(arguments: argparse.Namespace) -> int | None:
     require_models(arguments.dir)
     if arguments.recording:
         return stage(arguments)
-    for option in ("out", "channel", "scoring", "no_calibration", "no_smoothing", "overwrite"):
-        if getattr(arguments, option):
+    given = vars(arguments) | {"jobs": arguments.jobs != 1}
+    of_staging = ("out", "channel", "scoring", "spec", "no_calibration", "no_smoothing", "overwrite", "jobs", "cluster")
+    for option in of_staging:
+        if given[option]:
             raise InputError(f"--{option.replace('_', '-')} is of staging: name recordings with --recording.")
     evaluate(arguments)
     return None

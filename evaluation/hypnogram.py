@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 
 from data.recordings.quality import stretches
-from data.store import written_aside
-from data.terms import EPOCH_SECONDS, SAMPLING_RATE, STAGES, UNSCORED
+from data.store import reaching, written_aside
+from data.terms import EPOCH_SECONDS, SAMPLING_RATE, STAGES, TASKS, UNSCORED, InputError, in_one_line
 from evaluation.breathing import apnea_hypopnea_index
 from evaluation.stages import Scores, as_json, transitions
 
@@ -23,8 +23,16 @@ NAMES = (*STAGES, "unscored")
 """Stages by number; -1, what is not scored, is the last."""
 ANNOTATIONS = tuple(f"Sleep stage {stage}" for stage in ("W", "N1", "N2", "N3", "R", "?"))
 """The same in the texts that EDF+ prescribes."""
+SMOOTHED = [f"smoothed_{stage}" for stage in STAGES]
+"""Columns of the probabilities that were smoothed."""
 UNSURE = 0.6
 """Probability of the chosen stage below which an epoch is worth a look."""
+DOUBTED = 0.5
+"""Mean probability of the most probable stage below which its hypnogram is not to be relied on."""
+LEAST_HOURS = 3
+"""Of scored epochs, from which on a night of a single stage, or without deep or REM sleep, is a strange one."""
+LARGEST_SHARE = 0.9
+"""Of a night that any stage may have; that of N2, the most frequent one, is seldom above 0.6."""
 HIGHEST_FREQUENCY = 30
 """Hz, of the spectrogram."""
 
@@ -83,7 +91,7 @@ class Hypnogram:
         table = pd.DataFrame({"epoch": epochs, "start_s": epochs * EPOCH_SECONDS, "stage": _names(self.stages)})
         table[list(STAGES)] = self.probabilities
         if self.smoothed is not None:
-            table[[f"smoothed_{stage}" for stage in STAGES]] = self.smoothed
+            table[SMOOTHED] = self.smoothed
         return table.assign(**self.events)
 
     def to_annotations(self) -> "mne.Annotations":
@@ -187,6 +195,31 @@ class Hypnogram:
             )
         return told
 
+    @property
+    def doubts(self) -> list[str]:
+        """Why the whole hypnogram may be wrong, a sentence each.
+
+        A network gives every signal some stages, also one that is no EEG, or whose level or unit it does not know. Then
+        it is unsure of them all, or sure of the same one, wake or N1 as a rule. That is looked for, and nothing finer:
+        a sick sleeper's night differs from those of the training as well. Short recordings may well hold one stage.
+        What counts is how sure the models are themselves: smoothing makes a strange night look surer than it is.
+        """
+        scored = self.stages[self.stages != UNSCORED]
+        if not len(scored):
+            return []
+        told, check = [], "check the channel and its unit before relying on the hypnogram."
+        confidence = self.probabilities[self.stages != UNSCORED].max(axis=1).mean()
+        if confidence < DOUBTED:
+            told.append(f"the models' mean confidence is {confidence:.2f}, below {DOUBTED:g}: {check}")
+        hours, counts = len(scored) * EPOCH_SECONDS / 3600, np.bincount(scored, minlength=len(STAGES))
+        if hours > LEAST_HOURS:
+            most, share = STAGES[counts.argmax()], counts.max() / len(scored)
+            if share > LARGEST_SHARE:
+                told.append(f"{100 * share:.0f} % of {hours:.1f} h are {most}: {check}")
+            elif not counts[STAGES.index("N2") :].any():
+                told.append(f"{hours:.1f} h hold no N2, N3 or REM: {check}")
+        return told
+
     def clock(self, epoch: int) -> str:
         """When an epoch begins: by the clock if the start is known, else from the recording's first sample on."""
         passed = timedelta(seconds=int(epoch) * EPOCH_SECONDS)
@@ -195,12 +228,9 @@ class Hypnogram:
     def unsure(self) -> pd.DataFrame:
         """The stretches to check by hand, where no stage is probable, the longest first.
 
-        Columns ``epoch`` (the first), ``epochs``, ``start_s``, ``stages`` and mean ``confidence``. A single surer epoch
-        between two does not end a stretch.
+        Columns ``epoch`` (the first), ``epochs``, ``start_s``, ``stages`` and mean ``confidence``.
         """
-        low = self.confidence < UNSURE
-        low[1:-1] |= low[:-2] & low[2:]
-        return self._stretches(low)
+        return self._stretches(self.confidence < UNSURE)
 
     def differing(self) -> pd.DataFrame:
         """The stretches where the scorer has another stage, the longest first; a column ``scored`` more.
@@ -235,6 +265,29 @@ class Hypnogram:
         """Write :meth:`to_frame` as CSV; the file appears whole."""
         with written_aside(path) as aside:
             self.to_frame().to_csv(aside, index=False, float_format="%.6f")
+
+    @classmethod
+    def read_csv(cls, path: Path, **more: Any) -> "Hypnogram":
+        """The night, local or remote, that :meth:`save_csv` wrote, with ``more`` of its attributes.
+
+        Raises:
+            InputError: the file is absent, or no such table.
+        """
+        try:
+            with reaching(path), path.open("rb") as file:
+                table = pd.read_csv(file)
+            stages = np.array([(*range(len(STAGES)), UNSCORED)[NAMES.index(name)] for name in table["stage"]], np.int32)
+            columns = table.drop(columns=["epoch", "start_s", "stage"]).astype(np.float32)
+            probabilities = columns[list(STAGES)].to_numpy()
+            smoothed = columns[SMOOTHED].to_numpy() if SMOOTHED[0] in columns else None
+            events = {name: columns[name].to_numpy() for name in TASKS if name in columns}
+            if not np.isfinite(columns).all(axis=None):
+                raise ValueError("a probability is missing")
+        except FileNotFoundError:
+            raise InputError(f"{path} does not exist (any more).") from None
+        except (ValueError, KeyError) as error:
+            raise InputError(f"{path} is no hypnogram of this toolkit ({in_one_line(error)}).") from None
+        return cls(stages=stages, probabilities=probabilities, events=events, smoothed=smoothed, **more)
 
     def save_edf(self, path: Path) -> None:
         """Write :meth:`to_annotations` as an EDF+ file of annotations alone, as Sleep-EDF's scorings are."""

@@ -164,8 +164,7 @@ def _unsure(night: Hypnogram) -> Section:
     title, table = "To check by hand", night.unsure()
     if table.empty:
         return Section(title, text=[f"Every epoch's stage has a probability of {UNSURE:g} or more."])
-    epochs = (night.confidence < UNSURE).sum()
-    told = f"{epochs} epochs have no stage with a probability of {UNSURE:g} or more."
+    told = f"{table['epochs'].sum()} epochs have no stage with a probability of {UNSURE:g} or more."
     where = f"They lie in {len(table)} stretches."
     caption = "The longest stretches" if len(table) > LONGEST else "The stretches"
     return Section(title, text=[f"{told} {where}"], tables={caption: _readable(night, table)})

@@ -10,6 +10,8 @@ and an LSTM, for five AASM stages. Its published TensorFlow-1 checkpoints are re
 
 import lazy_loader
 
+import data  # noqa: F401 - before TensorFlow
+
 # What needs a backend is imported when it is first used, so that ``--help`` does not start one.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -60,7 +60,7 @@ class Alone(Generic[Item, Result]):
 
 def each(
     function: Callable[[Item], Result], items: Sequence[Item], jobs: int = 1, cluster: str | None = None
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """``function``'s results for ``items``, as they come.
 
     Args:

@@ -1,10 +1,13 @@
-"""Many recordings, one after another: goes on after a bad one, skips finished ones, and keeps the books."""
+"""Many recordings, here or in several processes: goes on after a bad one, skips finished ones, and keeps the books."""
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 from tqdm import tqdm
@@ -15,8 +18,9 @@ from data.scorings.any_form import read_scoring
 from data.store import as_table, is_remote, location, reaching, remove_unfinished, written_aside
 from data.terms import FAILURES, STAGES, InputError, failure
 from evaluation.report import FIGURES
+from runs import workers
 from staging.recordings import Source
-from staging.results import finished, told, write_results
+from staging.results import finished, stored, told, write_results
 from staging.stager import Stager
 
 TABLE = "summary.csv"
@@ -31,6 +35,7 @@ class Settings:
         calibrate: whether each is brought to the level of the training data.
         smooth: whether the epochs before and after an epoch help to decide its stage.
         scoring: file of a scorer's stages; ``{name}`` in it stands for the recording's name; "" for none.
+        rules: of a custom specification that says how the scoring is written, if any.
         overwrite: whether finished recordings are staged again.
     """
 
@@ -38,12 +43,42 @@ class Settings:
     calibrate: bool
     smooth: bool
     scoring: str
+    rules: dict[str, Any] | None
     overwrite: bool
 
 
 @dataclass(frozen=True)
+class Models:
+    """Where trained models are; called, it gives a worker process their stager, which it loads once.
+
+    Attributes:
+        load: makes a stager of the next three, such as ``recsleep.load_stager``.
+        folder: holds one model, or folds of one database.
+        db: the database that they were trained on, where they do not say it.
+        threads: how many threads compute; 0 for one on each core.
+        sha256: of the weights. By it a cluster's worker, which outlives a command, knows when the folder holds others.
+    """
+
+    load: Callable[[Path, str | None, int], Stager]
+    folder: Path
+    db: str | None
+    threads: int = 0
+    sha256: tuple[str, ...] = ()
+
+    def __call__(self) -> Stager:
+        return _loaded(self)
+
+
+@lru_cache(maxsize=1)
+def _loaded(models: Models) -> Stager:
+    # What there is to say of the models, the command has said.
+    with redirect_stdout(None):
+        return models.load(models.folder, models.db, models.threads)
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """What became of one recording: ``status`` is staged, kept, left out or failed."""
+    """What became of one recording: ``status`` is staged, compared, kept, left out or failed."""
 
     source: Source
     status: str
@@ -51,63 +86,150 @@ class Outcome:
     reason: str = ""
 
 
-def stage_all(sources: Sequence[Source], stager: Stager, folder: Path, settings: Settings) -> list[Outcome]:
+def stage_all(
+    sources: Sequence[Source],
+    models: Models,
+    folder: Path,
+    settings: Settings,
+    jobs: int = 1,
+    cluster: str | None = None,
+) -> list[Outcome]:
     """Stage every recording into ``folder``, saying of each what was found, and write ``summary.csv``.
 
+    Args:
+        sources: the recordings.
+        models: where those are that stage them.
+        folder: of the results, local or remote.
+        settings: the same for all recordings.
+        jobs: processes on this machine, which share its cores.
+        cluster: address of a Dask scheduler whose workers do the work instead, a recording on each of their threads.
+
+    Returns:
+        What became of each recording, in the order of ``sources``.
+
     Raises:
-        InputError: the only recording is unusable, or one scoring was given for several.
+        InputError: a model or the only recording is unusable, one scoring was given for several, or the cluster or a
+            worker process failed.
     """
     if len(sources) > 1 and settings.scoring and "{name}" not in settings.scoring:
         raise InputError("--scoring: with several recordings, write {name} where a recording's name stands in it.")
-    if not is_remote(folder):
-        # Of a killed run; a run beside this one on the same folder is not foreseen.
-        remove_unfinished(folder, below=False)
-    outcomes: list[Outcome] = []
-    with tqdm(sources, desc="staging", unit="recording", smoothing=0, disable=len(sources) == 1) as bar:
-        for source in bar:
-            outcome = _outcome(source, stager, folder, settings)
-            outcomes.append(outcome)
-            if outcome.status == "failed" and len(sources) == 1:
+    # Loaded here too, which takes a tenth of a second: so mistakes in the models are told once, and first of all.
+    stager = models.load(models.folder, models.db, 0)
+    print(f"models: {len(stager.models)}, of {models.folder}")
+    alone, jobs, outcomes = len(sources) == 1, min(jobs, len(sources)), {}
+    staging = Staging(stager, folder, settings)
+    if jobs > 1 or cluster:
+        from joblib import cpu_count
+
+        known = tuple(model["sha256"] for model in stager.models)
+        threads = 1 if cluster else max(1, cpu_count() // jobs)
+        staging = Staging(replace(models, threads=threads, sha256=known), folder, settings)
+    found = workers.each(staging, sources, jobs, cluster)
+    with _tidied(folder, cluster), closing(found), _progress(sources) as bar:
+        for outcome in found:
+            if alone and outcome.status == "failed":
                 raise InputError(outcome.reason)
-            bar.write(told(outcome.result) if outcome.result else f"{source.name}: {outcome.status}: {outcome.reason}")
+            outcomes[outcome.source] = outcome
+            failed = f"{outcome.source.name}: {outcome.status}: {outcome.reason}"
+            bar.write(told(outcome.result) if outcome.result else failed)
+            bar.update()
+    ordered = [outcomes[source] for source in sources]
     with written_aside(folder / TABLE) as aside:
-        as_table(map(_row, outcomes)).to_csv(aside, index=False)
-    return outcomes
+        as_table(map(_row, ordered)).to_csv(aside, index=False)
+    return ordered
 
 
-def _outcome(source: Source, stager: Stager, folder: Path, settings: Settings) -> Outcome:
-    """Stage one recording, or find it finished; a bad one is an outcome, not an error."""
+@contextmanager
+def _tidied(folder: Path, cluster: str | None) -> Iterator[None]:
+    """Remove from ``folder`` what a killed run left half-written, and at the end what killed workers of this one did.
+
+    A cluster's workers end what they began; a run beside this one on the same folder is not foreseen.
+    """
+    local = not is_remote(folder)
+    if local:
+        remove_unfinished(folder, below=False)
     try:
-        return _staged(source, stager, folder, settings)
-    except FAILURES as error:
-        # In a folder, scorings lie beside recordings.
-        left_out = isinstance(error, NoSignals) and not source.named
-        return Outcome(source, "left out" if left_out else "failed", reason=failure(error, source.path))
+        yield
+    finally:
+        if local and not cluster:
+            remove_unfinished(folder, below=False)
 
 
-def _staged(source: Source, stager: Stager, folder: Path, settings: Settings) -> Outcome:
-    started = time.perf_counter()
-    scoring = location(settings.scoring.replace("{name}", source.name)) if settings.scoring else None
-    origin = {
-        "recording": {"path": str(source.path), "bytes": _size(source.path)},
-        "settings": {
-            "channels": list(settings.channels),
-            "calibrate": settings.calibrate,
-            "smooth": settings.smooth,
-            "scoring": scoring and {"path": str(scoring), "bytes": _size(scoring)},
-            "models": [model["sha256"] for model in stager.models],
-        },
-    }
-    before = None if settings.overwrite else finished(folder, source.name, origin)
-    if before:
-        return Outcome(source, "kept", before)
-    with open_signals(source.path, settings.channels) as recording:
-        scored = read_scoring(scoring, recording) if scoring else recording.stages
-        opened = time.perf_counter()
-        night = stager.stage(recording, settings.channels, settings.calibrate, settings.smooth)
-    night.about["took"]["reading"] += opened - started
-    night = replace(night, name=source.name, scored=scored)
-    return Outcome(source, "staged", write_results(night, folder, origin))
+@contextmanager
+def _progress(sources: Sequence[Source]) -> Iterator[tqdm]:
+    """A bar of the recordings on a terminal, of one the time alone; it goes on while a recording is worked on."""
+    alone, ended = len(sources) == 1, Event()
+    with tqdm(
+        total=len(sources),
+        desc=f"staging {sources[0].path.name}" if alone else "staging",
+        bar_format="{desc}: {elapsed}" if alone else None,
+        leave=not alone,
+        unit="recording",
+        smoothing=0,
+        # In a file it would be one long line.
+        disable=None,
+    ) as bar:
+
+        def go_on() -> None:
+            while not ended.wait(1):
+                bar.refresh()
+
+        clock = Thread(target=go_on, daemon=True)
+        clock.start()
+        try:
+            yield bar
+        finally:
+            ended.set()
+            clock.join()
+
+
+@dataclass(frozen=True)
+class Staging:
+    """Stages one recording after another, in this process with a stager, in another with one that it loads there."""
+
+    models: Stager | Models
+    folder: Path
+    settings: Settings
+
+    def __call__(self, source: Source) -> Outcome:
+        """Stage one recording, or find it finished; a bad one is an outcome, not an error."""
+        try:
+            return self._outcome(source)
+        except FAILURES as error:
+            # In a folder, scorings lie beside recordings.
+            left_out = isinstance(error, NoSignals) and not source.named
+            return Outcome(source, "left out" if left_out else "failed", reason=failure(error, source.path))
+
+    def _outcome(self, source: Source) -> Outcome:
+        started, settings = time.perf_counter(), self.settings
+        stager = self.models() if isinstance(self.models, Models) else self.models
+        scoring = location(settings.scoring.replace("{name}", source.name)) if settings.scoring else None
+        origin = {
+            "recording": {"path": str(source.path), "bytes": _size(source.path)},
+            "settings": {
+                "channels": list(settings.channels),
+                "calibrate": settings.calibrate,
+                "smooth": settings.smooth,
+                "models": [model["sha256"] for model in stager.models],
+            },
+            "scoring": scoring and {"path": str(scoring), "bytes": _size(scoring), "rules": settings.rules},
+        }
+        before = None if settings.overwrite else finished(self.folder, source.name, origin)
+        if before and (scoring is None or before["scoring"] == origin["scoring"]):
+            return Outcome(source, "kept", before)
+        with open_signals(source.path, settings.channels) as recording:
+            scored = read_scoring(scoring, recording, settings.rules) if scoring else recording.stages
+            opened = time.perf_counter()
+            if before:
+                night = stored(self.folder, source.name, before)
+                eeg = [channel["name"] for channel in before["channels"] if channel["modality"] == "eeg"]
+                if eeg:
+                    night = replace(night, spectra=stager.spectra(recording, eeg[0], settings.calibrate))
+            else:
+                night = stager.stage(recording, settings.channels, settings.calibrate, settings.smooth)
+                night.about["took"]["reading"] += opened - started
+        night = replace(night, name=source.name, scored=scored)
+        return Outcome(source, "compared" if before else "staged", write_results(night, self.folder, origin))
 
 
 def _size(path: Path) -> int:

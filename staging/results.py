@@ -1,11 +1,12 @@
 """The files that a staged recording becomes; the JSON comes last, so that its presence means that all are there."""
 
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from data.store import read_json, write_json, written_aside
-from data.terms import EPOCH_SECONDS, InputError
+from data.terms import EPOCH_SECONDS, InputError, in_one_line
 from evaluation.hypnogram import Hypnogram
 from evaluation.report import breathing_line, page
 from runs.saved import versions
@@ -13,14 +14,18 @@ from staging.recordings import HYPNOGRAM
 
 DOTS_PER_INCH = 110
 
-TOLD = ("statistics", "breathing", "epochs", "confidence", "assumptions", "warnings", "remarks", "agreement")
-"""What a finished recording's JSON must hold to be told."""
+ORIGIN = ("recording", "settings", "scoring")
+"""What a finished recording's JSON holds of where it comes from: the files and how it was staged."""
+COMPUTED = ("name", "start", "epochs", "remarks", "statistics", "breathing", "confidence", "to_check", "agreement")
+"""What it holds that follows from the hypnogram."""
+NEEDED = {*ORIGIN, *COMPUTED, "channels", "assumptions", "warnings", "took"}
+"""What it must hold to be told, or to be compared with a scoring."""
 
 
 def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dict[str, Any]:
     """Write a night's CSV, EDF+, PNG, HTML and JSON into ``folder``, local or remote, and return what the JSON holds.
 
-    ``origin`` is what :func:`finished` compares: the recording's path and size, and the settings.
+    ``origin`` tells the recording's and the scoring's path and size, and the settings: see :func:`finished`.
     """
     started = time.perf_counter()
     statistics = night.statistics()
@@ -40,6 +45,8 @@ def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dic
         **origin,
         "start": night.start and night.start.isoformat(),
         "epochs": len(night.stages),
+        # Those with which the recording was staged, where it is compared with a scoring later.
+        "versions": versions(),
         **about,
         "remarks": night.remarks,
         "statistics": statistics,
@@ -47,7 +54,6 @@ def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dic
         "confidence": float(night.confidence.mean()),
         "to_check": night.unsure().to_dict("records"),
         "agreement": night.agreement and night.agreement.to_json(),
-        "versions": versions(),
         "took": {part: round(seconds, 3) for part, seconds in took.items()},
     }
     write_json(folder / f"{night.name}.json", result)
@@ -55,7 +61,10 @@ def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dic
 
 
 def finished(folder: Path, name: str, origin: dict[str, Any]) -> dict[str, Any] | None:
-    """The JSON of a finished recording, or None; InputError if it is damaged or of another ``origin``."""
+    """The JSON of a finished recording, or None; InputError if it is damaged or of another ``origin``.
+
+    The scoring does not count to that, for a finished recording can be compared with another one.
+    """
     path = folder / f"{name}.json"
     try:
         result = read_json(path)
@@ -63,12 +72,29 @@ def finished(folder: Path, name: str, origin: dict[str, Any]) -> dict[str, Any] 
         if path.exists():
             raise
         return None
-    if not isinstance(result, dict) or not {*TOLD, *origin} <= result.keys():
+    if not isinstance(result, dict) or not result.keys() >= NEEDED:
         raise InputError(f"{path} is no result of this command: remove it, or name another --out.")
-    changed = next((key for key in origin if result[key] != origin[key]), None)
+    changed = next((key for key in ("recording", "settings") if result[key] != origin[key]), None)
     if changed:
         raise InputError(f"{path} is there, but with another {changed}: give --overwrite, or name another --out.")
     return result
+
+
+def stored(folder: Path, name: str, result: dict[str, Any]) -> Hypnogram:
+    """The night of a finished recording, from its JSON ``result`` and its CSV; without spectra and scorer's stages.
+
+    Raises:
+        InputError: one of the two files is damaged.
+    """
+    path, start = folder / f"{name}{HYPNOGRAM}.csv", result["start"]
+    about = {key: value for key, value in result.items() if key not in (*ORIGIN, *COMPUTED)}
+    try:
+        night = Hypnogram.read_csv(path, name=name, start=start and datetime.fromisoformat(start), about=about)
+        if len(night.stages) != result["epochs"]:
+            raise InputError(f"{path} and the JSON beside it tell of other numbers of epochs.")
+    except (InputError, TypeError, ValueError) as error:
+        raise InputError(f"{in_one_line(error)} Stage the recording again with --overwrite.") from None
+    return night
 
 
 def told(night: dict[str, Any]) -> str:
@@ -81,12 +107,12 @@ def told(night: dict[str, Any]) -> str:
     lines = [
         f"{night['name']}: {night['epochs']} epochs ({night['epochs'] * EPOCH_SECONDS / 3600:.1f} h)   {figures}   "
         f"SE {statistics['SE']:.0f} %   confidence {night['confidence']:.2f}",
+        *(f"  WARNING: {text}" for text in night["warnings"]),
         f"  minutes: {minutes}{unscored}",
     ]
     if night["breathing"]:
         lines.append(f"  breathing: {breathing_line(night['breathing'])}")
     lines += [f"  assumed: {text}" for text in night["assumptions"]]
-    lines += [f"  warning: {text}" for text in night["warnings"]]
     lines += [f"  note: {text}" for text in night["remarks"]]
     if night["agreement"]:
         scores = night["agreement"]

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -115,7 +115,7 @@ class Stager:
         decided = (probabilities if better is None else better).argmax(axis=1)
         stages = np.where(unscored(lost), UNSCORED, decided).astype(np.int32)
         warned = [warning for montage in montages for warning in montage.warnings()]
-        about = {
+        about: dict[str, Any] = {
             "seconds": recording.seconds,
             "channels": [
                 {**channel, "weight": round(float(weights.mean()), 3)}
@@ -135,7 +135,13 @@ class Stager:
         }
         spectrogram = spectra(montages[0].signals["eeg"].signals) if "eeg" in needed else None
         name, start, scored = recording.path.stem, recording.start, recording.stages
-        return Hypnogram(name, stages, probabilities, start, scored, spectrogram, events, about, better)
+        night = Hypnogram(name, stages, probabilities, start, scored, spectrogram, events, about, better)
+        about["warnings"] = [*night.doubts, *about["warnings"]]
+        return night
+
+    def spectra(self, recording: AnyRecording, channel: str, calibrate: bool = True) -> np.ndarray:
+        """The spectra (epochs, bins) of an EEG channel, as :meth:`stage` gives them of the first one that it uses."""
+        return spectra(self._read(recording, "eeg", choose(recording, channel), calibrate).signals)
 
     def _probabilities(self, montages: Sequence[Montage], network: Predictor, path: Path) -> np.ndarray:
         """The montages' mean probabilities of the stages, float32 (epochs, 5)."""

@@ -5,6 +5,8 @@
 
 import lazy_loader
 
+import data  # noqa: F401 - before TensorFlow
+
 # What needs a backend is imported when it is first used, so that ``--help`` does not start one.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,

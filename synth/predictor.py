@@ -1,5 +1,6 @@
 """Fine-tuned networks of SynthSleepNet as predictors: a network at hand, a saved one, or the mean of several folds'."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -186,17 +187,25 @@ def load_fold(folder: Path, db: str | None = None) -> list[FineTunedPredictor]: 
     return [FineTunedPredictor(path.parent) for path in sorted(folder.glob(MODELS))]
 
 
-def load_stager(folder: str | Path, db: str | None = None) -> Stager:
+def load_stager(folder: str | Path, db: str | None = None, threads: int = 0) -> Stager:
     """The fine-tuned models of one fold, or of the folds of one database, in ``folder``.
 
     Of a fold's models for the same task and modalities the one with most labels is taken, then the one that did best on
     its validation subjects.
+
+    Args:
+        folder: one fold, or a folder of folds by number, or one that holds that folder under a database's name.
+        db: the database that is wanted; None for the only one there is.
+        threads: how many threads compute, if TensorFlow has not started yet; 0 for one on each core of the processor.
 
     Raises:
         InputError: there is none, one is damaged, or they are of several databases.
     """
     folds = find_folds(location(folder), db, is_fold)
     folds.say_unfinished()
+    if threads:
+        # TensorFlow reads it when it computes for the first time.
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(threads))
     loaded = [load_fold(path) for path in folds.folders]
     folds.require_one_database((model.metadata["db"] for fold in loaded for model in fold), db)
     groups = list(_by_task_and_modalities(loaded).values())

@@ -102,7 +102,7 @@ def test_a_gap_is_said_and_unscored(staged):
     # 200 s, 900 s of nothing, 415 s: the epoch that is two thirds recorded counts.
     assert np.flatnonzero(table["stage"] == "unscored").tolist() == list(range(7, 37))
     warnings = json.loads((out / "gap.json").read_text())["warnings"]
-    assert warnings[0] == "EEG C3-A2: 900 s of the recording are gaps."
+    assert warnings[1] == "EEG C3-A2: 900 s of the recording are gaps."
 
 
 def test_finished_ones_are_kept(staged, models, nights, tmp_path, capsys):

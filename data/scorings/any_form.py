@@ -4,6 +4,7 @@ import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from data.databases import plain
 from data.nights.files import read_about, read_arrays
 from data.recordings.channels import NightRecording
 from data.recordings.recording import Recording
-from data.scorings import nsrr
+from data.scorings import nsrr, table
 from data.scorings.scoring import N1, N2, N3, REM, W, from_intervals, read_text
 from data.scorings.sleepedf import read_annotations
 from data.terms import EPOCH_SECONDS, STAGES, UNSCORED, InputError, whole_epochs
@@ -35,18 +36,24 @@ COLUMNS = {
 """Of a table, by what they hold, in the spellings that are known."""
 
 
-def read_scoring(path: Path, recording: Recording | NightRecording) -> np.ndarray:
+def read_scoring(path: Path, recording: Recording | NightRecording, rules: dict[str, Any] | None = None) -> np.ndarray:
     """Stages int32 (epochs,) of the recording's own epochs; -1 where the scorer has none.
 
-    ``path``, local or remote, is a night file, NSRR's XML, a table with a stage and its start in s, a line with a stage
-    for each epoch, or what MNE reads annotations from, such as EDF+.
+    Args:
+        path: a night file, NSRR's XML, a table with a stage and its start in s, a line with a stage for each epoch, or
+            what MNE reads annotations from, such as EDF+; local or remote.
+        recording: that was scored.
+        rules: of a custom specification, by which the scoring is read instead: its form, labels and columns.
 
     Raises:
         InputError: it is none of these, uses an unknown label, or belongs to another recording.
     """
     epochs = whole_epochs(recording.seconds)
     ending, start = path.suffix.lower(), 0.0
-    if ending == ".npz":
+    if rules:
+        scoring = table.read_scoring({"stages": path}, recording, **rules)
+        stages, start = scoring.stages, scoring.start
+    elif ending == ".npz":
         stages = _of_night(path, epochs)
     elif ending == ".xml":
         scoring = nsrr.read_scoring({"stages": path})

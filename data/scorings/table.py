@@ -3,6 +3,7 @@
 import csv
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.recordings.recording import Recording
 from data.scorings import nsrr
@@ -10,10 +11,13 @@ from data.scorings.scoring import Event, Scoring, from_codes, from_intervals, re
 from data.scorings.sleepedf import read_annotations
 from data.terms import EVENTS, InputError
 
+if TYPE_CHECKING:
+    from data.recordings.channels import NightRecording
+
 
 def read_scoring(
     files: dict[str, Path],
-    recording: Recording,
+    recording: "Recording | NightRecording",
     form: str,
     labels: dict[str, int],
     events: dict[str, str],
@@ -22,7 +26,7 @@ def read_scoring(
     """The scoring of one recording in ``form``; InputError if it is not, or uses a label that the spec lacks."""
     path = files["stages"]
     if form == "nsrr":
-        return nsrr.read_scoring(files, recording)
+        return nsrr.read_scoring(files)
     if form == "lines":
         return Scoring(from_codes(path, read_text(path).split(), labels))
     rows = _csv(path, columns) if form == "csv" else read_annotations(path, recording)

@@ -1,5 +1,6 @@
 """A staged night's figures against those computed by hand, its pictures, and its files read back."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import mne
@@ -10,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.signal import welch
 
-from data.terms import STAGES
+from data.terms import STAGES, InputError
 from evaluation.hypnogram import Hypnogram, spectra
 
 START = datetime(2020, 2, 29, 23, 30, 15, tzinfo=UTC)
@@ -122,10 +123,62 @@ def test_csv(tmp_path):
 
 def test_stretches_to_check():
     table = staged("WWwWwW222rr2?").unsure()
-    # The surer epoch between two unsure ones belongs to their stretch.
-    assert table[["epoch", "epochs"]].to_numpy().tolist() == [[9, 4], [2, 3]]
-    assert table["stages"].tolist() == ["REM, unscored, N2", "W"]
-    assert table["confidence"].tolist() == pytest.approx([(0.5 + 0.5 + 0.9 + 0.2) / 4, (0.5 + 0.9 + 0.5) / 3], abs=1e-6)
+    # A surer epoch between two unsure ones is not to be checked.
+    assert table[["epoch", "epochs"]].to_numpy().tolist() == [[9, 2], [2, 1], [4, 1], [12, 1]]
+    assert table["stages"].tolist() == ["REM", "W", "W", "unscored"]
+    assert table["confidence"].tolist() == pytest.approx([0.5, 0.5, 0.5, 0.2], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("codes", "told"),
+    [
+        ("W" * 350 + "R" * 40, []),
+        ("W" * 370 + "2" * 20, ["95 % of 3.2 h are W"]),
+        ("2" * 390, ["100 % of 3.2 h are N2"]),
+        ("W1" * 195, ["3.2 h hold no N2, N3 or REM"]),
+        # Three hours or less may well be of one stage; what is not scored does not count.
+        ("W" * 360 + "?" * 40, []),
+        ("?" * 400, []),
+        ("w" * 10 + "r" * 10, []),
+    ],
+)
+def test_doubts_of_a_night_that_is_like_none(codes, told):
+    doubts = staged(codes).doubts
+    assert [doubt.partition(":")[0] for doubt in doubts] == told
+
+
+def test_doubts_of_an_unsure_night():
+    night = staged("W2R")
+    unsure = replace(night, probabilities=np.tile(np.float32([0.1, 0.1, 0.4, 0.3, 0.1]), (3, 1)))
+    assert night.doubts == []
+    (doubt,) = unsure.doubts
+    assert doubt.startswith("the models' mean confidence is 0.40, below 0.5: check the channel and its unit")
+
+
+@pytest.mark.parametrize("smoothed", [None, np.eye(6, 5, dtype="float32")])
+def test_csv_is_read_back(smoothed, tmp_path):
+    night = staged("W12?3R", events={"apnea": np.linspace(0, 1, 6, dtype="float32")}, smoothed=smoothed)
+    night.save_csv(tmp_path / "n.csv")
+    again = Hypnogram.read_csv(tmp_path / "n.csv", name="night", start=START)
+    assert (again.stages == night.stages).all() and again.stages.dtype == np.int32
+    np.testing.assert_allclose(again.probabilities, night.probabilities, atol=1e-6)
+    np.testing.assert_allclose(again.events["apnea"], night.events["apnea"], atol=1e-6)
+    assert (again.smoothed is None) == (smoothed is None)
+    again.save_csv(tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "n.csv").read_bytes()
+
+
+@pytest.mark.parametrize("text", [b"", b"epoch,stage\n0,W\n", b"\xff\xfe", "no stage", "no number"])
+def test_what_is_no_hypnogram(tmp_path, text):
+    path = tmp_path / "n.csv"
+    staged("W12?").save_csv(path)
+    whole = path.read_bytes()
+    path.write_bytes({"no stage": whole.replace(b"N1", b"N7", 2), "no number": whole[:-30]}.get(text, text))
+    with pytest.raises(InputError, match="is no hypnogram of this toolkit"):
+        Hypnogram.read_csv(path, name="night")
+    path.unlink()
+    with pytest.raises(InputError, match="does not exist"):
+        Hypnogram.read_csv(path, name="night")
 
 
 def test_agreement_leaves_out_what_one_has_not_scored():

@@ -101,7 +101,8 @@ def test_the_mean_of_the_folds_models(stager, folds, recording, arrays):
     np.testing.assert_allclose(night.probabilities, expected, atol=2e-3)
     assert night.events.keys() == {"apnea", "hypopnea"}
     assert [model["task"] for model in night.about["models"]] == ["sleep_stage", *TASKS]
-    assert night.about["warnings"] == []
+    # Those of random weights are unsure.
+    assert night.about["warnings"] == night.doubts
     assert night.about["assumptions"][1] == "emg: channel EMG, 100 Hz to 100 Hz, scaled by its own quartiles"
 
 
@@ -124,6 +125,7 @@ def test_a_missing_modality_is_said(stager, arrays, tmp_path):
     assert {model["variant"] for model in night.about["models"]} == {"eeg lstm, 1 of the labels"}
     assert night.events == {} and night.breathing is None
     assert night.about["warnings"] == [
+        *night.doubts,
         "it has no usable channel for emg (EMG): staged by the models that do without.",
         "apnea is not looked for: its models need emg.",
         "hypopnea is not looked for: its models need emg.",
@@ -168,7 +170,7 @@ def test_a_channel_that_cannot_be_used_counts_as_missing(stager, arrays, tmp_pat
     spoilt = {**arrays, "x": arrays["x"].copy()}
     spoilt["x"][:, spoilt["ch_names"].tolist().index("EMG")] = 0
     night = staged(stager, write(tmp_path / "n.edf", spoilt))
-    assert "EMG is flat all night" in night.about["warnings"][0]
+    assert "EMG is flat all night" in night.about["warnings"][len(night.doubts)]
     assert {model["variant"] for model in night.about["models"]} == {"eeg lstm, 1 of the labels"}
 
 

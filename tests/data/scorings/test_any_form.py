@@ -63,6 +63,22 @@ def test_edf_annotations_beside_other_ones(tmp_path):
     assert read_scoring(path, FakeStart()).tolist() == STAGES
 
 
+def test_by_the_rules_of_a_specification(tmp_path):
+    """Labels and columns that no other reader knows; a scorer who begins 10 s late."""
+    rows = [(10, "Wach"), (40, "S1"), (70, "S2"), (100, "Tief"), (130, "Traum"), (160, "Bewegung"), (190, "Wach")]
+    text = "\n".join(["Beginn;Dauer;Stadium", *(f"{start};30;{label}" for start, label in rows), "75;12;Apnoe"])
+    path = write(tmp_path, "s.csv", text)
+    rules = {
+        "form": "csv",
+        "labels": {"Wach": 0, "S1": 1, "S2": 2, "Tief": 3, "Traum": 4, "Bewegung": -1},
+        "events": {"Apnoe": "Obstructive Apnea"},
+        "columns": {"start": "Beginn", "duration": "Dauer", "label": "Stadium"},
+    }
+    assert read_scoring(path, FakeStart(), rules).tolist() == STAGES
+    with pytest.raises(InputError, match="the label 'Traum' is not in the spec's labels"):
+        read_scoring(path, FakeStart(), {**rules, "labels": {"Wach": 0, "S1": 1, "S2": 2, "Tief": 3}})
+
+
 @pytest.mark.parametrize("form", [typed_xml, profusion_xml])
 def test_nsrr(tmp_path, form):
     assert read_scoring(write(tmp_path, "n.xml", form("0123590", [])), FakeStart()).tolist() == STAGES
