@@ -11,7 +11,7 @@ import numpy as np
 from staging.graph import Graph
 from synth.layers.mamba import Mamba, Mamba2
 from synth.models.classifier import SelfAttention, SequenceClassifier
-from synth.onnx.layers import attention, linear, scale_and_shift, silu, values, weights
+from synth.onnx.layers import attention, elu, linear, scale_and_shift, silu, values, weights
 
 
 def logits(graph: Graph, classifier: SequenceClassifier, embeddings: str) -> str:
@@ -21,7 +21,7 @@ def logits(graph: Graph, classifier: SequenceClassifier, embeddings: str) -> str
     x = graph.add("Add", x, _context(graph, classifier.context, x))
     head = classifier.head
     for layer, norm in zip(head.linears, head.norms, strict=True):
-        x = graph.add("Elu", linear(graph, x, *weights(layer, norm)))
+        x = elu(graph, linear(graph, x, *weights(layer, norm)))
     return linear(graph, x, *weights(head.logits))
 
 
@@ -133,6 +133,6 @@ def _recurrence(graph: Graph, decay: str, added: str, shape: tuple[int, ...]) ->
     inputs, outputs = (dict.fromkeys(names) for names in (("state", "decay", "added"), ("next_state", "state_after")))
     states = f"{graph.name}_states"
     zeros = graph.constant(np.zeros(shape, np.float32))
-    step = body.whole(inputs, outputs)
+    step = body.between(inputs, outputs)
     graph.add("Scan", zeros, decay, added, outputs=[f"{states}_last", states], body=step, num_scan_inputs=2)
     return states

@@ -4,7 +4,6 @@ Shapes: B epochs, F frames of an epoch, S samples of a frame, T time steps, C ch
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from staging.graph import Graph
 from synth.layers import frames
 from synth.models.fusion import SynthSleepNetEncoder
 from synth.models.neuronet import NeuroNetEncoder
-from synth.onnx.layers import linear, normalised, scale_and_shift, transformer_block, values, weights
+from synth.onnx.layers import elu, linear, normalised, scale_and_shift, transformer_block, values, weights
 
 
 def embeddings(graph: Graph, encoder: SynthSleepNetEncoder, signals: Mapping[str, str]) -> str:
@@ -25,7 +24,7 @@ def embeddings(graph: Graph, encoder: SynthSleepNetEncoder, signals: Mapping[str
         x = linear(graph, graph.add("Slice", tokens, *bounds), *weights(own.linear1, own.bn))
         kernel, bias = weights(own.linear2)
         place = values(own.modality_token) + values(own.positions)
-        found.append(linear(graph, graph.add("Elu", x), kernel, bias + place))
+        found.append(linear(graph, elu(graph, x), kernel, bias + place))
     x = graph.add("Concat", *found, axis=1)
     for block in encoder.blocks:
         x = transformer_block(graph, x, block)
@@ -68,7 +67,7 @@ def _features(graph: Graph, backbone: frames.FrameBackbone, x: str) -> str:
             y, steps = _residual(graph, y, steps, block)
         branches.append(graph.add("AveragePool", y, kernel_shape=(1, width)))
     x = graph.add("Flatten", graph.add("Concat", *branches, axis=3))
-    x = graph.add("Elu", linear(graph, x, *weights(backbone.linear1)))
+    x = elu(graph, linear(graph, x, *weights(backbone.linear1)))
     return linear(graph, x, *weights(backbone.linear2))
 
 
@@ -80,7 +79,7 @@ def _convolved(graph: Graph, x: str, layer: frames.NormalisedConvolution) -> str
     pads = (0, layer.padding, 0, layer.padding)
     own = graph.constant(kernel), graph.constant(shift)
     x = graph.add("Conv", x, *own, strides=(1, layer.stride), pads=pads)
-    return graph.add("Elu", x) if layer.elu else x
+    return elu(graph, x) if layer.elu else x
 
 
 def _residual(graph: Graph, x: str, steps: int, block: frames.ResidualBlock) -> tuple[str, int]:
@@ -96,4 +95,4 @@ def _residual(graph: Graph, x: str, steps: int, block: frames.ResidualBlock) -> 
     if block.shortcut is not None:
         x = _convolved(graph, x, block.shortcut)
     x = graph.add("Slice", x, *(graph.constant([place]) for place in (0, steps, 3)))
-    return graph.add("Elu", graph.add("Add", graph.add("Mul", y, excited), x)), steps
+    return elu(graph, graph.add("Add", graph.add("Mul", y, excited), x)), steps
