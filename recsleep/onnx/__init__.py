@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data.terms import InputError
-from staging.graph import Graph
+from staging.graph import Graph, Shapes
 
 if TYPE_CHECKING:
     from recsleep.model import RecSleepNet
@@ -52,11 +52,10 @@ def to_onnx(networks: Sequence["RecSleepNet"], about: Mapping[str, Any] | None =
     graph.add("ReduceMean", each, graph.constant([0]), outputs=["probabilities"], keepdims=0)
     for name, states in (("next_hidden", hidden), ("next_cell", cell)):
         graph.add("Squeeze", graph.add("Concat", *states, axis=0), graph.constant([1]), outputs=[name])
-
     state = (members, first.lstm_units)
-    states = {"next_hidden": state, "next_cell": state}
-    found = {"probabilities": ("epochs", first.classes), "logits": (members, "epochs", first.classes), **states}
-    return graph.file({"signals": ("epochs", first.samples), "hidden": state, "cell": state}, found, about or {})
+    taken: Shapes = {"signals": ("epochs", first.samples), "hidden": state, "cell": state}
+    found: Shapes = {"probabilities": ("epochs", first.classes), "logits": (members, "epochs", first.classes)}
+    return graph.file(taken, {**found, "next_hidden": state, "next_cell": state}, about or {})
 
 
 def _member(graph: Graph, network: "RecSleepNet", number: int, signals: str) -> tuple[str, str, str]:

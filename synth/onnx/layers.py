@@ -57,7 +57,7 @@ def attention(graph: Graph, x: str, kernel: np.ndarray, bias: np.ndarray, heads:
     """
     size = len(kernel) // heads
     # The scale of the products is the query's.
-    scale = np.repeat(np.float32([size**-0.5, 1, 1]), len(kernel))
+    scale = np.repeat(np.array([size**-0.5, 1, 1], np.float32), len(kernel))
     parts = graph.add("Reshape", linear(graph, x, kernel * scale, bias * scale), graph.constant([0, 0, 3, heads, size]))
     query, key, value = (
         graph.add(

@@ -9,6 +9,7 @@ import mne
 import numpy as np
 import pandas as pd
 import pytest
+from fine_tuned import CHANNELS, write_model
 from recordings import write_edf
 
 import predict
@@ -17,36 +18,12 @@ from data.prepare.synthetic import make_night
 from data.recipe import Recipe, band_pass, scale
 from data.recordings.channels import open_signals
 from data.terms import TASKS
-from runs.networks import save_model
 from runs.settings import configure
 from staging.stager import _choice
-from synth.models.classifier import FineTuning
 from synth.predictor import FineTunedPredictor, is_fold, load_stager
 
 # One process makes the folds.
 pytestmark = [pytest.mark.xdist_group("fine-tuned folds"), pytest.mark.usefixtures("small_backbone")]
-
-CHANNELS = {"eeg": "EEG C4-M1", "emg": "EMG", "airflow": "Airflow"}
-BACKBONE = {"window": 3.0, "step": 9.0, "dim": 16, "heads": 2, "depth": 1}
-
-
-def write_model(folder, modalities, task, fraction=1, macro_f1=0.5, db="synthetic", channels=CHANNELS, stretch=6):
-    """A fine-tuned model of random weights, with the metadata that training leaves."""
-    encoder = {"modalities": modalities, "backbone": BACKBONE, "dim": 16, "heads": 2, "depth": 1}
-    network = FineTuning(encoder, 5 if task == "sleep_stage" else 2, "lstm")
-    about = {
-        "db": db,
-        "task": task,
-        "channels": {name: channels[name] for name in modalities},
-        "label_fraction": fraction,
-        "tcm": "lstm",
-        "split": {"test": [0]},
-        "best": {"macro_f1": macro_f1},
-        "config": {"training": {"stretch_epochs": stretch, "fine_tuning_batch": 2}},
-    }
-    path = folder / "fine_tuning" / f"{task}_{fraction:g}" / "-".join(modalities) / "lstm"
-    save_model(path, network, about)
-    return path
 
 
 @pytest.fixture(scope="module")
