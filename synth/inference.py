@@ -9,7 +9,7 @@ import numpy as np
 from data.terms import InputError
 from staging.engine import metadata_of, open_session
 
-PART_EPOCHS = 4
+PART_EPOCHS = 20
 """Epochs computed at once: enough to keep the processor busy, few enough for its caches."""
 
 

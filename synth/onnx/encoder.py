@@ -34,10 +34,13 @@ def embeddings(graph: Graph, encoder: SynthSleepNetEncoder, signals: Mapping[str
 def _tokens(graph: Graph, encoder: NeuroNetEncoder, signals: str) -> str:
     """One modality's ``signals`` (B, 3000) to tokens (B, 1 + F, D), the cls token first."""
     positions = values(encoder.positions)
-    x = _features(graph, encoder.backbone, _frames(graph, encoder, signals))
-    x = graph.add("Reshape", x, graph.constant([-1, encoder.frames, encoder.backbone.features]))
-    kernel, bias = weights(encoder.embed)
-    x = linear(graph, x, kernel, bias + positions[:, 1:])
+    backbone = encoder.backbone
+    x = _epoch_by_epoch(graph, encoder, signals)
+    x = elu(graph, linear(graph, x, *weights(backbone.linear1)))
+    x = graph.add("Reshape", x, graph.constant([-1, encoder.frames, backbone.features]))
+    # Two linear layers with nothing in between are one, which takes a quarter of their time.
+    (kernel, bias), (last, last_bias) = weights(backbone.linear2), weights(encoder.embed)
+    x = linear(graph, x, kernel @ last, bias @ last + last_bias + positions[:, 1:])
     batch = graph.add("Shape", x, start=0, end=1)
     shape = graph.add("Concat", batch, graph.constant([1, encoder.dim]), axis=0)
     first = graph.add("Expand", graph.constant(values(encoder.cls_token) + positions[:, :1]), shape)
@@ -47,17 +50,29 @@ def _tokens(graph: Graph, encoder: NeuroNetEncoder, signals: str) -> str:
     return normalised(graph, x, encoder.norm)
 
 
-def _frames(graph: Graph, encoder: NeuroNetEncoder, signals: str) -> str:
-    """The frames (B · F, 1, 1, S) of ``signals`` (B, 3000)."""
+def _epoch_by_epoch(graph: Graph, encoder: NeuroNetEncoder, signals: str) -> str:
+    """What the convolutions make of the frames of ``signals`` (B, 3000): (B · F, flat).
+
+    One epoch is convolved at a time, so that what lies between two convolutions stays in the processor's caches.
+    """
+    body = Graph(f"{signals}_epoch")
+    convolved = _convolutions(body, encoder.backbone, _frames(body, encoder, "epoch"))
+    step = body.between({"epoch": None}, {convolved: None})
+    x = graph.add("Scan", signals, body=step, num_scan_inputs=1)
+    return graph.add("Reshape", x, graph.constant([-1, encoder.backbone.flat]))
+
+
+def _frames(graph: Graph, encoder: NeuroNetEncoder, epoch: str) -> str:
+    """The frames (F, 1, 1, S) of an epoch (3000,)."""
     samples = encoder.backbone.samples
     places = np.array(frames.frame_starts(encoder.window, encoder.step))[:, None] + np.arange(samples)
-    cut = graph.add("Gather", signals, graph.constant(places), axis=1)
+    cut = graph.add("Gather", epoch, graph.constant(places), axis=0)
     # A convolution over time is two-dimensional with a height of 1, for which ONNX Runtime's kernels are faster.
     return graph.add("Reshape", cut, graph.constant([-1, 1, 1, samples]))
 
 
-def _features(graph: Graph, backbone: frames.FrameBackbone, x: str) -> str:
-    """Frames (B · F, 1, 1, S) to features (B · F, D)."""
+def _convolutions(graph: Graph, backbone: frames.FrameBackbone, x: str) -> str:
+    """Frames (F, 1, 1, S) to what the branches make of them (F, flat)."""
     x = _convolved(graph, x, backbone.stem)
     x = graph.add("MaxPool", x, kernel_shape=(1, 3), strides=(1, 2), pads=(0, 1, 0, 1))
     branches = []
@@ -66,9 +81,7 @@ def _features(graph: Graph, backbone: frames.FrameBackbone, x: str) -> str:
         for block in blocks:
             y, steps = _residual(graph, y, steps, block)
         branches.append(graph.add("AveragePool", y, kernel_shape=(1, width)))
-    x = graph.add("Flatten", graph.add("Concat", *branches, axis=3))
-    x = elu(graph, linear(graph, x, *weights(backbone.linear1)))
-    return linear(graph, x, *weights(backbone.linear2))
+    return graph.add("Flatten", graph.add("Concat", *branches, axis=3))
 
 
 def _convolved(graph: Graph, x: str, layer: frames.NormalisedConvolution) -> str:

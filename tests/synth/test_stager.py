@@ -180,7 +180,7 @@ def test_signals_are_prepared_as_the_databases_nights(arrays, tmp_path):
     bands = ((0.5, 40), (25, 49))
     model, modalities = FineTunedPredictor(path), ("eeg", "emg")
     filtered = [
-        band_pass(x.ravel().astype(float), band).reshape(x.shape)
+        band_pass(x.ravel().astype(float), band).reshape(x.shape).astype("float32")
         for x, band in zip(signals.values(), bands, strict=True)
     ]
     expected = model.probabilities({name: scale(x) for name, x in zip(modalities, filtered, strict=True)})
