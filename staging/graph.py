@@ -23,17 +23,19 @@ class Graph:
 
     Args:
         name: of the graph, with which those names begin.
+        within: the graph of whose nodes one will hold this graph, if any.
 
     Attributes:
         proto: the graph as ONNX has it.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, within: "Graph | None" = None) -> None:
         from onnx import ModelProto
 
         # What the graph holds is made in the model: a copy would cost gigabytes of a large network.
         self._model = ModelProto(ir_version=IR_VERSION)
-        self.name, self.proto, self._bytes = name, self._model.graph, 0
+        self.name, self.proto = name, self._model.graph
+        self._whole, self._bytes = within or self, 0
         self.proto.name = name
 
     def constant(self, value: Any) -> str:
@@ -45,9 +47,9 @@ class Graph:
         from onnx import helper
 
         array = np.asarray(value)
-        self._bytes += array.nbytes
-        if self._bytes > LARGEST:
-            raise InputError(f"this {self.name} is too large for an ONNX file, which holds at most 2 GiB.")
+        self._whole._bytes += array.nbytes
+        if self._whole._bytes > LARGEST:
+            raise InputError(f"this {self._whole.name} is too large for an ONNX file, which holds at most 2 GiB.")
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
         name = f"{self.name}_constant_{len(self.proto.initializer)}"
         self.proto.initializer.add(name=name, data_type=kind, dims=array.shape, raw_data=array.tobytes())

@@ -127,7 +127,7 @@ def _causal_convolution(graph: Graph, layer: Mamba | Mamba2, x: str) -> str:
 
 def _recurrence(graph: Graph, decay: str, added: str, shape: tuple[int, ...]) -> str:
     """The states (L, *shape) of h' = decay · h + added after each step, from zeros."""
-    body = Graph(f"{graph.name}_step")
+    body = Graph(f"{graph.name}_step", graph)
     body.add("Add", body.add("Mul", "decay", "state"), "added", outputs=["next_state"])
     body.add("Identity", "next_state", outputs=["state_after"])
     inputs, outputs = (dict.fromkeys(names) for names in (("state", "decay", "added"), ("next_state", "state_after")))

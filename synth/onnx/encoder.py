@@ -55,7 +55,7 @@ def _epoch_by_epoch(graph: Graph, encoder: NeuroNetEncoder, signals: str) -> str
 
     One epoch is convolved at a time, so that what lies between two convolutions stays in the processor's caches.
     """
-    body = Graph(f"{signals}_epoch")
+    body = Graph(f"{signals}_epoch", graph)
     convolved = _convolutions(body, encoder.backbone, _frames(body, encoder, "epoch"))
     step = body.between({"epoch": None}, {convolved: None})
     x = graph.add("Scan", signals, body=step, num_scan_inputs=1)
