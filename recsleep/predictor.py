@@ -2,8 +2,8 @@
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +13,12 @@ from data.databases import ChannelSpec, database
 from data.recipe import PUBLISHED, Level, Recipe
 from data.recordings.channels import open_signals
 from data.recordings.recording import Recording
-from data.store import location, write_json, written_aside
-from data.terms import FAILURES, STAGES, InputError, failure
+from data.store import location
+from data.terms import STAGES, InputError
 from recsleep.inference import InferenceNetwork
 from runs import saved
 from runs.saved import CONFIG, METADATA, WEIGHTS, find_folds, sha256
-from staging.engine import ONNX
+from staging.engine import kept_or_made
 from staging.smoothing import counted_in
 from staging.stager import Stager
 
@@ -155,45 +155,17 @@ def _together(folder: Path, folds: Sequence[SavedFold], threads: int = 0) -> Rec
         "recipe": recipe.to_json(),
         "models": [fold.hashes for fold in folds],
     }
-    network = _current(folder, folds, about, threads) or _built(folder, folds, about, threads)
+
+    def make() -> bytes:
+        from recsleep.onnx import to_onnx
+
+        return to_onnx([fold.load() for fold in folds], about)
+
+    own = first.metadata if first.folder == folder else {}
+    network = kept_or_made(folder, own, about, make, partial(InferenceNetwork, threads=threads))
     models = [{"folder": str(fold.folder), "sha256": next(iter(fold.hashes.values()))} for fold in folds]
     counted = counted_in([fold.metadata for fold in folds])
     return RecSleepNetPredictor(network, recipe, models, counted, first.metadata if len(folds) == 1 else {})
-
-
-def _current(
-    folder: Path, folds: Sequence[SavedFold], about: Mapping[str, Any], threads: int
-) -> InferenceNetwork | None:
-    """The networks in the ONNX file in ``folder``; None if there is none, or it is damaged or not about these folds."""
-    path, first = folder / ONNX, folds[0]
-    if not path.is_file():
-        return None
-    if first.folder == folder and first.metadata and first.metadata["sha256"].get(ONNX) != sha256(path):
-        return None
-    with suppress(InputError):
-        network = InferenceNetwork(path, threads)
-        if network.about == about:
-            return network
-    return None
-
-
-def _built(folder: Path, folds: Sequence[SavedFold], about: Mapping[str, Any], threads: int) -> InferenceNetwork:
-    """The networks of ``folds``, from their weights; they are kept as the ONNX file in ``folder``."""
-    path = folder / ONNX
-    print(f"{path}: being made from the weights in {folder}.", file=sys.stderr)
-    from recsleep.onnx import to_onnx
-
-    model = to_onnx([fold.load() for fold in folds], about)
-    try:
-        with written_aside(path) as aside:
-            aside.write_bytes(model)
-        metadata = folds[0].metadata
-        if folds[0].folder == folder and metadata:
-            hashes = {**metadata["sha256"], ONNX: sha256(path)}
-            write_json(folder / METADATA, {**metadata, "sha256": hashes})
-    except FAILURES as error:
-        print(f"{failure(error, path)} Every run will make it again, which takes some seconds.", file=sys.stderr)
-    return InferenceNetwork(model, threads)
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:

@@ -49,15 +49,6 @@ def load_model(folder: Path, kinds: Iterable[type[Network]], dtype: str = "float
     return network
 
 
-def in_float32(network: Network) -> Network:
-    """``network`` if it computes in float32, as saved models do when they stage; else a copy that does."""
-    if network.compute_dtype == "float32":
-        return network
-    copy = _made(type(network), _arguments(network), network.get_build_config(), "float32")
-    copy.set_weights(network.get_weights())
-    return copy
-
-
 def _made(kind: type[Network], arguments: dict[str, Any], build: dict[str, Any] | None, dtype: str) -> Network:
     # The first models that version 1 saved lack ``build``; such a network is complete once its class was called.
     network = kind(**arguments, dtype=dtype)

@@ -14,8 +14,8 @@ from data.store import written_aside
 from data.terms import TASKS, UNSCORED, InputError
 from runs.networks import load_model
 from runs.saved import WEIGHTS, read_metadata
+from synth.in_training import compiled, embed_epochs
 from synth.models.fusion import SynthSleepNetEncoder
-from synth.predictor import compiled, embed_epochs
 
 
 @dataclass(frozen=True)

@@ -1,126 +1,64 @@
 """Fine-tuned networks of SynthSleepNet as predictors: a network at hand, a saved one, or the mean of several folds'."""
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from data.recipe import Recipe
 from data.store import location
 from data.terms import TASKS, InputError
-from runs.networks import load_model
-from runs.saved import METADATA, WEIGHTS, find_folds, read_metadata
+from evaluation.predictions import classes
+from runs.saved import CONFIG, METADATA, WEIGHTS, find_folds, read_metadata
+from staging.engine import kept_or_made
 from staging.smoothing import counted_in
 from staging.stager import Stager
-from synth.models.classifier import FineTuning
+from synth.inference import InferenceNetwork
 from synth.terms import TCMS
 
-EPOCHS_AT_ONCE = 64
-"""Epochs that are embedded at once, whatever the batch is in training: memory does not grow with that batch."""
-STRETCHES_AT_ONCE = 32
-"""Stretches of embeddings that are classified at once."""
+if TYPE_CHECKING:
+    from synth.models.classifier import FineTuning
+
+FORMAT = 1
+"""Of the ONNX files; a file of another format is written anew."""
+
 MODELS = f"fine_tuning/*/*/*/{METADATA}"
 """Where a fold holds its fine-tuned models: one for each task and share of labels, modalities, and module."""
 
 
-def compiled(function: Callable) -> Callable:
-    """``function`` as a graph where the backend is TensorFlow, which computes it many times faster then."""
-    if keras.backend.backend() != "tensorflow":
-        return function
-    import tensorflow as tf
-
-    return tf.function(function, autograph=False)
-
-
-def in_batches(function: Callable[[dict[str, Any]], Any], signals: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
-    """What ``function`` makes of the epochs of ``signals``, float32, :data:`EPOCHS_AT_ONCE` of them at a time.
-
-    Args:
-        function: from a batch of each modality's signals to an array with a row for each epoch.
-        signals: of each modality (epochs, ...), as ``function`` takes them.
-    """
-    epochs = len(next(iter(signals.values())))
-    for first in range(0, epochs, EPOCHS_AT_ONCE):
-        count = min(EPOCHS_AT_ONCE, epochs - first)
-        batch = {}
-        for name, values in signals.items():
-            # Filled up to the one size that is compiled.
-            batch[name] = np.zeros((EPOCHS_AT_ONCE, *values.shape[1:]), "float32")
-            batch[name][:count] = values[first : first + count]
-        yield keras.ops.convert_to_numpy(keras.ops.cast(function(batch), "float32"))[:count]
-
-
-def embed_epochs(embed: Callable[[dict[str, Any]], Any], signals: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Embeddings (epochs, features), float32; arguments as of :func:`in_batches`."""
-    return np.concatenate([*in_batches(embed, signals)])
-
-
+@dataclass(frozen=True)
 class NetworkPredictor:
-    """A fine-tuned network; a :class:`staging.predictor.Predictor`.
-
-    It is compiled in three parts, of which fine-tuning uses the first alone as well: the convolutions of each modality,
-    from these to embeddings, and from stretches of embeddings to probabilities. Weights that change afterwards count.
-
-    Args:
-        network: fine-tuned, or being fine-tuned.
-        recipe: of the signals that it takes.
-        task: one of ``data.terms.TASKS``.
-        stretch_epochs: how many consecutive epochs its temporal context module sees at once.
+    """A network at hand; a :class:`staging.predictor.Predictor`.
 
     Attributes:
-        convolve: the convolutions of each modality, from (epochs, 3000) to (epochs, frames, flat).
+        network: fine-tuned for the task.
+        stretch_epochs: how many consecutive epochs its temporal context module sees at once.
     """
 
-    variant, transitions = "", None
-
-    def __init__(self, network: FineTuning, recipe: Recipe, task: str, stretch_epochs: int) -> None:
-        self.recipe, self.task, self.stretch_epochs = recipe, task, stretch_epochs
-        self.models: list[dict[str, str]] = []
-        self.convolve = {name: compiled(part.convolve) for name, part in network.encoder.backbones.items()}
-        self._describe = compiled(network.encoder)
-
-        def classify(embeddings: Any, mask: Any) -> Any:
-            return keras.ops.softmax(keras.ops.cast(network.classifier(embeddings, mask=mask), "float32"))
-
-        self._classify = compiled(classify)
-
-    def _embed(self, signals: dict[str, Any]) -> Any:
-        # What the convolutions made of the signals has one axis more.
-        return self._describe(
-            {name: self.convolve[name](part) if part.ndim == 2 else part for name, part in signals.items()}
-        )
+    network: InferenceNetwork
+    recipe: Recipe
+    task: str
+    stretch_epochs: int
+    variant: str = ""
+    models: list[dict[str, str]] = field(default_factory=list)
+    transitions: np.ndarray | None = None
 
     def probabilities(self, signals: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Probabilities float32 (epochs, classes) of a night, stretch after stretch, none overlapping.
-
-        Args:
-            signals: of each modality (epochs, 3000), or what the frozen convolutions made of them (epochs, frames,
-                flat).
-        """
-        embeddings, found = embed_epochs(self._embed, signals), []
-        length, batch = self.stretch_epochs, STRETCHES_AT_ONCE
-        for first in range(0, len(embeddings), length * batch):
-            part = embeddings[first : first + length * batch]
-            padded = np.zeros((batch * length, part.shape[1]), "float32")
-            padded[: len(part)] = part
-            mask = (np.arange(batch * length) < len(part)).reshape(batch, length)
-            # A stretch of padding alone, which is cut off, must not attend to nothing at all.
-            mask = mask | ~mask.any(axis=1, keepdims=True)
-            outputs = keras.ops.convert_to_numpy(
-                self._classify(keras.ops.convert_to_tensor(padded.reshape(batch, length, -1)), mask)
-            )
-            found.append(outputs.reshape(batch * length, -1)[: len(part)])
-        return np.concatenate(found)
+        """Probabilities float32 (epochs, classes) of a night's epochs (epochs, 3000) of each modality."""
+        return self.network.probabilities(signals, self.stretch_epochs)
 
 
 class FineTunedPredictor:
     """A fine-tuned model in ``folder``, whose network is loaded when it is needed.
 
     It is a :class:`staging.predictor.Predictor`.
+
+    Args:
+        folder: of the model.
+        threads: how many threads compute; 0 for one on each core of the processor.
 
     Attributes:
         metadata: as training left them.
@@ -131,8 +69,8 @@ class FineTunedPredictor:
         InputError: there is no such model, or it is damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.metadata = folder, read_metadata(folder)
+    def __init__(self, folder: Path, threads: int = 0) -> None:
+        self.folder, self.threads, self.metadata = folder, threads, read_metadata(folder)
         try:
             self.recipe = Recipe.of_metadata(self.metadata)
             self.task, tcm = self.metadata["task"], self.metadata["tcm"]
@@ -154,13 +92,37 @@ class FineTunedPredictor:
         self.models, self.transitions = [model], counted_in([self.metadata])
 
     @cached_property
-    def _network(self) -> NetworkPredictor:
+    def network(self) -> InferenceNetwork:
+        """The network of the folder's ONNX file, which is written where it is absent or of other weights.
+
+        Raises:
+            InputError: the weights are damaged, not of the modalities of the recipe, or too many for such a file.
+        """
+        about = {
+            "format": FORMAT,
+            "db": self.metadata["db"],
+            "task": self.task,
+            "classes": list(classes(self.task)),
+            "recipe": self.recipe.to_json(),
+            "stretch_epochs": self.stretch_epochs,
+            "models": [{name: self.metadata["sha256"][name] for name in (WEIGHTS, CONFIG)}],
+        }
+        opened = partial(InferenceNetwork, threads=self.threads)
+        return kept_or_made(self.folder, self.metadata, about, lambda: self._made(about), opened)
+
+    def _made(self, about: Mapping[str, Any]) -> bytes:
+        from runs.networks import load_model
+        from synth.models.classifier import FineTuning
+        from synth.onnx import to_onnx
+
         network = load_model(self.folder, [FineTuning])
-        return NetworkPredictor(network, self.recipe, self.task, self.stretch_epochs)
+        if set(network.encoder.modalities) != self.recipe.channels.keys():
+            raise InputError(f"{self.folder / METADATA}: its recipe is not that of the network's modalities.")
+        return to_onnx(network, about)
 
     def probabilities(self, signals: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Probabilities float32 (epochs, classes) of a night's epochs (epochs, 3000) of each modality."""
-        return self._network.probabilities(signals)
+        """As of :meth:`NetworkPredictor.probabilities`."""
+        return self.network.probabilities(signals, self.stretch_epochs)
 
 
 class MeanPredictor:
@@ -173,8 +135,16 @@ class MeanPredictor:
         self.transitions = counted_in([member.metadata for member in members])
 
     def probabilities(self, signals: Mapping[str, np.ndarray]) -> np.ndarray:
-        """As of :meth:`FineTunedPredictor.probabilities`."""
-        return np.mean([member.probabilities(signals) for member in self.members], axis=0)
+        """As of :meth:`staging.predictor.Predictor.probabilities`; several channels share the members."""
+        several = next(iter(signals.values())).ndim == 3
+        each = zip(*signals.values(), strict=True) if several else [signals.values()]
+        channels = [dict(zip(signals, channel, strict=True)) for channel in each]
+        found: list[list[np.ndarray]] = [[] for _ in channels]
+        for turn in range(max(len(channels), len(self.members))):
+            channel, member = turn % len(channels), self.members[turn % len(self.members)]
+            found[channel].append(member.probabilities(channels[channel]))
+        means = np.stack([np.mean(own, axis=0) for own in found])
+        return means if several else means[0]
 
 
 def is_fold(folder: Path) -> bool:
@@ -182,9 +152,16 @@ def is_fold(folder: Path) -> bool:
     return any(folder.glob(MODELS))
 
 
-def load_fold(folder: Path, db: str | None = None) -> list[FineTunedPredictor]:  # noqa: ARG001
+def of_network(network: "FineTuning", recipe: Recipe, task: str, stretch_epochs: int) -> NetworkPredictor:
+    """The predictor of a network that Keras holds; weights that change afterwards do not count."""
+    from synth.onnx import to_onnx
+
+    return NetworkPredictor(InferenceNetwork(to_onnx(network)), recipe, task, stretch_epochs)
+
+
+def load_fold(folder: Path, db: str | None = None, threads: int = 0) -> list[FineTunedPredictor]:  # noqa: ARG001
     """All fine-tuned models of a fold, which know their database; InputError if one is damaged."""
-    return [FineTunedPredictor(path.parent) for path in sorted(folder.glob(MODELS))]
+    return [FineTunedPredictor(path.parent, threads) for path in sorted(folder.glob(MODELS))]
 
 
 def load_stager(folder: str | Path, db: str | None = None, threads: int = 0) -> Stager:
@@ -194,19 +171,16 @@ def load_stager(folder: str | Path, db: str | None = None, threads: int = 0) -> 
     its validation subjects.
 
     Args:
-        folder: one fold, or a folder of folds by number, or one that holds that folder under a database's name.
-        db: the database that is wanted; None for the only one there is.
-        threads: how many threads compute, if TensorFlow has not started yet; 0 for one on each core of the processor.
+        folder: a fold, or a folder of folds by number, or one that holds that folder under a database's name.
+        db: the database that the models were trained on, where several are at hand.
+        threads: how many threads compute; 0 for one on each core of the processor.
 
     Raises:
         InputError: there is none, one is damaged, or they are of several databases.
     """
     folds = find_folds(location(folder), db, is_fold)
     folds.say_unfinished()
-    if threads:
-        # TensorFlow reads it when it computes for the first time.
-        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(threads))
-    loaded = [load_fold(path) for path in folds.folders]
+    loaded = [load_fold(path, threads=threads) for path in folds.folders]
     folds.require_one_database((model.metadata["db"] for fold in loaded for model in fold), db)
     groups = list(_by_task_and_modalities(loaded).values())
     for members in groups:

@@ -28,6 +28,7 @@ EXCEPTIONS = {
     ("runs.settings", "config"),
     ("synth.pytorch.__main__", "command_line"),
     ("recsleep.onnx.__main__", "command_line"),
+    ("synth.onnx.__main__", "command_line"),
 }
 # The modules that prepare nights, train or fetch weights. All others are what a recording is staged with.
 NOT_FOR_STAGING = (
@@ -42,7 +43,9 @@ NOT_FOR_STAGING = (
     "runs.resumable",
     "runs.settings",
     "synth.embeddings",
+    "synth.in_training",
     "synth.learner",
+    "synth.onnx.__main__",
     "synth.pytorch.__main__",
     "synth.replicas",
     "synth.steps",

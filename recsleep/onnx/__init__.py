@@ -17,42 +17,16 @@ trained on), ``stages`` (the names of the classes), ``recipe`` (channels, unit, 
 and ``models`` (for each network the SHA-256 of its files, the weights first).
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from data.terms import InputError
+from staging.graph import Graph, Shapes
 
 if TYPE_CHECKING:
     from recsleep.model import RecSleepNet
-
-OPSET, IR_VERSION = 18, 8
-"""Those of ONNX 1.13, which every ONNX Runtime of the last years reads."""
-
-
-class _Graph:
-    """The nodes and constants of a graph, each with a name of its own."""
-
-    def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-
-    def constant(self, value: Any) -> str:
-        from onnx import numpy_helper
-
-        name = f"constant_{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-        return name
-
-    def add(self, operator: str, *inputs: str, outputs: Sequence[str] = (), **attributes: Any) -> str:
-        """Add a node; its (first) output's name, which may be given."""
-        from onnx import helper
-
-        outputs = outputs or [f"{operator}_{len(self.nodes)}"]
-        self.nodes.append(helper.make_node(operator, inputs, outputs, **attributes))
-        return outputs[0]
 
 
 def to_onnx(networks: Sequence["RecSleepNet"], about: Mapping[str, Any] | None = None) -> bytes:
@@ -65,13 +39,11 @@ def to_onnx(networks: Sequence["RecSleepNet"], about: Mapping[str, Any] | None =
     Raises:
         InputError: the networks differ in architecture.
     """
-    from onnx import TensorProto, checker, helper
-
     first, members = networks[0], len(networks)
     sizes = {name: value for name, value in first.get_config().items() if name not in ("name", "dtype", "trainable")}
     if any(not sizes.items() <= network.get_config().items() for network in networks):
         raise InputError("these models differ in architecture, so they cannot be averaged: name one of them.")
-    graph = _Graph()
+    graph = Graph("RecSleepNet")
     channels = graph.add("Gather", graph.add("Shape", "signals"), graph.constant(0))
     outputs = []
     for number, network in enumerate(networks):
@@ -85,22 +57,13 @@ def to_onnx(networks: Sequence["RecSleepNet"], about: Mapping[str, Any] | None =
     graph.add("ReduceMean", each, graph.constant([0]), outputs=["probabilities"], keepdims=0)
     for name, states in (("next_hidden", hidden), ("next_cell", cell)):
         graph.add("Squeeze", graph.add("Concat", *states, axis=0), graph.constant([1]), outputs=[name])
-
-    def described(shapes: Mapping[str, Sequence[int | str]]) -> list[Any]:
-        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
-
     state = (members, first.lstm_units)
-    inputs = described({"signals": ("channels", "epochs", first.samples), "hidden": state, "cell": state})
-    found = {"probabilities": ("epochs", first.classes), "logits": (members, "epochs", first.classes)}
-    given = described({**found, "next_hidden": state, "next_cell": state})
-    made = helper.make_graph(graph.nodes, "RecSleepNet", inputs, given, graph.constants)
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    helper.set_model_props(model, {name: json.dumps(value) for name, value in (about or {}).items()})
-    checker.check_model(model)
-    return model.SerializeToString()
+    taken: Shapes = {"signals": ("channels", "epochs", first.samples), "hidden": state, "cell": state}
+    found: Shapes = {"probabilities": ("epochs", first.classes), "logits": (members, "epochs", first.classes)}
+    return graph.file(taken, {**found, "next_hidden": state, "next_cell": state}, about or {})
 
 
-def _member(graph: _Graph, network: "RecSleepNet", number: int, signals: str) -> tuple[str, str, str]:
+def _member(graph: Graph, network: "RecSleepNet", number: int, signals: str) -> tuple[str, str, str]:
     """Add one network to the graph; the names of its logits (1, epochs, classes) and its state (1, 1, units) twice."""
     from keras.ops import convert_to_numpy
 

@@ -15,14 +15,16 @@ from data.nights.index import NightFile
 from data.nights.night import read_night
 from data.terms import UNSCORED, InputError
 from evaluation.predictions import NightPredictions, classes
+from evaluation.stages import transitions
 from runs.identity import FINE_TUNING
-from runs.networks import in_float32, load_model
+from runs.networks import load_model
 from runs.resumable import PROGRESS
 from staging.predictor import predict, predict_nights
+from synth.in_training import TrainingPredictor
 from synth.models.classifier import FineTuning
 from synth.models.fusion import SynthSleepNetEncoder
 from synth.models.neuronet import adopt
-from synth.predictor import NetworkPredictor
+from synth.predictor import FineTunedPredictor, of_network
 from synth.steps.frozen import FrozenConvolutions
 from synth.steps.labelled import LabelledStep
 from synth.steps.step import Fold
@@ -77,7 +79,7 @@ class FineTuningStep(LabelledStep):
         """Make the network and stretches of labelled nights; InputError if labels are missing or all the same."""
         training, count = self.training, self.fold.replicas.count
         self.network = self.judged = self.make()
-        self.predictor = self._predictor(self.network)
+        self.predictor = TrainingPredictor(self.network, self.recipe, self.task, training.stretch_epochs)
         self.validation = self.chosen_nights(self.fold.split.validation, training.validation_nights)
         self._prepare_frozen()
         self.nights = self._labelled()
@@ -130,9 +132,6 @@ class FineTuningStep(LabelledStep):
             )
         return labels, self.frozen.of(f"{night.name}-{file.checksum:08x}", signals) if self.frozen else signals
 
-    def _predictor(self, network: FineTuning) -> NetworkPredictor:
-        return NetworkPredictor(network, self.recipe, self.task, self.training.stretch_epochs)
-
     def losses(self, inputs: dict[str, Any]) -> dict[str, Any]:
         logits = tf.cast(self.network(inputs, training=True), "float32")
         entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(inputs["labels"], logits)
@@ -169,12 +168,20 @@ class FineTuningStep(LabelledStep):
             advance()
         return {"loss": float(np.mean(losses))}
 
+    def save(self, **found: Any) -> None:
+        if self.task == "sleep_stage":
+            labels = [np.where(night.used, night.labels, UNSCORED) for night in self.nights]
+            found["transitions"] = np.sum([transitions(own) for own in labels], axis=0).tolist()
+        super().save(**found)
+        if self.chief:
+            # Its ONNX file, with which it will stage, is written when its network is loaded.
+            _ = FineTunedPredictor(self.folder).network
+
     def predicted(self, part: str) -> Iterator[NightPredictions]:
         if part == "test":
             paths = [file.path for file in self.fold.files(self.fold.split.test)]
-            network = in_float32(self.network)
-            # What is compiled already serves again where it is the same network.
-            yield from predict_nights(self.predictor if network is self.network else self._predictor(network), paths)
+            network = of_network(self.network, self.recipe, self.task, self.training.stretch_epochs)
+            yield from predict_nights(network, paths)
             return
         for file in self.validation:
             labels, signals = self._read(file)

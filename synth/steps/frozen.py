@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from data.store import written_aside
+from synth.in_training import in_batches
 from synth.models.fusion import SynthSleepNetEncoder
-from synth.predictor import in_batches
 
 
 class FrozenConvolutions:
@@ -15,7 +15,7 @@ class FrozenConvolutions:
 
     Args:
         encoder: whose convolutions do not learn.
-        convolve: its convolutions of each modality, compiled; see :class:`synth.predictor.NetworkPredictor`.
+        convolve: its convolutions of each modality, compiled; see :class:`synth.in_training.TrainingPredictor`.
         folder: for the files, to be removed when they are not needed any more.
         name: tells the encoder from others whose convolutions may have been left in the folder.
     """

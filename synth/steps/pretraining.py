@@ -25,9 +25,9 @@ from data.terms import UNSCORED, InputError
 from runs.identity import MULTIMODAL, UNIMODAL
 from runs.networks import load_model
 from runs.saved import METADATA
+from synth.in_training import compiled, embed_epochs
 from synth.models.fusion import SynthSleepNet
 from synth.models.neuronet import NeuroNet, NeuroNetEncoder, adopt
-from synth.predictor import compiled, embed_epochs
 from synth.steps.step import Fold, Step
 
 if TYPE_CHECKING:

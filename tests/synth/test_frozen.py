@@ -4,8 +4,8 @@ import keras
 import numpy as np
 
 from data.recipe import Recipe
+from synth.in_training import EPOCHS_AT_ONCE, TrainingPredictor
 from synth.models.classifier import FineTuning
-from synth.predictor import EPOCHS_AT_ONCE, NetworkPredictor
 from synth.steps.frozen import FrozenConvolutions
 
 BACKBONE = {"window": 3, "step": 9, "dim": 16, "heads": 2, "depth": 1}
@@ -17,7 +17,7 @@ def test_from_disk_as_from_signals(tmp_path):
     network = FineTuning(encoder, tcm="lstm")
     epochs = EPOCHS_AT_ONCE + 6
     signals = {name: np.random.default_rng(0).normal(size=(epochs, 3000)).astype("float32") for name in ("eeg", "emg")}
-    predictor = NetworkPredictor(network, Recipe({}), "sleep_stage", 20)
+    predictor = TrainingPredictor(network, Recipe({}), "sleep_stage", 20)
     frozen = FrozenConvolutions(network.encoder, predictor.convolve, tmp_path, "encoder")
     kept = frozen.of("night", signals)
     files = sorted(frozen.folder.iterdir())
@@ -38,7 +38,7 @@ def test_whole_nights_are_embedded_few_epochs_at_a_time():
     network = FineTuning({"modalities": ("eeg",), "backbone": BACKBONE, "dim": 16, "heads": 2, "depth": 1}, tcm="mha")
     length, epochs = 20, 2 * EPOCHS_AT_ONCE + 5
     signals = np.random.default_rng(0).normal(size=(epochs, 3000)).astype("float32")
-    predictor, sizes = NetworkPredictor(network, Recipe({}), "sleep_stage", length), set()
+    predictor, sizes = TrainingPredictor(network, Recipe({}), "sleep_stage", length), set()
     convolve = predictor.convolve["eeg"]
 
     def observed(batch):

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from keras import ops
 
+from staging.engine import open_session
+from staging.graph import Graph
+from synth.inference import InferenceNetwork
 from synth.layers.contrastive import nt_xent
 from synth.layers.frames import FrameBackbone
 from synth.layers.lora import Lora
@@ -15,6 +18,9 @@ from synth.layers.transformer import random_masking, sine_positions
 from synth.models.classifier import FineTuning, SequenceClassifier
 from synth.models.fusion import SynthSleepNet
 from synth.models.neuronet import NeuroNet, NeuroNetEncoder
+from synth.onnx import to_onnx
+from synth.onnx.context import logits
+from synth.onnx.encoder import embeddings
 from synth.pytorch.state_dict import entries_of, load_state_dict
 
 pytestmark = pytest.mark.model
@@ -134,16 +140,40 @@ def test_fusion(fusion, key, ratio):
     file.check("multimodal_embed", model.encoder(signals))
 
 
-def test_sequence_classifier(golden):
+def test_fusion_in_onnx_runtime(fusion):
+    file, model, _ = fusion
+    graph, signals = Graph("encoder"), {name: file.arrays[f"in/x/{name}"] for name in MODALITIES}
+    found = embeddings(graph, model.encoder, {name: name for name in MODALITIES})
+    content = graph.file(dict.fromkeys(MODALITIES, ("epochs", 3000)), {found: ("epochs", 48)}, {})
+    file.check("multimodal_embed", open_session(content).run([found], signals)[0])
+
+
+@pytest.fixture
+def head(golden):
     file = golden("ft_head")
     layer = SequenceClassifier(64, 5)
     layer.build((None, None, 64))
     load_state_dict(layer, file.weights)
+    return file, layer
+
+
+def test_sequence_classifier(head):
+    file, layer = head
     file.check("mamba", layer.context(file.given("latents")))
     file.check("logits", layer(file.given("latents")))
 
 
-def test_fine_tuned_model(golden):
+def test_sequence_classifier_in_onnx_runtime(head):
+    file, layer = head
+    graph = Graph("head")
+    found = logits(graph, layer, "latents")
+    session = open_session(graph.file({"latents": ("epochs", 64)}, {found: ("epochs", 5)}, {}))
+    stretches = [session.run([found], {"latents": stretch})[0] for stretch in file.arrays["in/latents"]]
+    file.check("logits", np.stack(stretches))
+
+
+@pytest.fixture
+def fine_tuned(golden):
     file = golden("ft_full")
     modalities = ["EEG_C4", "EOG_Left"]
     encoder = {
@@ -155,10 +185,24 @@ def test_fine_tuned_model(golden):
     }
     model = FineTuning(encoder)
     load_state_dict(model, file.weights)
+    return file, model, modalities
+
+
+def test_fine_tuned_model(fine_tuned):
+    file, model, modalities = fine_tuned
     file.check("logits", model({"signals": {name: file.given(f"x/{name}") for name in modalities}}))
     learning = {id(variable) for variable in model.trainable_variables}
     ours = {entry.name for entry in entries_of(model) if id(entry.variable) in learning}
     assert ours == set(file.meta["trainable_parameters"])
+
+
+def test_fine_tuned_model_in_onnx_runtime(fine_tuned):
+    file, model, modalities = fine_tuned
+    network, x = InferenceNetwork(to_onnx(model)), {name: file.arrays[f"in/x/{name}"] for name in modalities}
+    night = {name: stretches.reshape(-1, 3000) for name, stretches in x.items()}
+    expected = ops.convert_to_numpy(ops.softmax(file.arrays["out/logits"]))
+    found = network.probabilities(night, x[modalities[0]].shape[1])
+    np.testing.assert_allclose(found, expected.reshape(-1, 5), atol=1e-5)
 
 
 STATE_SPACES = {"mamba1": Mamba, "mamba2": Mamba2}

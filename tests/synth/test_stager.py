@@ -9,6 +9,7 @@ import mne
 import numpy as np
 import pandas as pd
 import pytest
+from fine_tuned import CHANNELS, write_model
 from recordings import write_edf
 
 import predict
@@ -17,36 +18,12 @@ from data.prepare.synthetic import make_night
 from data.recipe import Recipe, band_pass, scale
 from data.recordings.channels import open_signals
 from data.terms import STAGES, TASKS
-from runs.networks import save_model
 from runs.settings import configure
 from staging.stager import _choice
-from synth.models.classifier import FineTuning
-from synth.predictor import FineTunedPredictor, is_fold, load_stager
+from synth.predictor import FineTunedPredictor, MeanPredictor, is_fold, load_stager
 
 # One process makes the folds.
 pytestmark = [pytest.mark.xdist_group("fine-tuned folds"), pytest.mark.usefixtures("small_backbone")]
-
-CHANNELS = {"eeg": "EEG C4-M1", "emg": "EMG", "airflow": "Airflow"}
-BACKBONE = {"window": 3.0, "step": 9.0, "dim": 16, "heads": 2, "depth": 1}
-
-
-def write_model(folder, modalities, task, fraction=1, macro_f1=0.5, db="synthetic", channels=CHANNELS, stretch=6):
-    """A fine-tuned model of random weights, with the metadata that training leaves."""
-    encoder = {"modalities": modalities, "backbone": BACKBONE, "dim": 16, "heads": 2, "depth": 1}
-    network = FineTuning(encoder, 5 if task == "sleep_stage" else 2, "lstm")
-    about = {
-        "db": db,
-        "task": task,
-        "channels": {name: channels[name] for name in modalities},
-        "label_fraction": fraction,
-        "tcm": "lstm",
-        "split": {"test": [0]},
-        "best": {"macro_f1": macro_f1},
-        "config": {"training": {"stretch_epochs": stretch, "fine_tuning_batch": 2}},
-    }
-    path = folder / "fine_tuning" / f"{task}_{fraction:g}" / "-".join(modalities) / "lstm"
-    save_model(path, network, about)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +57,15 @@ def write(path, arrays, names=None, leave_out=()):
         if name not in leave_out
     }
     return write_edf(path, signals, span=1500)
+
+
+def test_several_channels_share_the_models(folds):
+    """Each channel goes through the only one, or through one of two."""
+    signals = np.random.default_rng(0).normal(0, 1, (3, 7, 3000)).astype("float32")
+    model = FineTunedPredictor(folds / "0/fine_tuning/sleep_stage_1/eeg/lstm")
+    expected = [model.probabilities({"eeg": channel}) for channel in signals]
+    for members in ([model], [model, model]):
+        np.testing.assert_allclose(MeanPredictor(members).probabilities({"eeg": signals}), expected, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +191,7 @@ def test_signals_are_prepared_as_the_databases_nights(arrays, tmp_path):
     bands = ((0.5, 40), (25, 49))
     model, modalities = FineTunedPredictor(path), ("eeg", "emg")
     filtered = [
-        band_pass(x.ravel().astype(float), band).reshape(x.shape)
+        band_pass(x.ravel().astype(float), band).reshape(x.shape).astype("float32")
         for x, band in zip(signals.values(), bands, strict=True)
     ]
     expected = model.probabilities({name: scale(x) for name, x in zip(modalities, filtered, strict=True)})

@@ -1,0 +1,56 @@
+"""A fine-tuned SynthSleepNet in ONNX Runtime."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.terms import InputError
+from staging.engine import metadata_of, open_session
+
+PART_EPOCHS = 20
+"""Epochs computed at once: enough to keep the processor busy, few enough for its caches."""
+
+
+class InferenceNetwork:
+    """A network, as :func:`synth.onnx.to_onnx` wrote it.
+
+    Args:
+        model: the ONNX file, or what it would hold.
+        threads: how many threads compute; 0 for one on each core.
+
+    Attributes:
+        about: what the file says of the network, as JSON values.
+
+    Raises:
+        InputError: it is no such file.
+    """
+
+    def __init__(self, model: Path | bytes, threads: int = 0) -> None:
+        self._session = open_session(model, threads)
+        inputs = {each.name: each.shape for each in self._session.get_inputs()}
+        if "before" not in inputs:
+            raise InputError(f"{model if isinstance(model, Path) else 'the model'} is no fine-tuned SynthSleepNet.")
+        self._features = inputs["before"][1]
+        self.about: dict[str, Any] = metadata_of(self._session)
+
+    def probabilities(self, signals: Mapping[str, np.ndarray], stretch_epochs: int) -> np.ndarray:
+        """Probabilities float32 (epochs, classes) of a night, stretch after stretch, none overlapping.
+
+        Args:
+            signals: of each modality, float32 (epochs, 3000).
+            stretch_epochs: how many consecutive epochs the temporal context module sees at once.
+        """
+        epochs = len(next(iter(signals.values())))
+        stretches = (slice(first, first + stretch_epochs) for first in range(0, epochs, stretch_epochs))
+        return np.concatenate([self._stretch({name: x[part] for name, x in signals.items()}) for part in stretches])
+
+    def _stretch(self, signals: Mapping[str, np.ndarray]) -> np.ndarray:
+        embeddings = np.zeros((0, self._features), np.float32)
+        for first in range(0, len(next(iter(signals.values()))), PART_EPOCHS):
+            inputs = {f"signals_{name}": x[first : first + PART_EPOCHS] for name, x in signals.items()}
+            probabilities, embeddings = self._session.run(
+                ["probabilities", "embeddings"], {**inputs, "before": embeddings}
+            )
+        return probabilities

@@ -1,0 +1,52 @@
+"""SynthSleepNet's fine-tuned models as ONNX files; ``python -m synth.onnx`` writes them.
+
+A model becomes one graph (opset 18, float32). It takes a stretch of consecutive epochs of one night, of any number, at
+once or in parts. Its inputs are
+
+- ``signals_eeg`` and so on, of each modality (epochs, 3000): consecutive epochs, as the recipe makes them;
+- ``before`` (epochs before, features): the embeddings of the stretch's epochs before these; none where it begins.
+
+Its outputs are
+
+- ``probabilities`` (epochs before + epochs, classes): of all epochs of the stretch so far;
+- ``embeddings`` (epochs before + epochs, features): theirs, for the next part of the stretch.
+
+Its metadata are JSON texts: ``format`` (the number of this description), ``db`` (the database that the model was
+trained on), ``task``, ``classes`` (their names), ``recipe`` (channel, unit, sampling rate, band and scaling of each
+modality), ``stretch_epochs`` (how many epochs the model was trained to see at once), and ``models`` (the SHA-256 of its
+files, the weights first).
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from staging.graph import Graph
+
+if TYPE_CHECKING:
+    from synth.models.classifier import FineTuning
+
+
+def to_onnx(network: "FineTuning", about: Mapping[str, Any] | None = None) -> bytes:
+    """The content of an ONNX file of a fine-tuned network, whose low-rank adaptations are merged.
+
+    Args:
+        network: weights that change afterwards do not count.
+        about: the metadata, JSON values by name.
+
+    Raises:
+        InputError: the network is too large for such a file.
+    """
+    from synth.onnx.context import logits
+    from synth.onnx.encoder import embeddings
+
+    graph, encoder = Graph("SynthSleepNet"), network.encoder
+    signals = {name: f"signals_{name}" for name in encoder.modalities}
+    graph.add("Concat", "before", embeddings(graph, encoder, signals), outputs=["embeddings"], axis=0)
+    graph.add("Softmax", logits(graph, network.classifier, "embeddings"), outputs=["probabilities"], axis=-1)
+    taken = dict.fromkeys(signals.values(), ("epochs", 3000))
+    found = {"probabilities": ("epochs so far", network.classifier.head.classes)}
+    return graph.file(
+        {**taken, "before": ("epochs before", encoder.dim)},
+        {**found, "embeddings": ("epochs so far", encoder.dim)},
+        about or {},
+    )
