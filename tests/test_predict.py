@@ -74,7 +74,7 @@ def test_the_models_own_channel_and_file_names_count(models, make_night, capsys)
     saved = models / "saved"
     assert evaluate(models, "--fold", "0", "--save", str(saved)) == 0
     assert "night-002: accuracy" in capsys.readouterr().out
-    expected = fold.network.probabilities(x[:, 0])
+    expected = fold.probabilities({"eeg": x[:, 0]})
     found = pd.read_csv(saved / "ucddb" / "0" / "night-002.csv")
     np.testing.assert_allclose(found[["W", "N1", "N2", "N3", "REM"]], expected, atol=1e-5)
 
