@@ -54,8 +54,8 @@ def main() -> None:
     networks = [RecSleepNet() for _ in range(10)]
     one, ten = (InferenceNetwork(to_onnx(networks[:count]), arguments.threads) for count in (1, 10))
     tasks: dict[str, Callable[[], object]] = {
-        "one network": lambda: one.probabilities(signals),
-        "ten networks": lambda: ten.probabilities(signals),
+        "one network": lambda: one.probabilities(signals[None]),
+        "ten networks": lambda: ten.probabilities(signals[None]),
         "matrix product": matrix_multiply("float32"),
     }
     epochs = {"one network": EPOCHS, "ten networks": EPOCHS}
