@@ -78,5 +78,6 @@ def rehearse_folds(rehearse: Callable[[Any], list[Cost]], tasks: Sequence[Any], 
     seconds = -(-left // jobs) * sum(cost.seconds for cost in costs) / len(together)
     memory = len(together) * max(cost.memory for cost in costs)
     disk = left * sum(cost.disk for cost in costs) / len(together)
-    print(f"{table(costs)}\nIn all {left} folds that are left, {jobs} at a time: about {duration(seconds)}, ", end="")
-    print(f"{size(memory)} of memory, at most {size(disk)} of disk. Nothing was written into the results.")
+    print(table(costs))
+    print(f"Folds left: {left}, {jobs} at a time: about {duration(seconds)}, {size(memory)} of memory, ", end="")
+    print(f"at most {size(disk)} of disk. Nothing was written into the results.")

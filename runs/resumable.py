@@ -122,7 +122,7 @@ class ResumableRun(ABC):
                 first.begin()
                 self.train_unit(number, first)
         # Of so few updates that none could be timed, the whole.
-        whole = (time.monotonic() - started) / sum(self.steps[number] for number in numbers)
+        whole = (time.monotonic() - started) / self._updates(numbers)
         return self._cost(numbers, median(first.timed) if first.timed else whole, others(numbers))
 
     def _judging(self, numbers: Sequence[int]) -> float:
@@ -137,13 +137,17 @@ class ResumableRun(ABC):
     def _kind(self, number: int) -> str:
         return "".join(f" {value}" for value in self.about(number).values() if isinstance(value, str))
 
+    def _updates(self, numbers: Sequence[int]) -> int:
+        steps = self.steps
+        return sum(steps[number] for number in numbers)
+
     def _cost(self, numbers: list[int], update_seconds: float, other_seconds: float | None) -> Cost:
-        updates = sum(self.steps[number] for number in numbers)
         title = f"{self.title}{self._kind(numbers[0])}"
-        return Cost(title, updates, update_seconds, other_seconds, peak_memory(), self._disk())
+        return Cost(title, self._updates(numbers), update_seconds, other_seconds, peak_memory(), self._disk())
 
     def _tell(self, bar: tqdm, numbers: list[int], update_seconds: float) -> None:
-        if self.chief:
+        """Tell what these units will take, if they take longer than a minute."""
+        if self.chief and update_seconds * self._updates(numbers) > 60:
             bar.write(self._cost(numbers, update_seconds, None).line())
 
     def _disk(self) -> int:

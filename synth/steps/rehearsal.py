@@ -6,8 +6,10 @@ are drawn, on an encoder that has hardly learnt; what they do with whole nights 
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,7 +30,7 @@ from synth.steps.frozen import FrozenConvolutions
 from synth.steps.plan import FoldTask, fold_of
 from synth.steps.pretraining import PretrainingStep
 from synth.steps.probing import LinearProbingStep
-from synth.steps.step import Fold
+from synth.steps.step import Fold, Step
 
 
 def rehearse_fold(task: FoldTask) -> list[Cost]:
@@ -39,18 +41,25 @@ def rehearse_fold(task: FoldTask) -> list[Cost]:
     """
     with TemporaryDirectory(prefix="rehearsal-") as folder:
         fold = fold_of(replace(task, folder=Path(folder), bar=False), replicas(None))
-        after_pretraining = [step for step in task.steps if step in ("linear_probing", "fine_tuning")]
+        parts: list[tuple[str, tuple[str, ...]]] = [("unimodal", (name,)) for name in task.modalities]
+        # A step alone needs what the steps before it make.
+        if task.steps != ("unimodal",):
+            parts.append(("multimodal", task.modalities))
         costs = []
-        parts = [("unimodal", (name,)) for name in task.modalities] + [("multimodal", task.modalities)]
         for kind, modalities in parts:
-            if kind not in task.steps and not after_pretraining and (kind, task.steps) != ("unimodal", ("multimodal",)):
-                continue
             step = PretrainingStep(fold, kind, modalities)
-            found = step.rehearse(task.folder / step.folder.relative_to(folder), partial(_judging, step))
+            found = step.rehearse(_real(task, step), partial(_judging, step))
             costs += found if kind in task.steps else []
             if not (step.folder / METADATA).is_file():
                 step.finish()
-        return costs + (_labelled(task, fold, after_pretraining) if after_pretraining else [])
+        if {"linear_probing", "fine_tuning"} & set(task.steps):
+            costs += _labelled(task, fold)
+        return costs
+
+
+def _real(task: FoldTask, step: Step) -> Path:
+    """The folder of the results of a step that is rehearsed."""
+    return task.folder / step.folder.relative_to(step.fold.folder)
 
 
 def _judging(step: PretrainingStep, numbers: Sequence[int]) -> float:
@@ -62,44 +71,49 @@ def _judging(step: PretrainingStep, numbers: Sequence[int]) -> float:
     return passes * _epochs(nights) * _seconds_an_epoch(step.embed, shapes)
 
 
-def _labelled(task: FoldTask, fold: Fold, wanted: Sequence[str]) -> list[Cost]:
+def _labelled(task: FoldTask, fold: Fold) -> list[Cost]:
     """What the steps that learn from labels take."""
-    training, encoder = task.config.training, fold.folder / "multimodal" / "-".join(task.modalities)
-    network = load_model(encoder, [SynthSleepNetEncoder])
-    embed, signals = compiled(network), dict.fromkeys(task.modalities, (EPOCH_SAMPLES,))
-    files = {part: fold.files(getattr(fold.split, part)) for part in ("validation", "test")}
-    known, validation, test = map(_epochs, (fold.files(fold.labelled), files["validation"], files["test"]))
+    encoder = load_model(fold.folder / "multimodal" / "-".join(task.modalities), [SynthSleepNetEncoder])
+    parts = (fold.split.validation, fold.split.test)
+    known, *others = (_epochs(fold.files(subjects)) for subjects in (fold.labelled, *parts))
     small = _made_up(fold, known)
-    scale = known / _epochs(small.files(small.labelled))
-    arguments = (task.modalities, task.task, task.label_fraction)
+    scale = known / small.nights[0][0].epochs
     costs = []
-    if "linear_probing" in wanted:
-        step = LinearProbingStep(small, *arguments)
-
-        def embedding(_: Sequence[int]) -> float:
-            return (known + validation + test) * _seconds_an_epoch(embed, signals)
-
-        costs += step.rehearse(task.folder / step.folder.relative_to(fold.folder), embedding)
-    if "fine_tuning" in wanted:
-        judged = _epochs(files["validation"][: training.validation_nights])
-        bytes_per_epoch = FrozenConvolutions(network, {}, encoder, "").bytes_per_epoch
-        kept = (known + judged) * bytes_per_epoch <= training.frozen_gib * 2**30
-        if not kept:
-            small = replace(small, config=replace(task.config, training=replace(training, frozen_gib=0.0)))
-        parts = network.backbones.items()
-        convolved = {name: (part.frames, part.backbone.flat) for name, part in parts} if kept else signals
-
-        def whole_nights(numbers: Sequence[int]) -> float:
-            once = known * kept + judged * kept + test
-            again = len(numbers) * judged * _seconds_an_epoch(embed, convolved)
-            return once * _seconds_an_epoch(embed, signals) + again
-
-        tuning = FineTuningStep(small, *arguments, task.tcm)
-        found = tuning.rehearse(task.folder / tuning.folder.relative_to(fold.folder), whole_nights)
-        more = round(known - known / scale)
-        disk, memory = (bytes_per_epoch * (more + judged), 0) if kept else (0, 4 * EPOCH_SAMPLES * len(signals) * more)
-        costs += [replace(cost, disk=cost.disk + disk, memory=cost.memory + memory) for cost in found]
+    if "linear_probing" in task.steps:
+        step = LinearProbingStep(small, task.modalities, task.task, task.label_fraction)
+        seconds = (known + sum(others)) * _seconds_an_epoch(compiled(encoder), _signals(task))
+        costs += step.rehearse(_real(task, step), lambda _: seconds)
+    if "fine_tuning" in task.steps:
+        costs += _fine_tuning(task, fold, small, encoder, known)
     return [replace(cost, updates=round(scale * cost.updates)) for cost in costs]
+
+
+def _fine_tuning(task: FoldTask, fold: Fold, small: Fold, encoder: SynthSleepNetEncoder, known: int) -> list[Cost]:
+    training, signals, embed = task.config.training, _signals(task), compiled(encoder)
+    judged = _epochs(fold.files(fold.split.validation)[: training.validation_nights])
+    bytes_per_epoch = FrozenConvolutions(encoder, {}, fold.folder, "").bytes_per_epoch
+    kept = (known + judged) * bytes_per_epoch <= training.frozen_gib * 2**30
+    convolved = {name: (part.frames, part.backbone.flat) for name, part in encoder.backbones.items()}
+    if not kept:
+        small = replace(small, config=replace(task.config, training=replace(training, frozen_gib=0.0)))
+
+    def whole_nights(numbers: Sequence[int]) -> float:
+        once = (known + judged) * kept + _epochs(fold.files(fold.split.test))
+        again = len(numbers) * judged * _seconds_an_epoch(embed, convolved if kept else signals)
+        return once * _seconds_an_epoch(embed, signals) + again
+
+    step = FineTuningStep(small, task.modalities, task.task, task.label_fraction, task.tcm)
+    # It tells of the made-up night.
+    with redirect_stdout(StringIO()):
+        costs = step.rehearse(_real(task, step), whole_nights)
+    more = known - small.nights[0][0].epochs
+    disk, memory = (bytes_per_epoch * (more + judged), 0) if kept else (0, 4 * EPOCH_SAMPLES * len(signals) * more)
+    return [replace(cost, disk=cost.disk + disk, memory=cost.memory + memory) for cost in costs]
+
+
+def _signals(task: FoldTask) -> dict[str, tuple[int, ...]]:
+    """The shape of an epoch of each modality."""
+    return dict.fromkeys(task.modalities, (EPOCH_SAMPLES,))
 
 
 def _made_up(fold: Fold, known: int) -> Fold:
