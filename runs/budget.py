@@ -1,5 +1,6 @@
 """What a training takes, told from its first updates: time, memory and disk."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ class FirstUpdates:
     def __init__(self, then: Callable[[float], Any]) -> None:
         self.then = then
         self.timed: list[float] = []
-        self.enough = False
+        # TensorFlow cannot wait for the devices of several machines, so that nothing is timed there.
+        self.enough = "TF_CONFIG" in os.environ
         self.last: float | None = None
 
     def begin(self) -> None:
