@@ -57,6 +57,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--out", type=Path, default=Path("output"), metavar="DIR", help="folder of results (default output)")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="set a value of config.py; repeatable")
     command_line.add_workers(parser, "folds")
+    add("--dry-run", action="store_true", help="tell how long it will take, how much memory and disk; train nothing")
     parsed = parser.parse_args(arguments)
     given = [option.option_strings[0] for option in of_synth if getattr(parsed, option.dest) is not None]
     if given and parsed.model != "synthsleepnet":
@@ -75,6 +76,8 @@ def train(arguments: argparse.Namespace) -> None:
     of_synth = arguments.model == "synthsleepnet"
     if arguments.strategy and (arguments.jobs > 1 or arguments.cluster):
         raise InputError("--strategy shares one fold, --jobs and --cluster share the folds: give one of them.")
+    if arguments.dry_run and (arguments.strategy or arguments.cluster):
+        raise InputError("--dry-run tells what this machine takes, fold by fold: leave --strategy and --cluster out.")
     config = configure(arguments.db, arguments.set, arguments.preset if of_synth else None)
     folds = _folds(config.database, arguments.from_fold, arguments.to_fold)
     if any(character in arguments.suffix for character in "/\\\0"):
@@ -86,7 +89,8 @@ def train(arguments: argparse.Namespace) -> None:
     command_line.check_workers(arguments)
 
     from data.store import anywhere, location, require_writable
-    from runs.cross_validation import nights_and_splits, train_folds
+    from runs.cross_validation import nights_and_splits, rehearse_folds, train_folds
+    from runs.machine import computing
 
     db = config.database.db
     data = location(arguments.data or f"data/{db}")
@@ -106,16 +110,26 @@ def train(arguments: argparse.Namespace) -> None:
 
     steps = (arguments.step,) if arguments.step else STEPS
     alone = arguments.jobs == 1 and arguments.cluster is None
+    if not arguments.cluster:
+        print(computing(config.training.precision, every_gpu=bool(arguments.strategy)), flush=True)
     if of_synth:
         from synth.steps import plan
 
         options = (steps, modalities, arguments.task, arguments.label_fraction, arguments.tcm, arguments.strategy)
         plans = [plan.FoldTask(config, part, nights, results / str(part.fold), *options, bar=alone) for part in splits]
+        if arguments.dry_run:
+            from synth.steps.rehearsal import rehearse_fold
+
+            rehearse_folds(rehearse_fold, plans, arguments.jobs)
+            return
         train_folds(plan.train_fold, plans, arguments.jobs, arguments.cluster)
     else:
         from recsleep import fold
 
         tasks = [fold.FoldTask(config, part, nights, results / str(part.fold), bar=alone) for part in splits]
+        if arguments.dry_run:
+            rehearse_folds(fold.rehearse_fold, tasks, arguments.jobs)
+            return
         scores = dict(train_folds(fold.train_fold, tasks, arguments.jobs, arguments.cluster))
         pooled = sum((scores[fold] for fold in folds[1:]), scores[folds[0]])
         name = f"fold {folds[0]}" if len(folds) == 1 else f"folds {folds[0]} to {folds[-1]}"

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.processor import processor
+from runs.machine import processor
 from synth.learner import Learner
 from synth.replicas import replicas
 

@@ -1,8 +1,9 @@
 """Training one fold of RecSleepNet, in passes that survive being killed."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 import keras
@@ -23,6 +24,7 @@ from recsleep.losses import JointTraining, ReconstructionTraining, adam
 from recsleep.model import RecSleepNet
 from recsleep.predictor import load_fold, median_level, of_network
 from runs import identity
+from runs.budget import Cost
 from runs.networks import save_model
 from runs.resumable import ResumableRun
 from runs.settings import recorded
@@ -54,6 +56,13 @@ def train_fold(task: FoldTask) -> tuple[int, Scores]:
     scores = FoldTrainer(task).train()
     print(f"fold {task.split.fold} test: {scores.line()}", flush=True)
     return task.split.fold, scores
+
+
+def rehearse_fold(task: FoldTask) -> list[Cost]:
+    """What is left of a fold takes; it is empty if the fold is finished. Errors as of :func:`train_fold`."""
+    tf.config.experimental.enable_op_determinism()
+    with TemporaryDirectory(prefix="rehearsal-") as folder:
+        return FoldTrainer(replace(task, folder=Path(folder) / "fold")).rehearse(task.folder)
 
 
 class FoldTrainer(ResumableRun):

@@ -11,6 +11,7 @@ from data.nights.folds import Split, find_nights, missing_subjects, split, with_
 from data.nights.index import NightFile, check_nights
 from data.terms import InputError
 from runs import workers
+from runs.budget import Cost, duration, size, table
 from runs.settings import Config
 
 Result = TypeVar("Result")
@@ -57,3 +58,26 @@ def train_folds(
     train_one = train_fold if alone else workers.Alone(train_fold)
     results = workers.each(train_one, tasks, jobs, cluster)
     return list(tqdm(results, total=len(tasks), desc="folds", unit="fold", disable=alone))
+
+
+def rehearse_folds(rehearse: Callable[[Any], list[Cost]], tasks: Sequence[Any], jobs: int) -> None:
+    """Print what training the folds of ``tasks`` will take, from a few updates of the first that are not finished.
+
+    As many as will be trained side by side are rehearsed side by side, so that they slow each other down as much.
+    """
+    for first in range(0, len(tasks), jobs):
+        together = [costs for costs in train_folds(rehearse, tasks[first : first + jobs], jobs, None) if costs]
+        if together:
+            break
+    else:
+        print("Every fold is finished: nothing is left to train.")
+        return
+    costs = [cost for fold in together for cost in fold]
+    left = len(together) + len(tasks[first + jobs :])
+    # The last folds may be fewer than there are processes.
+    seconds = -(-left // jobs) * sum(cost.seconds for cost in costs) / len(together)
+    memory = len(together) * max(cost.memory for cost in costs)
+    disk = left * sum(cost.disk for cost in costs) / len(together)
+    print(table(costs))
+    print(f"Folds left: {left}, {jobs} at a time: about {duration(seconds)}, {size(memory)} of memory, ", end="")
+    print(f"at most {size(disk)} of disk. Nothing was written into the results.")

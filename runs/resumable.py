@@ -3,9 +3,13 @@
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import groupby
 from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import keras
@@ -14,9 +18,11 @@ import pandas as pd
 import tensorflow as tf
 from tqdm import tqdm
 
-from data.store import new_folder, read_json, remove_unfinished, write_json, written_aside
+from data.store import UNFINISHED, new_folder, read_json, remove_unfinished, write_json, written_aside
 from data.terms import InputError
+from runs.budget import Cost, Enough, FirstUpdates
 from runs.identity import require_same_run
+from runs.machine import peak_memory
 from runs.saved import METADATA, PROGRESS, read_metadata
 from runs.settings import Config
 
@@ -73,20 +79,84 @@ class ResumableRun(ABC):
         steps, done = self.steps, len(self.history)
         about: dict[str, Any] = {"total": sum(steps), "initial": sum(steps[:done]), "unit": "step", "desc": self.title}
         with tqdm(**about, mininterval=0.5, disable=not self.bar) as bar:
-            for number in range(done, len(steps)):
-                row = self._one_unit(number, bar)
-                self._choose(row)
-                self.history.append(row)
-                if self.chief:
-                    # Before the unit is kept: a kill in between has it logged again, never forgotten.
-                    self._log()
-                    self._keep()
-                bar.write(self._line(row))
+            for numbers in self._by_kind(done):
+                first = FirstUpdates(partial(self._tell, bar, numbers))
+                for number in numbers:
+                    row = self._one_unit(number, bar, first)
+                    self._choose(row)
+                    self.history.append(row)
+                    if self.chief:
+                        # Before the unit is kept: a kill in between has it logged again, never forgotten.
+                        self._log()
+                        self._keep()
+                    bar.write(self._line(row))
         self.judged.set_weights(self.best_weights)
         result = self.finish()
         self.wait()
         self._clean()
         return result
+
+    def rehearse(self, results: Path, others: Callable[[Sequence[int]], float] | None = None) -> list[Cost]:
+        """What the units of each kind will take that are left, told from a few updates; nothing is finished by it.
+
+        A run that is finished costs nothing, and its model is copied, for other runs to begin with.
+
+        Args:
+            results: the folder of the real run, which is only read; this run has another one.
+            others: seconds that some units take besides their updates; without it, a unit is judged once to tell.
+        """
+        if (results / METADATA).is_file():
+            shutil.copytree(results, self.folder, ignore=lambda _, names: {n for n in names if "." not in n})
+            return []
+        self.prepare()
+        self.best_weights = self.judged.get_weights()
+        return [self._rehearsed(numbers, others or self._judging) for numbers in self._by_kind(kept_units(results))]
+
+    def _rehearsed(self, numbers: list[int], others: Callable[[Sequence[int]], float]) -> Cost:
+        def stop(_: float) -> None:
+            raise Enough
+
+        first, started = FirstUpdates(stop), time.monotonic()
+        with suppress(Enough):
+            for number in numbers:
+                first.begin()
+                self.train_unit(number, first)
+        # Of so few updates that none could be timed, the whole.
+        whole = (time.monotonic() - started) / self._updates(numbers)
+        return self._cost(numbers, median(first.timed) if first.timed else whole, others(numbers))
+
+    def _judging(self, numbers: Sequence[int]) -> float:
+        started = time.monotonic()
+        self.judge(numbers[-1])
+        return len(numbers) * (time.monotonic() - started)
+
+    def _by_kind(self, done: int) -> list[list[int]]:
+        """The units after the first ``done``, those of a kind together."""
+        return [list(numbers) for _, numbers in groupby(range(done, len(self.steps)), self._kind)]
+
+    def _kind(self, number: int) -> str:
+        return "".join(f" {value}" for value in self.about(number).values() if isinstance(value, str))
+
+    def _updates(self, numbers: Sequence[int]) -> int:
+        steps = self.steps
+        return sum(steps[number] for number in numbers)
+
+    def _cost(self, numbers: list[int], update_seconds: float, other_seconds: float | None) -> Cost:
+        title = f"{self.title}{self._kind(numbers[0])}"
+        return Cost(title, self._updates(numbers), update_seconds, other_seconds, peak_memory(), self._disk())
+
+    def _tell(self, bar: tqdm, numbers: list[int], update_seconds: float) -> None:
+        """Tell what these units will take, if they take longer than a minute."""
+        if self.chief and update_seconds * self._updates(numbers) > 60:
+            bar.write(self._cost(numbers, update_seconds, None).line())
+
+    def _disk(self) -> int:
+        """The most bytes that the folder takes: the state, the next one while it is written, and whatever else."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=UNFINISHED, dir=self.folder) as aside:
+            self._write_state(Path(aside))
+            state = _bytes_in(Path(aside))
+        return 2 * state + _bytes_in(self.folder) - _bytes_in(self.folder / PROGRESS)
 
     @abstractmethod
     def prepare(self) -> None:
@@ -145,9 +215,14 @@ class ResumableRun(ABC):
         for name in self.temporary if self.chief else ():
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
-    def _one_unit(self, number: int, bar: tqdm) -> dict[str, Any]:
+    def _one_unit(self, number: int, bar: tqdm, first: FirstUpdates) -> dict[str, Any]:
+        def advance() -> None:
+            bar.update()
+            first()
+
         started = time.monotonic()
-        row = {**self.about(number), "seconds": 0.0, **self.train_unit(number, bar.update)}
+        first.begin()
+        row = {**self.about(number), "seconds": 0.0, **self.train_unit(number, advance)}
         if not np.isfinite(row["loss"]):
             raise InputError(
                 f"the loss of {self.title} became {row['loss']} in {self.unit} {number + 1}: "
@@ -171,8 +246,8 @@ class ResumableRun(ABC):
         return f"val_{self.chosen_by[0]}" in row
 
     def _line(self, row: dict[str, Any]) -> str:
-        words = "".join(f" {value}" for value in row.values() if isinstance(value, str))
-        line = f"{self.title} {self.unit} {row[self.unit]}/{len(self.steps)}{words}: loss {row['loss']:.4g}"
+        unit = f"{self.unit} {row[self.unit]}/{len(self.steps)}{self._kind(row[self.unit] - 1)}"
+        line = f"{self.title} {unit}: loss {row['loss']:.4g}"
         if self._is_judged(row) and self.best:
             figures = {name[4:]: value for name, value in row.items() if name.startswith("val_") and value is not None}
             named = "".join(f" {name} {value:.3f}" for name, value in figures.items())
@@ -193,26 +268,25 @@ class ResumableRun(ABC):
 
     def _keep(self) -> None:
         """Keep the state: it appears whole, and only then the one before goes."""
-
-        def fill(folder: Path) -> None:
-            self.save_state(folder)
-            np.savez(folder / "best.npz", *self.best_weights)
-            write_json(folder / "state.json", {"run": self.record, "history": self.history, "best": self.best})
-
         number = len(self.history)
-        new_folder(self.folder / PROGRESS / f"{number}", fill)
+        new_folder(self.folder / PROGRESS / f"{number}", self._write_state)
         for kept in (self.folder / PROGRESS).iterdir():
             if kept.name != f"{number}":
                 shutil.rmtree(kept, ignore_errors=True)
+
+    def _write_state(self, folder: Path) -> None:
+        self.save_state(folder)
+        np.savez(folder / "best.npz", *self.best_weights)
+        write_json(folder / "state.json", {"run": self.record, "history": self.history, "best": self.best})
 
     def _continue(self) -> None:
         """Take up the newest state, if there is one."""
         # What a kill left half written.
         remove_unfinished(self.folder)
-        kept = [path for path in (self.folder / PROGRESS).glob("*") if path.name.isdecimal() and path.is_dir()]
-        if not kept:
+        done = kept_units(self.folder)
+        if not done:
             return
-        newest = max(kept, key=lambda path: int(path.name))
+        newest = self.folder / PROGRESS / f"{done}"
         with restoring(newest):
             state = read_json(newest / "state.json")
             require_same_run(self.folder, self.decided_by, state["run"], self.record, self.config)
@@ -227,6 +301,16 @@ class ResumableRun(ABC):
                 raise ValueError("best.npz does not hold the network's weights")
             self.load_state(newest)
         print(f"{self.title} continues after {self.unit} {len(self.history)} of {len(self.steps)}.", flush=True)
+
+
+def kept_units(folder: Path) -> int:
+    """After how many units the newest state in the folder of a run was kept; 0 if there is none."""
+    kept = (path for path in (folder / PROGRESS).glob("*") if path.name.isdecimal() and path.is_dir())
+    return max((int(path.name) for path in kept), default=0)
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def arrays_in(path: Path) -> list[np.ndarray]:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 # Before any backend starts: float64 layers need it on JAX.
 os.environ.setdefault("JAX_ENABLE_X64", "1")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import pytest
+
+import data  # noqa: F401 - before TensorFlow
 
 PROJECT = Path(__file__).resolve().parent.parent
 

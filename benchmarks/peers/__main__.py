@@ -50,7 +50,7 @@ def compare_peers(arguments: argparse.Namespace) -> None:
     from benchmarks.peers.environments import PACKAGES, python_of
     from benchmarks.peers.nights import open_night
     from benchmarks.peers.tools import ours, peers
-    from benchmarks.processor import processor
+    from runs.machine import processor
 
     own = ours(arguments.dir)
     with tempfile.TemporaryDirectory(prefix="peers-") as name:

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from data.nights.folds import Split, labelled_subjects
 from data.nights.index import NightFile
-from synth.replicas import replicas
+from synth.replicas import Replicas, replicas
 from synth.steps.fine_tuning import FineTuningStep
 from synth.steps.pretraining import PretrainingStep
 from synth.steps.probing import LinearProbingStep
@@ -44,16 +44,7 @@ def train_fold(task: FoldTask) -> int:
             the training diverged.
     """
     shared = replicas(task.strategy)
-    # The same seed gives the same weights, bit for bit.
-    tf.config.experimental.enable_op_determinism()
-    split, training = task.split, task.config.training
-    labelled = labelled_subjects(split, training.labelled_subjects, training.seed)
-    print(
-        f"fold {split.fold}: {len(split.train)} subjects train, {len(labelled)} of them with labels; "
-        f"{len(split.validation)} validate, {len(split.test)} test.",
-        flush=True,
-    )
-    fold = Fold(task.config, split, labelled, task.nights, task.folder, shared, task.bar)
+    fold = fold_of(task, shared)
     with shared.strategy.scope():
         if "unimodal" in task.steps:
             for modality in task.modalities:
@@ -67,4 +58,18 @@ def train_fold(task: FoldTask) -> int:
         with shared.strategy.scope():
             FineTuningStep(fold, task.modalities, task.task, task.label_fraction, task.tcm).train()
     shared.wait()
-    return split.fold
+    return task.split.fold
+
+
+def fold_of(task: FoldTask, shared: Replicas) -> Fold:
+    """The fold of a task, whose batches the devices ``shared`` share; it is told."""
+    # The same seed gives the same weights, bit for bit.
+    tf.config.experimental.enable_op_determinism()
+    split, training = task.split, task.config.training
+    labelled = labelled_subjects(split, training.labelled_subjects, training.seed)
+    print(
+        f"fold {split.fold}: {len(split.train)} subjects train, {len(labelled)} of them with labels; "
+        f"{len(split.validation)} validate, {len(split.test)} test.",
+        flush=True,
+    )
+    return Fold(task.config, split, labelled, task.nights, task.folder, shared, task.bar)

@@ -1,0 +1,38 @@
+"""The machine that a training runs on: what computes, and how much memory that has taken."""
+
+import os
+import platform
+from pathlib import Path
+
+
+def processor() -> str:
+    """The processor's name, its widest instruction set where it tells, and how many threads this process may use."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else []
+    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    flags = told.get("flags", "").split()
+    widest = next((name for name in ("amx_bf16", "avx512_vnni", "avx512f", "avx2", "avx") if name in flags), None)
+    name = told.get("model name") or platform.processor() or platform.machine()
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name}{f' with {widest}' if widest else ''}, {threads} threads"
+
+
+def computing(precision: str, every_gpu: bool = False) -> str:
+    """One sentence that says what trains: the GPU, or every GPU, or else the processor and its kernels; and how."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        details = map(tf.config.experimental.get_device_details, gpus if every_gpu else gpus[:1])
+        return f"Training in {precision} on {', '.join(about.get('device_name', 'a GPU') for about in details)}."
+    # Where nothing is set, which kernels are used is TensorFlow's choice.
+    setting = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "").lower()
+    kernels = f", oneDNN {'on' if setting in ('1', 'true') else 'off'}" if setting else ""
+    return f"Training in {precision} on {processor()}{kernels}."
+
+
+def peak_memory() -> int:
+    """The most memory that this process has had, in bytes."""
+    # Not getrusage, which counts the memory of the process that started this one too.
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])

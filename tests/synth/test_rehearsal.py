@@ -1,0 +1,72 @@
+"""A dry run of SynthSleepNet: every step, from nights as users have them, with nothing left behind."""
+
+import re
+
+import pytest
+from recordings import as_shhs
+
+import trainer
+from data.prepare.__main__ import main as prepare
+from data.prepare.synthetic import make_night
+from runs.settings import configure
+
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("small_backbone")]
+
+SETTINGS = ("folds=3", "labelled_subjects=4", "unimodal_passes=1", "multimodal_passes=3", "probing_passes=2")
+ROW = re.compile(r"^fold 0 (.+?) {2,}([\d.]+) +([\d,]+) .* ([\d.]+) ([MG]iB) +(\d+) MiB$", re.MULTILINE)
+STEPS = ("unimodal/eeg", "unimodal/airflow", "multimodal/eeg-airflow", "linear probing of apnea")
+TUNING = "fine-tuning for apnea (mamba2)"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder of six prepared nights of some 18 minutes."""
+    folder, config = tmp_path_factory.mktemp("rehearsed"), configure("synthetic", ["hours=0.3"]).synthetic
+    for number in range(6):
+        as_shhs(folder / "raw", 200001 + number, make_night(number, config))
+    where = ["--data", str(folder / "raw"), "--out", str(folder / "nights")]
+    assert prepare(["--db", "shhs", *where, "--select_ch", "EEG_C4", "Airflow"]) == 0
+    return folder
+
+
+def run(folder, capsys, *arguments: str) -> str:
+    settings = [part for value in SETTINGS for part in ("--set", value)]
+    where = ["--data", str(folder / "nights"), "--out", str(folder / "out"), "--to_fold", "0"]
+    what = ["--db", "shhs", "--preset", "tiny", "--modality", "eeg", "--modality", "airflow", "--task", "apnea"]
+    capsys.readouterr()
+    assert trainer.main(["--model", "synthsleepnet", *what, *settings, *where, *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def rows(printed: str) -> dict[str, int]:
+    """The updates of each step; the other figures are plausible."""
+    found = {}
+    for title, seconds, updates, memory, unit, disk in ROW.findall(printed):
+        assert 1e-5 < float(seconds) < 60
+        assert 100 < float(memory) * {"MiB": 1, "GiB": 1024}[unit] < 16_000
+        assert int(disk) < 1000
+        found[title] = int(updates.replace(",", ""))
+    return found
+
+
+def test_a_dry_run_of_every_step_and_of_what_is_left(folder, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    updates = rows(run(folder, capsys, "--dry-run"))
+    assert list(updates) == [*STEPS, TUNING]
+    # Three times as many passes over the same nights; batches are of the same size.
+    assert updates["multimodal/eeg-airflow"] == 3 * updates["unimodal/eeg"] > 0
+    assert not (folder / "out").exists()
+    for step in ("unimodal", "multimodal", "fine_tuning"):
+        run(folder, capsys, "--step", step)
+    before = {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*") if path.is_file()}
+    printed = run(folder, capsys, "--dry-run")
+    assert list(rows(printed)) == [STEPS[3]]
+    assert "Folds left: 1, 1 at a time: about" in printed
+    assert "Every fold is finished" in run(folder, capsys, "--dry-run", "--step", "fine_tuning")
+    # Another module has still to be trained, on the encoder that is there.
+    left = rows(run(folder, capsys, "--dry-run", "--step", "fine_tuning", "--tcm", "lstm", "--set", "frozen_gib=0"))
+    assert list(left) == ["fine-tuning for apnea (lstm)"]
+    logged = len((folder / "out/shhs/0/fine_tuning/apnea_1/eeg-airflow/mamba2/log.csv").read_text().splitlines()) - 1
+    assert left["fine-tuning for apnea (lstm)"] >= logged
+    assert {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*") if path.is_file()} == before
+    assert not list(tmp_path.glob("rehearsal-*"))
