@@ -7,16 +7,16 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import edfio
-import keras
 import numpy as np
-import tensorflow as tf
 
 from runs.machine import processor
-from synth.learner import Learner
-from synth.replicas import replicas
+
+if TYPE_CHECKING:
+    import keras
+
+    from synth.learner import Learner
 
 EPOCH_FLOP = 2 * (500 * 128 * 50 + 3 * 63 * 128 * 128 * 8)
 """Of one epoch's convolutions when staging: the first one and the block's three forward ones."""
@@ -27,6 +27,9 @@ RECONSTRUCTION_FLOP = 2 * (2 * 63 * 128 * 128 * 8)
 
 def machine() -> str:
     """One line that says where the figures come from."""
+    import keras
+    import tensorflow as tf
+
     libraries = f"Python {platform.python_version()}, TensorFlow {tf.__version__}, Keras {keras.__version__}"
     return f"{processor()}; {libraries}"
 
@@ -48,18 +51,23 @@ def interleaved(
 
 def matrix_multiply(dtype: str, size: int = 2048) -> Callable[[], object]:
     """A task of 2 · size³ floating-point operations."""
+    import tensorflow as tf
+
     matrix = tf.cast(np.random.default_rng(0).normal(size=(size, size)), dtype)
     multiply = tf.function(lambda: tf.linalg.matmul(matrix, matrix))
     return lambda: multiply().numpy()
 
 
-def learner(network: keras.Model, losses: Callable[[Any], dict[str, Any]]) -> Learner:
+def learner(network: "keras.Model", losses: Callable[[Any], dict[str, Any]]) -> "Learner":
     """An update as published: AdamW, the gradient's norm clipped at 2."""
+    from synth.learner import Learner
+    from synth.replicas import replicas
+
     about: dict[str, Any] = {"rate": 1e-4, "updates": 10_000, "weight_decay": 0.01, "clip_norm": 2.0}
     return Learner(network, losses, **about, accumulation=1, replicas=replicas(None))
 
 
-def pretraining(network: keras.Model) -> Learner:
+def pretraining(network: "keras.Model") -> "Learner":
     """The update of a network's pretraining, of inputs as the network takes them."""
 
     def losses(inputs: Any) -> dict[str, Any]:
@@ -78,6 +86,8 @@ def trainer(nights: Path, out: Path, settings: Sequence[str], *options: str) -> 
 
 def write_edf(path: Path, signals: dict[str, np.ndarray], rate: int) -> None:
     """An EDF of these signals in µV, in 16 bits of up to ±400."""
+    import edfio
+
     unit: dict[str, Any] = {"physical_dimension": "uV", "physical_range": (-400, 400)}
     edfio.Edf([edfio.EdfSignal(x, rate, label=name, **unit) for name, x in signals.items()]).write(path)
 
