@@ -6,8 +6,10 @@ from the forward-backward algorithm (Rabiner, Proc. IEEE 77, 1989, pp. 262-264).
 - The network has seen the epochs before when it stages one, so its probabilities are not independent from epoch to
   epoch. Taken as they are, they would count the same evidence several times; their power :data:`EVIDENCE` is taken.
 - Sleepers differ in how often they change stages, and the night itself says how often. Its own transitions are the
-  products of neighbouring epochs' probabilities, summed over the night, and typical ones are added to them with the
-  weight of :data:`TYPICAL_EPOCHS` epochs of each stage, so that a short night does not speak for itself alone.
+  products of neighbouring epochs' probabilities, summed over the night. The network's doubt would make changes of them
+  that nobody slept through, so the probabilities are sharpened for it: their power :data:`SHARPNESS` is taken. Typical
+  transitions are added with the weight of :data:`TYPICAL_EPOCHS` epochs of each stage, so that a short night does not
+  speak for itself alone.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,6 +21,8 @@ from data.terms import STAGES
 
 EVIDENCE = 0.6
 """Power of the network's probabilities."""
+SHARPNESS = 3
+"""Power of the probabilities of which the night's own transitions are counted."""
 TYPICAL_EPOCHS = 50
 """Epochs of each stage that the typical transitions count as, beside those of the night."""
 TYPICAL = np.array(
@@ -64,9 +68,9 @@ def smoothed(probabilities: np.ndarray, heard: np.ndarray, counted: np.ndarray |
     Returns:
         float32 (epochs, 5).
     """
-    found = np.where(heard[:, None], probabilities.astype(float), 0)
+    found = np.where(heard[:, None], _rows(_powered(probabilities, SHARPNESS)), 0)
     transitions = _rows(TYPICAL_EPOCHS * typical(counted) + found[:-1].T @ found[1:])
-    evidence = np.where(heard[:, None], _evidence(probabilities), 1)
+    evidence = np.where(heard[:, None], _powered(probabilities, EVIDENCE), 1)
     forward, backward = np.empty_like(evidence), np.ones_like(evidence)
     before = np.ones(len(STAGES))
     for epoch, now in enumerate(evidence):
@@ -93,16 +97,17 @@ class ForwardFilter:
 
     def step(self, probabilities: np.ndarray) -> np.ndarray:
         """Smooth the next epoch's ``probabilities`` (5,); float32 (5,)."""
+        sharp = _share(_powered(probabilities, SHARPNESS))
         if self._last is not None:
-            self._counts += np.outer(self._last, probabilities)
-        self._last = probabilities.astype(float)
-        found = _share(self._before * _evidence(probabilities))
+            self._counts += np.outer(self._last, sharp)
+        self._last = sharp
+        found = _share(self._before * _powered(probabilities, EVIDENCE))
         self._before = found @ _rows(self._counts)
         return found.astype(np.float32)
 
 
-def _evidence(probabilities: np.ndarray) -> np.ndarray:
-    return np.maximum(probabilities.astype(float), LEAST) ** EVIDENCE
+def _powered(probabilities: np.ndarray, power: float) -> np.ndarray:
+    return np.maximum(probabilities.astype(float), LEAST) ** power
 
 
 def _share(weights: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 
 from data.terms import STAGES
 from evaluation.stages import Scores, transitions
-from staging.smoothing import EVIDENCE, TYPICAL, TYPICAL_EPOCHS, ForwardFilter, counted_in, smoothed
+from staging.smoothing import EVIDENCE, SHARPNESS, TYPICAL, TYPICAL_EPOCHS, ForwardFilter, counted_in, smoothed
 
 W, N1, N2, N3, REM = range(5)
 
@@ -34,7 +34,8 @@ def test_the_probabilities_given_the_whole_night(counted):
     typical = typical / typical.sum(axis=1, keepdims=True)
     heard = np.arange(6) != 3
     neighbours = [(0, 1), (1, 2), (4, 5)]
-    counts = TYPICAL_EPOCHS * typical + sum(np.outer(probabilities[a], probabilities[b]) for a, b in neighbours)
+    sharp = probabilities**SHARPNESS / (probabilities**SHARPNESS).sum(axis=1, keepdims=True)
+    counts = TYPICAL_EPOCHS * typical + sum(np.outer(sharp[a], sharp[b]) for a, b in neighbours)
     evidence = np.where(heard[:, None], probabilities**EVIDENCE, 1)
     expected = of_all_sequences(evidence, counts / counts.sum(axis=1, keepdims=True))
     expected[3] = 0.2
@@ -43,12 +44,13 @@ def test_the_probabilities_given_the_whole_night(counted):
 
 def test_while_the_night_lasts_only_the_past_counts():
     probabilities = np.random.default_rng(0).dirichlet(np.ones(5) / 2, 5)
+    sharp = probabilities**SHARPNESS / (probabilities**SHARPNESS).sum(axis=1, keepdims=True)
     ours, counts = ForwardFilter(), TYPICAL_EPOCHS * TYPICAL
     expected = np.ones(5)
     for epoch, each in enumerate(probabilities):
         if epoch:
             expected = expected @ (counts / counts.sum(axis=1, keepdims=True))
-            counts = counts + np.outer(probabilities[epoch - 1], each)
+            counts = counts + np.outer(sharp[epoch - 1], sharp[epoch])
         expected = expected * each**EVIDENCE / np.sum(expected * each**EVIDENCE)
         np.testing.assert_allclose(ours.step(each), expected, atol=1e-6)
 
