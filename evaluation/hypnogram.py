@@ -75,6 +75,12 @@ class Hypnogram:
         return (self.probabilities if self.smoothed is None else self.smoothed).max(axis=1)
 
     @property
+    def mean_confidence(self) -> float:
+        """The mean of :attr:`confidence` over the scored epochs; 0 where there are none."""
+        scored = self.confidence[self.stages != UNSCORED]
+        return float(scored.mean()) if len(scored) else 0.0
+
+    @property
     def agreement(self) -> Scores | None:
         """Agreement with the scorer over the epochs that both have scored; None where there is none."""
         if self.scored is None:
@@ -230,7 +236,7 @@ class Hypnogram:
 
         Columns ``epoch`` (the first), ``epochs``, ``start_s``, ``stages`` and mean ``confidence``.
         """
-        return self._stretches(self.confidence < UNSURE)
+        return self._stretches((self.confidence < UNSURE) & (self.stages != UNSCORED))
 
     def differing(self) -> pd.DataFrame:
         """The stretches where the scorer has another stage, the longest first; a column ``scored`` more.

@@ -113,7 +113,7 @@ def _summary(night: Hypnogram, statistics: dict[str, Any]) -> Section:
         ],
         text=[
             f"{len(night.stages)} epochs of 30 s, {length:.2f} h{begin}; {statistics['TST'] / 60:.2f} h of sleep. "
-            f"Mean confidence {night.confidence.mean():.2f}.",
+            f"Mean confidence {night.mean_confidence:.2f}.",
             *(f"Assumed: {text}." for text in night.about.get("assumptions", ())),
             *(
                 f"{task.replace('_', ' ').capitalize()}: by {'one model' if n == 1 else f'the mean of {n} models'}."

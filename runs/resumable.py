@@ -117,6 +117,8 @@ class ResumableRun(ABC):
             raise Enough
 
         first, started = FirstUpdates(stop), time.monotonic()
+        # No other machine has a part in this.
+        first.enough = False
         with suppress(Enough):
             for number in numbers:
                 first.begin()

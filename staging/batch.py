@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Any
 
 from tqdm import tqdm
@@ -66,7 +66,12 @@ class Models:
     sha256: tuple[str, ...] = ()
 
     def __call__(self) -> Stager:
-        return _loaded(self)
+        # A cluster's worker may have several threads.
+        with _LOADING:
+            return _loaded(self)
+
+
+_LOADING = Lock()
 
 
 @lru_cache(maxsize=1)

@@ -143,7 +143,7 @@ def assessed(
         except InputError as error:
             unusable.append(str(error))
     if not montages:
-        raise InputError(unusable[-1])
+        raise InputError(unusable[0])
     return montages
 
 

@@ -51,7 +51,7 @@ def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dic
         "remarks": night.remarks,
         "statistics": statistics,
         "breathing": night.breathing,
-        "confidence": float(night.confidence.mean()),
+        "confidence": night.mean_confidence,
         "to_check": night.unsure().to_dict("records"),
         "agreement": night.agreement and night.agreement.to_json(),
         "took": {part: round(seconds, 3) for part, seconds in took.items()},

@@ -47,7 +47,10 @@ def counted_in(models: Iterable[Mapping[str, Any]]) -> np.ndarray | None:
 
     It is None if one of them does not say it: a published one, or one of version 1.
     """
-    counts = [np.array(metadata.get("transitions", 0)) for metadata in models]
+    try:
+        counts = [np.array(metadata.get("transitions", 0)) for metadata in models]
+    except ValueError:
+        return None
     known = all(c.shape == (len(STAGES), len(STAGES)) and c.dtype.kind == "i" and c.min() >= 0 for c in counts)
     return np.sum(counts, axis=0) if known else None
 

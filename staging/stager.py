@@ -103,6 +103,8 @@ class Stager:
         montages = assessed(recording.path, found, needed, network.recipe, level, unusable)
         if not channels:
             montages = without_bad(montages, unusable)
+        elif len(montages) < len(found):
+            raise InputError(unusable[0])
         probabilities = self._probabilities(montages, network, recording.path)
         events = {
             task: predict(predictor, montages[0].inputs(predictor.recipe), recording.path)[:, 1].astype(np.float32)
@@ -167,7 +169,9 @@ class Stager:
             montages = [self._signals(recording, {modality: name}, calibrate)[0] for name in names or [""]]
             used = [signal.name for montage in montages for signal in montage.values()]
             if len(set(used)) < len(used):
-                raise InputError(f"{recording.path}: --channel names {used[-1]} twice.")
+                raise InputError(
+                    f"{recording.path}: --channel names {next(n for n in used if used.count(n) > 1)} twice."
+                )
             return montages, []
         montages, unusable = [], []
         first = _choice(recording, modality, self.channels[modality], "")

@@ -123,10 +123,10 @@ def test_csv(tmp_path):
 
 def test_stretches_to_check():
     table = staged("WWwWwW222rr2?").unsure()
-    # A surer epoch between two unsure ones is not to be checked.
-    assert table[["epoch", "epochs"]].to_numpy().tolist() == [[9, 2], [2, 1], [4, 1], [12, 1]]
-    assert table["stages"].tolist() == ["REM", "W", "W", "unscored"]
-    assert table["confidence"].tolist() == pytest.approx([0.5, 0.5, 0.5, 0.2], abs=1e-6)
+    # Neither a surer epoch between two unsure ones nor one that is not scored is to be checked.
+    assert table[["epoch", "epochs"]].to_numpy().tolist() == [[9, 2], [2, 1], [4, 1]]
+    assert table["stages"].tolist() == ["REM", "W", "W"]
+    assert table["confidence"].tolist() == pytest.approx([0.5, 0.5, 0.5], abs=1e-6)
 
 
 @pytest.mark.parametrize(

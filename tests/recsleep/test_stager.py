@@ -115,7 +115,7 @@ def test_the_folds_are_shared_out_among_several_channels(models, edf):
     # Both are as good, for neither has power above 20 Hz.
     assert [channel["weight"] for channel in both.about["channels"]] == pytest.approx([0.5, 0.5], abs=0.01)
     expected = np.mean([night.probabilities for night in single], axis=0)
-    np.testing.assert_allclose(both.probabilities, expected, atol=0.005)
+    np.testing.assert_allclose(both.probabilities, expected, atol=0.02)
     with pytest.raises(InputError, match="twice"):
         recsleep.stage(edf, models, ["O2-M1", "o2-a1"])
 
@@ -259,5 +259,5 @@ def test_a_swapped_unit_changes_no_vote(models, sleeper, tmp_path):
     right, weights = staged_together(tmp_path, models, {"C4-M1": sleeper[0], "C3-M2": sleeper[1]})
     swapped, others = staged_together(tmp_path, models, {"C4-M1": sleeper[0], "C3-M2": 10 * sleeper[1]})
     assert others == pytest.approx(weights, abs=0.01)
-    np.testing.assert_allclose(swapped.probabilities, right.probabilities, atol=0.01)
+    np.testing.assert_allclose(swapped.probabilities, right.probabilities, atol=0.05)
     assert "C3-M2: its unit is probably wrong" in swapped.about["warnings"][len(swapped.doubts)]

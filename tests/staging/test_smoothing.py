@@ -60,7 +60,13 @@ def test_transitions_of_training_nights():
     counts = transitions(night)
     assert counts.sum() == 4 and counts[W, N2] == counts[N2, N2] == counts[N2, W] == counts[W, W] == 1
     np.testing.assert_array_equal(counted_in([{"transitions": counts.tolist()}] * 2), 2 * counts)
-    for other in ({}, {"transitions": [[1, 2], [3, 4]]}, {"transitions": "many"}, {"transitions": (-counts).tolist()}):
+    for other in (
+        {},
+        {"transitions": [[1, 2], [3]]},
+        {"transitions": [[1, 2], [3, 4]]},
+        {"transitions": "many"},
+        {"transitions": (-counts).tolist()},
+    ):
         assert counted_in([{"transitions": counts.tolist()}, other]) is None
 
 
