@@ -12,11 +12,6 @@ from recordings import write_edf
 from recsleep.model import RecSleepNet
 from runs.networks import save_model
 
-# The newest TensorFlow logs some lines before it reads any setting.
-pytestmark = pytest.mark.skipif(
-    not version("tensorflow").startswith("2.17."), reason="this TensorFlow logs before it reads how much it may say"
-)
-
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 STAGE = "import recsleep; recsleep.stage('night.edf', 'models')"
 STARTS = (STAGE, "import synth; synth.NeuroNet", "from runs.networks import load_model", "from synth.steps import plan")
@@ -42,6 +37,11 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.xfail(
+    not version("tensorflow").startswith("2.17."),
+    reason="TensorFlow 2.21 logs lines of its start before it reads how much it may say",
+    strict=True,
+)
 @pytest.mark.parametrize("code", STARTS)
 def test_python_starts_tensorflow_in_silence(code, folder, project):
     told = errors(code, folder, project)
@@ -49,4 +49,4 @@ def test_python_starts_tensorflow_in_silence(code, folder, project):
 
 
 def test_a_user_may_hear_it(folder, project):
-    assert "tensorflow" in errors(STARTS[2], folder, project, **{LEVEL: "0"})
+    assert "oneDNN" in errors(STARTS[2], folder, project, **{LEVEL: "0"})
