@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import keras
 import mne
 import numpy as np
 import pytest
@@ -31,9 +32,11 @@ def stager_of(network, level: Level) -> Stager:
 
 
 def networks(count: int, **changes) -> list[RecSleepNet]:
-    made = [RecSleepNet(**TINY, **changes) for _ in range(count)]
+    """The same ones whichever tests ran before: how much a small difference tells depends on the weights."""
+    keras.utils.set_random_seed(0)
+    rng, made = np.random.default_rng(0), [RecSleepNet(**TINY, **changes) for _ in range(count)]
     for network in made:
-        network.head.kernel.assign(RNG.normal(0, 3, (4, 5)))
+        network.head.kernel.assign(rng.normal(0, 3, (4, 5)))
     return made
 
 
@@ -115,7 +118,7 @@ def test_the_folds_are_shared_out_among_several_channels(models, edf):
     # Both are as good, for neither has power above 20 Hz.
     assert [channel["weight"] for channel in both.about["channels"]] == pytest.approx([0.5, 0.5], abs=0.01)
     expected = np.mean([night.probabilities for night in single], axis=0)
-    np.testing.assert_allclose(both.probabilities, expected, atol=0.02)
+    np.testing.assert_allclose(both.probabilities, expected, atol=0.005)
     with pytest.raises(InputError, match="twice"):
         recsleep.stage(edf, models, ["O2-M1", "o2-a1"])
 
@@ -259,5 +262,5 @@ def test_a_swapped_unit_changes_no_vote(models, sleeper, tmp_path):
     right, weights = staged_together(tmp_path, models, {"C4-M1": sleeper[0], "C3-M2": sleeper[1]})
     swapped, others = staged_together(tmp_path, models, {"C4-M1": sleeper[0], "C3-M2": 10 * sleeper[1]})
     assert others == pytest.approx(weights, abs=0.01)
-    np.testing.assert_allclose(swapped.probabilities, right.probabilities, atol=0.05)
+    np.testing.assert_allclose(swapped.probabilities, right.probabilities, atol=0.01)
     assert "C3-M2: its unit is probably wrong" in swapped.about["warnings"][len(swapped.doubts)]
