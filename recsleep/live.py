@@ -92,12 +92,13 @@ class LiveStager:
         return [self._stage(epoch) for epoch in epochs]
 
     def _stage(self, epoch: np.ndarray) -> StagedEpoch:
-        signals = epoch[None]
+        signals, heard = epoch[None], True
         if self.amplitude is not None and self.level is not None:
             silent = flat(signals, self.amplitude)
             quality = Quality(self.amplitude, silent, np.zeros(1, bool), 0.0, np.zeros(1))
-            signals = calibrated(signals, quality, self.level)
+            signals, heard = calibrated(signals, quality, self.level), not silent[0]
         found, self._state = self.network.step(signals[None], self._state)
-        probabilities = found[:, 0].mean(axis=0)
-        smoothed = self._filter.step(probabilities)
+        # As of a whole night: where there is no signal, all stages are as likely.
+        probabilities = found[:, 0].mean(axis=0) if heard else np.full(len(STAGES), 1 / len(STAGES), np.float32)
+        smoothed = self._filter.step(probabilities, heard)
         return StagedEpoch(STAGES[smoothed.argmax()], probabilities, smoothed)

@@ -98,8 +98,11 @@ class ForwardFilter:
         self._last: np.ndarray | None = None
         self._before = np.ones(len(STAGES))
 
-    def step(self, probabilities: np.ndarray) -> np.ndarray:
-        """Smooth the next epoch's ``probabilities`` (5,); float32 (5,)."""
+    def step(self, probabilities: np.ndarray, heard: bool = True) -> np.ndarray:
+        """Smooth the next epoch's ``probabilities`` (5,), of which none counts that was not ``heard``; float32 (5,)."""
+        if not heard:
+            self._before, self._last = self._before @ _rows(self._counts), None
+            return np.full(len(STAGES), 1 / len(STAGES), np.float32)
         sharp = _share(_powered(probabilities, SHARPNESS))
         if self._last is not None:
             self._counts += np.outer(self._last, sharp)
