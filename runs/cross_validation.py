@@ -61,23 +61,32 @@ def train_folds(
 
 
 def rehearse_folds(rehearse: Callable[[Any], list[Cost]], tasks: Sequence[Any], jobs: int) -> None:
-    """Print what training the folds of ``tasks`` will take, from a few updates of the first that are not finished.
+    """Print what training the folds of ``tasks`` will take, from a few updates of those whose time is not known yet.
 
-    As many as will be trained side by side are rehearsed side by side, so that they slow each other down as much.
+    Every fold that was begun is rehearsed, for each has another part left, and of the others as many as will be trained
+    side by side, so that they slow each other down as much; the rest will take as long as these.
     """
-    for first in range(0, len(tasks), jobs):
-        together = [costs for costs in train_folds(rehearse, tasks[first : first + jobs], jobs, None) if costs]
-        if together:
-            break
-    else:
+    begun = [task for task in tasks if task.folder.is_dir() and any(task.folder.iterdir())]
+    untouched = [task for task in tasks if task not in begun]
+    stopped = [costs for costs in train_folds(rehearse, begun, jobs, None) if costs]
+    whole = train_folds(rehearse, untouched[:jobs], jobs, None)
+    rehearsed = stopped + whole
+    if not rehearsed:
         print("Every fold is finished: nothing is left to train.")
         return
-    costs = [cost for fold in together for cost in fold]
-    left = len(together) + len(tasks[first + jobs :])
-    # The last folds may be fewer than there are processes.
-    seconds = -(-left // jobs) * sum(cost.seconds for cost in costs) / len(together)
-    memory = len(together) * max(cost.memory for cost in costs)
-    disk = left * sum(cost.disk for cost in costs) / len(together)
+    costs = [cost for fold in rehearsed for cost in fold]
+    more = len(untouched) - len(whole)
+
+    def of_all(figure: str) -> list[float]:
+        """The sum of a figure of each fold that is left."""
+        known = [sum(getattr(cost, figure) for cost in fold) for fold in rehearsed]
+        return known + more * known[-1:]
+
+    free = [0.0] * jobs
+    for seconds in of_all("seconds"):
+        free[free.index(min(free))] += seconds
+    left = len(rehearsed) + more
+    memory = min(jobs, left) * max(cost.memory for cost in costs)
     print(table(costs))
-    print(f"Folds left: {left}, {jobs} at a time: about {duration(seconds)}, {size(memory)} of memory, ", end="")
-    print(f"at most {size(disk)} of disk. Nothing was written into the results.")
+    print(f"Folds left: {left}, {jobs} at a time: about {duration(max(free))}, {size(memory)} of memory, ", end="")
+    print(f"at most {size(sum(of_all('disk')))} of disk. Nothing was written into the results.")

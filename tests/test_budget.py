@@ -91,8 +91,9 @@ def test_a_dry_run_tells_what_is_left_and_changes_nothing(killed, capsys, tmp_pa
     done = kept_units(folder / "out/synthetic/1")
     assert done >= 2
     printed = dry_run(folder, capsys, "--to_fold", 2)
-    # Fold 1 has the first phase behind it; fold 2 counts as much as fold 1.
-    assert rows(printed) == {(1, "joint"): UPDATES * (100_000 - done)}
+    # Fold 1 has the first phase behind it, fold 2 nothing yet.
+    whole = {(2, "reconstruction"): UPDATES, (2, "joint"): UPDATES * 99_999}
+    assert rows(printed) == {(1, "joint"): UPDATES * (100_000 - done)} | whole
     assert "Folds left: 2, 1 at a time: about" in printed
     assert list(tmp_path.glob("rehearsal-*")) == []
 
