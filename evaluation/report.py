@@ -94,7 +94,7 @@ def page(night: Hypnogram, statistics: dict[str, Any]) -> str:
     if scores := night.agreement:
         sections.append(_agreement(scores))
         sections.append(drawn("Confusion matrix", draw_confusion, 5.4, 4.1))
-        sections.append(drawn(f"Where the two differ (kappa {scores.kappa:.2f})", draw_differences))
+        sections.append(drawn("Where the two differ", draw_differences))
         longest = {"The model's stages and the scorer's": _readable(night, night.differing())}
         sections.append(Section("The longest differences", tables=longest))
     written = f"{datetime.now():%Y-%m-%d %H:%M}"

@@ -88,8 +88,8 @@ class Scores:
 
     def line(self) -> str:
         """The three figures papers give, on one line."""
-        figures = f"accuracy {self.accuracy:.3f}   macro-F1 {self.macro_f1:.3f}   kappa {self.kappa:.3f}"
-        return f"{figures}   {self.epochs} epochs"
+        kappa = "-" if np.isnan(self.kappa) else f"{self.kappa:.3f}"
+        return f"accuracy {self.accuracy:.3f}   macro-F1 {self.macro_f1:.3f}   kappa {kappa}   {self.epochs} epochs"
 
     def table(self) -> str:
         """Per-class figures with the confusion matrix beside them, for a terminal."""

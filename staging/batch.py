@@ -130,7 +130,7 @@ def stage_all(
         threads = 1 if cluster else max(1, cpu_count() // jobs)
         staging = Staging(replace(models, threads=threads, sha256=known), folder, settings)
     found = workers.each(staging, sources, jobs, cluster)
-    with _tidied(folder, cluster), closing(found), _progress(sources) as bar:
+    with _tidied(folder, jobs > 1 and cluster is None), closing(found), _progress(sources) as bar:
         for outcome in found:
             if alone and outcome.status == "failed":
                 raise InputError(outcome.reason)
@@ -145,8 +145,8 @@ def stage_all(
 
 
 @contextmanager
-def _tidied(folder: Path, cluster: str | None) -> Iterator[None]:
-    """Remove from ``folder`` what a killed run left half-written, and at the end what killed workers of this one did.
+def _tidied(folder: Path, processes: bool) -> Iterator[None]:
+    """Remove from ``folder`` what a killed run left half-written, and what ``processes`` of this one leave that fails.
 
     A cluster's workers end what they began; a run beside this one on the same folder is not foreseen.
     """
@@ -155,9 +155,10 @@ def _tidied(folder: Path, cluster: str | None) -> Iterator[None]:
         remove_unfinished(folder, below=False)
     try:
         yield
-    finally:
-        if local and not cluster:
+    except BaseException:
+        if local and processes:
             remove_unfinished(folder, below=False)
+        raise
 
 
 @contextmanager
