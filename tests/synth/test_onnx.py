@@ -46,7 +46,12 @@ def fine_tuned(modalities, tcm, classes=5, **changes) -> FineTuning:
             weight.assign(rng.normal(0, 0.3, weight.shape))
         elif weight.name.endswith("kernel"):
             weight.assign(rng.normal(0, 1 / np.sqrt(np.prod(weight.shape[:-1])), weight.shape))
-    network.classifier.head.logits.kernel.assign(rng.normal(0, 1, (16, classes)))
+    # Centred on a night and spread out: else one class may have all the probability.
+    night = {name: x[None] for name, x in signals(modalities, LENGTH).items()}
+    found, last = ops.convert_to_numpy(network({"signals": night}))[0], network.classifier.head.logits
+    spread = np.sqrt(found.var(axis=0).mean())
+    last.bias.assign((ops.convert_to_numpy(last.bias) - found.mean(axis=0)) / spread)
+    last.kernel.assign(ops.convert_to_numpy(last.kernel) / spread)
     return network
 
 
@@ -75,7 +80,7 @@ def test_probabilities_are_those_of_keras(tcm, modalities):
     network = fine_tuned(modalities, tcm)
     night = signals(modalities, 2 * LENGTH + 1)
     content, expected = to_onnx(network), by_keras(network, night, LENGTH)
-    assert expected.std(axis=0).max() > 1e-2
+    assert expected.std(axis=0).min() > 1e-2
     for threads in (1, 2):
         found = InferenceNetwork(content, threads).probabilities(night, LENGTH)
         assert found.dtype == np.float32
