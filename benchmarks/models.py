@@ -1,8 +1,8 @@
 """What do the models cost on this device? ``KERAS_BACKEND=jax python -m benchmarks.models [PART ...]``.
 
 The published sizes on any backend, on its GPU if it has one, in the backend's own float32 and in mixed bfloat16:
-forward passes, training steps by AdamW, and the Mamba layers, on PyTorch beside the same layers whose state space is a
-loop over the steps, plain and with each step compiled. Every time is a median of five runs, with runs of a matrix
+forward passes, training steps by AdamW, and the Mamba layers beside the same layers whose state space is a loop over
+the steps, on PyTorch also with each step compiled. Every time is a median of five runs, with runs of a matrix
 product in the same precision between them: the last column is how much of its rate the products and convolutions of the
 task reach.
 """
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import keras
 
 MODALITIES = ("EEG", "EOG", "EMG")
+
+STEPS, COMPILED = ", step by step", ", steps compiled"
 
 FLOP = {
     "RecSleepNet, night": 56.3e6,
@@ -145,27 +147,29 @@ def fine_tuning(_: bool) -> Iterator[Task]:
 
 
 def mamba(_: bool) -> Iterator[Task]:
-    """Both Mamba layers, and on PyTorch plain recurrences, at four lengths."""
+    """Both Mamba layers beside plain recurrences, at four lengths."""
     import keras
 
     from benchmarks.device import BACKEND
+    from benchmarks.recurrence import PlainMamba, PlainMamba2, compiled
     from synth.layers.mamba import Mamba, Mamba2
 
-    kinds: dict[str, dict[str, Any]] = {"Mamba-2 (512)": {"": Mamba2(512)}, "Mamba (256)": {"": Mamba(256)}}
-    if keras.backend.backend() == "torch":
-        import torch
-
-        from benchmarks.recurrence import CompiledMamba, CompiledMamba2, PlainMamba, PlainMamba2
-
-        kinds["Mamba-2 (512)"] |= {", step by step": PlainMamba2(512), ", steps compiled": CompiledMamba2(512)}
-        kinds["Mamba (256)"] |= {", step by step": PlainMamba(256), ", steps compiled": CompiledMamba(256)}
-    for name, layers in kinds.items():
+    torch = keras.backend.backend() == "torch"
+    for name, ours, plain, features in (
+        ("Mamba-2 (512)", Mamba2, PlainMamba2, 512),
+        ("Mamba (256)", Mamba, PlainMamba, 256),
+    ):
+        layers: dict[str, Any] = {"": ours(features), STEPS: plain(features)}
+        if torch:
+            layers[COMPILED] = compiled(plain(features))
         for length in (20, 200, 1_200, 10_000):
-            if keras.backend.backend() == "torch":
+            if torch:
+                from torch import compiler
+
                 # PyTorch gives up on a function that it has compiled for several shapes.
-                torch.compiler.reset()
+                compiler.reset()
             for how, layer in layers.items():
-                values = np.random.default_rng(0).normal(size=(1, length, layer.d_model))
+                values = np.random.default_rng(0).normal(size=(1, length, features))
                 x = keras.ops.convert_to_tensor(values, "float32")
                 if not layer.built:
                     layer.build(x.shape)
@@ -208,7 +212,7 @@ def measure(task: Task, precision: str, size: int) -> str:
     (calls, count), (products, number) = long(call), long(product)
     medians = interleaved({"calls": calls, "products": products}, rounds=5)
     seconds, rate = medians["calls"] / count, number * 2 * size**3 / medians["products"]
-    flop = epochs * FLOP[name.replace(", step by step", "").replace(", steps compiled", "")]
+    flop = epochs * FLOP[name.removesuffix(STEPS).removesuffix(COMPILED)]
     return (
         f"{name:40}{epochs:7,}  {kind:9}{1e3 * seconds:11.3f} ms{epochs / seconds:13,.0f} /s "
         f"{flop / seconds / rate:7.2%} of {rate / 1e12:.3g} TFLOP/s (first call {compiling:.0f} s)"

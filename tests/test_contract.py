@@ -26,7 +26,7 @@ from recsleep.model import EpochEncoder, RecSleepNet
 from runs.networks import load_model, save_model
 from synth.layers.frames import FrameBackbone, NormalisedConvolution, ResidualBlock
 from synth.layers.lora import LoraDense
-from synth.layers.mamba import ChunkCell, Mamba, Mamba2, SelectiveCell
+from synth.layers.mamba import ChunkCell, Mamba, Mamba2
 from synth.layers.transformer import TransformerBlock
 from synth.models.classifier import TCMS, FineTuning, Head, SelfAttention, SequenceClassifier
 from synth.models.fusion import FusionDecoder, SynthSleepNet, SynthSleepNetEncoder, TokenEmbedding
@@ -121,7 +121,6 @@ CASES = [
         [(2, 3, 5), (2, 3), (2, 3)],
         float32=True,
     ),
-    Case(SelectiveCell, {"inner": 8, "states": 4}, lambda: (uniform(2, 24), [normal(2, 32)]), [(2, 8), (2, 32)]),
     Case(ChunkCell, {"heads": 2, "size": 4}, lambda: (normal(2, 10), [normal(2, 8)]), [(2, 8), (2, 8)]),
     Case(
         Mamba,

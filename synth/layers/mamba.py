@@ -13,6 +13,7 @@ papers, B and D are such values in an equation, and numbers in a shape.
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -136,43 +137,6 @@ class Recurrence(keras.layers.RNN):
 
 
 @keras.saving.register_keras_serializable(package="synth")
-class SelectiveCell(Configured):
-    """One step of Mamba's recurrence: h' = exp(delta · A) h + delta · u · B, y = C · h'.
-
-    Args:
-        inner: E.
-        states: N.
-    """
-
-    def __init__(self, inner: int, states: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.inner, self.states = inner, states
-        self.state_size = inner * states
-        self.output_size = inner
-
-    def build(self, input_shape: Any) -> None:
-        self.a_log = self.add_weight(
-            name="a_log", shape=(self.inner, self.states), initializer=self._a_log, autocast=False
-        )
-        self.built = True
-
-    @staticmethod
-    def _a_log(shape: tuple[int, ...], dtype: str) -> Any:
-        # Tiled, for PyTorch cannot assign to a broadcast tensor.
-        return ops.tile(ops.log(ops.arange(1, shape[1] + 1, dtype=dtype))[None], (shape[0], 1))
-
-    def call(self, inputs: Any, states: list[Any]) -> tuple[Any, list[Any]]:
-        """``inputs`` (B, 2 E + 2 N): delta, delta · u, B, C; the state is (B, E · N)."""
-        inner = self.inner
-        delta, delta_u, B, C = ops.split(inputs, [inner, 2 * inner, 2 * inner + self.states], axis=-1)
-        A = ops.cast(-ops.exp(self.a_log), delta.dtype)
-        h = ops.reshape(states[0], (-1, inner, self.states))
-        h = ops.exp(delta[:, :, None] * A) * h + delta_u[:, :, None] * B[:, None, :]
-        y = ops.sum(C[:, None, :] * h, axis=-1)
-        return y, [ops.reshape(h, (-1, self.state_size))]
-
-
-@keras.saving.register_keras_serializable(package="synth")
 class ChunkCell(Configured):
     """From one chunk to the next: h' = kept · h + added; the output is h, with which the chunk begins.
 
@@ -202,7 +166,7 @@ class Mamba(StateSpaceLayer):
         d_state: N, states of each inner feature.
         d_conv: K, steps that the convolution sees.
         expand: E = expand · D inner features.
-        chunk_size: Q, the longest stretch run step by step; but for rounding, the result does not depend on it.
+        chunk_size: Q, the steps between which a state is carried; but for rounding, the result does not depend on it.
 
     Example:
 
@@ -212,7 +176,7 @@ class Mamba(StateSpaceLayer):
     """
 
     def __init__(
-        self, d_model: int, d_state: int = 16, d_conv: int = 4, expand: int = 2, chunk_size: int = 64, **kwargs: Any
+        self, d_model: int, d_state: int = 16, d_conv: int = 4, expand: int = 2, chunk_size: int = 16, **kwargs: Any
     ) -> None:
         super().__init__(d_model, d_state, d_conv, expand, **kwargs)
         self.rank = -(-d_model // 16)
@@ -228,16 +192,18 @@ class Mamba(StateSpaceLayer):
         uniform = keras.initializers.RandomUniform(-limit, limit)
         self.step_kernel = self.add_weight(name="step_kernel", shape=(self.rank, inner), initializer=uniform)
         self.step_bias = self.add_weight(name="step_bias", shape=(inner,), initializer=self._step_bias, autocast=False)
-        cell = SelectiveCell(inner, states, dtype=self.state_dtype, name="cell")
-        self.recurrence = Recurrence(cell, dtype=self.state_dtype, name="recurrence")
-        self.recurrence.build((None, None, 2 * (inner + states)))
+        self.a_log = self.add_weight(name="a_log", shape=(inner, states), initializer=self._a_log, autocast=False)
         carry = ChunkCell(inner * states, 1, dtype=self.state_dtype, name="carry_cell")
         self.carry = Recurrence(carry, dtype=self.state_dtype, name="carry")
         self.carry.build((None, None, 2 * inner * states))
-        self.a_log = cell.a_log
         self.skip = self.add_weight(name="skip", shape=(inner,), initializer="ones", autocast=False)
         self.out_kernel = self._linear("out_kernel", inner, self.d_model)
         self.built = True
+
+    @staticmethod
+    def _a_log(shape: tuple[int, ...], dtype: str) -> Any:
+        # Tiled, for PyTorch cannot assign to a broadcast tensor.
+        return ops.tile(ops.log(ops.arange(1, shape[1] + 1, dtype=dtype))[None], (shape[0], 1))
 
     def run(self, x: Any, state: Any = None, mask: Any = None) -> tuple[Any, Any]:
         window, h = self.initial_state(ops.shape(x)[0]) if state is None else state
@@ -255,10 +221,11 @@ class Mamba(StateSpaceLayer):
         return masked(self._project(y, self.out_kernel), mask), (window, h)
 
     def _state_space(self, delta: Any, delta_u: Any, B: Any, C: Any, h: Any) -> tuple[Any, Any]:
-        """The recurrence of :class:`SelectiveCell` for all steps.
+        """The recurrence h' = exp(delta · A) h + delta · u · B, y = C · h', for all steps.
 
-        A long sequence is cut into chunks that are run side by side: once from zeros, for what each adds to the state,
-        and, once the state is carried from chunk to chunk, again from what each begins with.
+        A long sequence is cut into chunks that are run side by side, so that there are few steps, each of large arrays:
+        once from zeros, for what each adds to the state, and, once the state is carried from chunk to chunk, again from
+        what each begins with. The steps of a chunk are written out, for a loop costs more to run than they do.
 
         Args:
             delta, delta_u: delta and delta · u (B, L, E).
@@ -269,19 +236,39 @@ class Mamba(StateSpaceLayer):
             y (B, L, E), and the state after the last step.
         """
         batch, length = ops.shape(delta)[0], ops.shape(delta)[1]
-        size, parts = self.chunk_size, (delta, delta_u, B, C)
-        if isinstance(length, int) and length <= size:
-            return self.recurrence.run(parts, h)
-        count, inner, states = -(-length // size), self.d_inner, self.d_state
-        parts = tuple(ops.pad(part, [[0, 0], [0, count * size - length], [0, 0]]) for part in parts)
-        parts = tuple(ops.reshape(part, (batch * count, size, part.shape[-1])) for part in parts)
-        _, added = self.recurrence.run(parts, ops.zeros((batch * count, inner, states), self.state_dtype))
-        A, whole_delta = -ops.exp(self.a_log), ops.sum(parts[0], axis=1)[..., None]
-        kept = ops.exp(whole_delta * A)
-        over_chunks = tuple(ops.reshape(part, (batch, count, inner * states)) for part in (kept, added))
-        before, h = self.carry.run(over_chunks, h)
-        y, _ = self.recurrence.run(parts, ops.reshape(before, (batch * count, inner, states)))
-        return ops.reshape(y, (batch, count * size, inner))[:, :length], h
+        short = isinstance(length, int) and length <= 2 * self.chunk_size
+        size = length if short else self.chunk_size
+        count = 1 if short else -(-length // size)
+
+        def steps(v: Any) -> list[Any]:
+            """(B, L, ...) as Q times (B · J, ...), the last chunk filled with steps of no length."""
+            if not short:
+                v = ops.pad(v, [[0, 0], [0, count * size - length], [0, 0]])
+            return ops.unstack(ops.reshape(v, (batch * count, size, v.shape[-1])), size, axis=1)
+
+        A = -ops.exp(self.a_log)
+        parts = [steps(v) for v in (delta, delta_u, B, C)]
+        # What each step leaves of the state, and what it adds to it (B · J, E, N).
+        changes: Iterator[tuple[Any, Any]] = (
+            (ops.exp(delta[..., None] * A), delta_u[..., None] * B[:, None])
+            for delta, delta_u, B in zip(*parts[:3], strict=True)
+        )
+        if not short:
+            kept_and_added = list(changes)
+            local = kept_and_added[0][1]
+            for kept, added in kept_and_added[1:]:
+                local = kept * local + added
+            whole = ops.exp(sum(parts[0])[..., None] * A)
+            over_chunks = (ops.reshape(v, (batch, count, self.d_inner * self.d_state)) for v in (whole, local))
+            before, last = self.carry.run(tuple(over_chunks), h)
+            h = ops.reshape(before, (batch * count, self.d_inner, self.d_state))
+            changes = iter(kept_and_added)
+        outputs = []
+        for (kept, added), C in zip(changes, parts[3], strict=True):
+            h = kept * h + added
+            outputs.append(ops.sum(C[:, None] * h, axis=-1))
+        y = ops.reshape(ops.stack(outputs, axis=1), (batch, count * size, self.d_inner))
+        return y[:, :length], (h if short else last)
 
 
 @keras.saving.register_keras_serializable(package="synth")
