@@ -59,7 +59,9 @@ class Learner:
             return replicas.mean((found, tape.gradient(found["loss"], learning)))
 
         def update(gradients: list[tf.Tensor]) -> None:
-            shares = [gradient / (accumulation * replicas.count) for gradient in gradients]
+            parts = accumulation * replicas.count
+            # A division by 1 would be a pass over all gradients.
+            shares = [gradient / parts for gradient in gradients] if parts > 1 else gradients
             self.optimizer.apply(shares, network.trainable_variables)
 
         self.differentiate = tf.function(lambda inputs: replicas.run(differentiate, inputs), autograph=False)
