@@ -2,7 +2,8 @@
 
 A process of its own reads 10, 30, 100 and 500 nights (links to a synthetic one) and reports its peak memory; then a
 training pass over 30 nights says what share of its time went into waiting for the next batch, and another over 100
-nights of one channel in an S3 server on this machine, which takes its share of the processor.
+nights of one channel in an S3 server on this machine, which takes its share of the processor. Last, the stream of
+pretraining reads one modality of nights as large as the SHHS's, the model left out, as npz, as Parquet and from S3.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ import numpy as np
 
 from config import SyntheticConfig
 from data.databases import DATABASES
+from data.nights.files import write_arrays
 from data.recipe import Recipe
 
 SPEC = DATABASES["synthetic"]
@@ -68,16 +70,39 @@ def train(folder: str) -> None:
     )
 
 
+def pretraining(folder: str) -> None:
+    """Stream one modality of the nights; print how many epochs come a second, and a second of the processor."""
+    from data.nights.folds import find_nights
+    from data.store import location
+    from data.streams.epochs import epochs
+
+    shhs = DATABASES["shhs"]
+    recipe = Recipe.of_nights(shhs, {"eeg": shhs.channel}, {}, scaled=True)
+    nights = [path for paths in find_nights(shhs, location(folder)).values() for path in paths]
+    next(iter(epochs(nights[:1], recipe, 32, [0])))  # Imports what it needs.
+    used, started = time.process_time(), time.perf_counter()
+    count = 32 * sum(1 for _ in epochs(nights, recipe, 32, [0]))
+    used, seconds = time.process_time() - used, time.perf_counter() - started
+    print(
+        f"{len(nights)} nights: {count / seconds:8,.0f} epochs/s, {count / used:8,.0f} a second of the processor: "
+        f"a step of 1,000 epochs/s needs {1000 * used / count:.2f} cores"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--stream", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--train", help=argparse.SUPPRESS)
+    parser.add_argument("--pretraining", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.stream:
         stream(arguments.stream)
         return
     if arguments.train:
         train(arguments.train)
+        return
+    if arguments.pretraining:
+        pretraining(arguments.pretraining)
         return
     itself = [sys.executable, "-m", "benchmarks.pipeline"]
     from benchmarks.measure import linked, machine
@@ -96,13 +121,36 @@ def main() -> None:
             one_channel = Path(temporary) / "one.npz"
             np.savez(one_channel, x=arrays["x"][:, 0], y=arrays["y"], fs=arrays["fs"])
         with s3_server() as environment:
-            code = (
-                "import sys; from data.store import location; fs = location('s3://nights').fs; fs.mkdir('nights'); "
-                "[fs.put_file(sys.argv[1], f'nights/synthetic{n:03d}.npz') for n in range(100)]"
-            )
-            subprocess.run([sys.executable, "-c", code, one_channel], check=True, env=environment)
+            upload(one_channel, "nights", [f"synthetic{n:03d}.npz" for n in range(100)], environment)
             print("from S3, ", end="", flush=True)
             subprocess.run([*itself, "--train", "s3://nights"], check=True, env=environment)
+            names = [f"shhs1-{200_001 + n}" for n in range(20)]
+            large = Path(temporary) / "large.npz"
+            write_arrays(large, like_the_shhs())
+            folder = linked(Path(temporary) / "npz", (f"{name}.npz" for name in names), [large])
+            tables = Path(temporary) / "parquet"
+            for name in names:
+                write_arrays(tables / name, like_the_shhs())
+            upload(large, "large", [f"{name}.npz" for name in names[:6]], environment)
+            for what, place in (("npz", folder), ("Parquet", tables), ("npz in S3", "s3://large")):
+                print(f"pretraining from {what}, ", end="", flush=True)
+                subprocess.run([*itself, "--pretraining", str(place)], check=True, env=environment)
+
+
+def like_the_shhs() -> dict[str, np.ndarray]:
+    """Noise in place of eight hours of seven scaled channels."""
+    channels = [channel.name for channel in DATABASES["shhs"].channels]
+    x = np.random.default_rng(0).normal(size=(960, len(channels), 3000)).astype("float32")
+    return {"x": x, "y": np.zeros(960, "int64"), "ch_names": np.array(channels), "fs": np.array(100)}
+
+
+def upload(night: Path, bucket: str, names: Sequence[str], environment: dict[str, str]) -> None:
+    """Put a night into a new bucket under each of ``names``."""
+    code = (
+        "import sys; from data.store import location; path, bucket, *names = sys.argv[1:]; "
+        "fs = location(f's3://{bucket}').fs; fs.mkdir(bucket); [fs.put_file(path, f'{bucket}/{n}') for n in names]"
+    )
+    subprocess.run([sys.executable, "-c", code, night, bucket, *names], check=True, env=environment)
 
 
 @contextmanager
