@@ -154,18 +154,18 @@ def mamba(_: bool) -> Iterator[Task]:
     from benchmarks.recurrence import PlainMamba, PlainMamba2, compiled
     from synth.layers.mamba import Mamba, Mamba2
 
-    torch = keras.backend.backend() == "torch"
+    on_torch = keras.backend.backend() == "torch"
+    if on_torch:
+        from torch import compiler
     for name, ours, plain, features in (
         ("Mamba-2 (512)", Mamba2, PlainMamba2, 512),
         ("Mamba (256)", Mamba, PlainMamba, 256),
     ):
         layers: dict[str, Any] = {"": ours(features), STEPS: plain(features)}
-        if torch:
+        if on_torch:
             layers[COMPILED] = compiled(plain(features))
         for length in (20, 200, 1_200, 10_000):
-            if torch:
-                from torch import compiler
-
+            if on_torch:
                 # PyTorch gives up on a function that it has compiled for several shapes.
                 compiler.reset()
             for how, layer in layers.items():

@@ -79,7 +79,7 @@ def pretraining(folder: str) -> None:
     shhs = DATABASES["shhs"]
     recipe = Recipe.of_nights(shhs, {"eeg": shhs.channel}, {}, scaled=True)
     nights = [path for paths in find_nights(shhs, location(folder)).values() for path in paths]
-    next(iter(epochs(nights[:1], recipe, 32, [0])))  # Imports what it needs.
+    next(iter(epochs(nights[:1], recipe, 32, [0])))  # The first batch imports what reading takes.
     used, started = time.process_time(), time.perf_counter()
     count = 32 * sum(1 for _ in epochs(nights, recipe, 32, [0]))
     used, seconds = time.process_time() - used, time.perf_counter() - started
@@ -125,12 +125,12 @@ def main() -> None:
             print("from S3, ", end="", flush=True)
             subprocess.run([*itself, "--train", "s3://nights"], check=True, env=environment)
             names = [f"shhs1-{200_001 + n}" for n in range(20)]
-            large = Path(temporary) / "large.npz"
-            write_arrays(large, like_the_shhs())
+            arrays_of_shhs, large = like_the_shhs(), Path(temporary) / "large.npz"
+            write_arrays(large, arrays_of_shhs)
             folder = linked(Path(temporary) / "npz", (f"{name}.npz" for name in names), [large])
             tables = Path(temporary) / "parquet"
             for name in names:
-                write_arrays(tables / name, like_the_shhs())
+                write_arrays(tables / name, arrays_of_shhs)
             upload(large, "large", [f"{name}.npz" for name in names[:6]], environment)
             for what, place in (("npz", folder), ("Parquet", tables), ("npz in S3", "s3://large")):
                 print(f"pretraining from {what}, ", end="", flush=True)

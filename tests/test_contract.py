@@ -124,7 +124,7 @@ CASES = [
     Case(ChunkCell, {"heads": 2, "size": 4}, lambda: (normal(2, 10), [normal(2, 8)]), [(2, 8), (2, 8)]),
     Case(
         Mamba,
-        {"d_model": 8, "d_state": 4, "d_conv": 3, "expand": 1, "chunk_size": 4},
+        {"d_model": 8, "d_state": 4, "d_conv": 3, "expand": 1, "chunk_size": 2},
         lambda: (normal(2, 6, 8),),
         [(2, 6, 8)],
     ),

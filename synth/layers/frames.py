@@ -43,8 +43,8 @@ def sums(*values: Any) -> Any:
 def normalised(y: Any, gamma: Any, beta: Any, synchronized: bool) -> tuple[Any, Any, Any]:
     """Batch normalisation. Ioffe & Szegedy, arXiv:1502.03167 (2015), section 3.
 
-    Its gradient, through the statistics too, is written out: by differentiating every operation it would take more than
-    twice as many passes over the features.
+    Its gradient, through the statistics too, is written out: differentiated operation by operation, it would pass over
+    the features far more often, and memory bounds the time of all but the products.
 
     Args:
         y: features (B, 1, T, C).
@@ -57,8 +57,9 @@ def normalised(y: Any, gamma: Any, beta: Any, synchronized: bool) -> tuple[Any, 
     shape = ops.shape(y)
     positions = ops.cast(shape[0] * shape[2], y.dtype)
 
-    def means(sums: Any) -> list[Any]:
-        own = sums / positions
+    def means(totals: Any) -> list[Any]:
+        """The means per position, over all replicas if they are synchronized, of two rows of sums."""
+        own = totals / positions
         return ops.unstack(ops.moments(own[None], axes=(0,), synchronized=True)[0] if synchronized else own, 2)
 
     known = ops.stop_gradient(y)
@@ -74,14 +75,15 @@ def normalised(y: Any, gamma: Any, beta: Any, synchronized: bool) -> tuple[Any, 
             upstream = arguments[0] if upstream is None else upstream
             of_beta, product = ops.unstack(sums(upstream, upstream * y), 2)
             of_gamma = (product - mean * of_beta) * deviation
-            shift, slope = means(ops.stack([of_beta, of_gamma]))
-            slope = slope * deviation
-            of_y = scale * upstream - (scale * slope) * y + scale * (slope * mean - shift)
+            # Of n = (y - mean) · deviation: scale · (upstream - mean(upstream) - n · mean(upstream · n)).
+            mean_upstream, mean_product = means(ops.stack([of_beta, of_gamma]))
+            slope = mean_product * deviation
+            of_y = scale * upstream - (scale * slope) * y + scale * (slope * mean - mean_upstream)
             return of_y, of_gamma, of_beta, ops.zeros_like(mean), ops.zeros_like(variance)
 
         return y * scale + (beta - mean * scale), gradients
 
-    # Copies, for TensorFlow wants no variables there.
+    # Copies, for TensorFlow refuses variables as what such a function is given.
     return function(y, ops.copy(gamma), ops.copy(beta), mean, variance), mean, variance
 
 

@@ -225,7 +225,8 @@ class Mamba(StateSpaceLayer):
 
         A long sequence is cut into chunks that are run side by side, so that there are few steps, each of large arrays:
         once from zeros, for what each adds to the state, and, once the state is carried from chunk to chunk, again from
-        what each begins with. The steps of a chunk are written out, for a loop costs more to run than they do.
+        what each begins with. A sequence of at most two chunks' steps is one chunk. The steps of a chunk are written
+        out, for a loop costs more to run than they do.
 
         Args:
             delta, delta_u: delta and delta · u (B, L, E).

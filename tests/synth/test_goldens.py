@@ -2,9 +2,9 @@
 
 import json
 
-import keras
 import numpy as np
 import pytest
+from gradients import gradients
 from keras import ops
 
 from staging.engine import open_session
@@ -235,39 +235,6 @@ def test_state_spaces_gradients(golden, name, length):
 
 def compare(found, expected, name):
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max(), name
-
-
-def gradients(layer, x):
-    """NumPy gradients of sum(layer(x)²) for x and for each trainable variable, by the backend's own means."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        @tf.function
-        def of_all(x):
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                loss = tf.reduce_sum(tf.square(layer(x)))
-            return tape.gradient(loss, [x, *[variable.value for variable in layer.trainable_variables]])
-
-        found = [g.numpy() for g in of_all(tf.constant(x))]
-    elif keras.backend.backend() == "jax":
-        import jax
-
-        fixed = [variable.value for variable in layer.non_trainable_variables]
-
-        def loss(x, weights):
-            return (layer.stateless_call(weights, fixed, x)[0] ** 2).sum()
-
-        weights = [variable.value for variable in layer.trainable_variables]
-        first, rest = jax.grad(loss, argnums=(0, 1))(x, weights)
-        found = [np.asarray(g) for g in (first, *rest)]
-    else:
-        import torch
-
-        x = torch.tensor(x, requires_grad=True)
-        weights = [variable.value for variable in layer.trainable_variables]
-        found = [g.numpy() for g in torch.autograd.grad((layer(x) ** 2).sum(), [x, *weights])]
-    return found[0], found[1:]
 
 
 def test_masking_puts_tokens_back():

@@ -3,10 +3,11 @@
 import keras
 import numpy as np
 import pytest
+from gradients import gradients
 from keras import ops
 
 from data.terms import InputError
-from synth.layers.frames import FrameBackbone
+from synth.layers.frames import BATCH_NORM, FrameBackbone, NormalisedConvolution
 from synth.layers.lora import Lora, merge
 from synth.layers.mamba import Mamba, Mamba2
 from synth.models.classifier import TCMS, FineTuning, SequenceClassifier
@@ -71,6 +72,32 @@ def plain_state_space(layer, x: np.ndarray) -> np.ndarray:
     return np.stack(rows, axis=1)
 
 
+def test_gradients_of_batch_normalisation_are_the_slopes_of_a_plain_one():
+    """Finite differences of a float64 NumPy layer, in a random direction of the input and of each weight."""
+    layer = NormalisedConvolution(3, 3, padding=1)
+    layer.build((None, 1, None, 2))
+    layer.gamma.assign([0.5, 1.0, 1.5])
+    layer.beta.assign([-1.0, 0.0, 1.0])
+    x = 2 + normal(4, 1, 9, 2)
+
+    def loss(x, kernel, gamma, beta):
+        padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)))
+        y = sum(padded[:, :, k : k + 9] @ kernel[k] for k in range(3))
+        y = (y - y.mean((0, 1, 2))) / np.sqrt(y.var((0, 1, 2)) + BATCH_NORM["epsilon"]) * gamma + beta
+        return np.square(np.where(y > 0, y, np.expm1(np.minimum(y, 0)))).sum()
+
+    at = [x.astype("float64"), *(numpy(variable).astype("float64") for variable in layer.trainable_variables)]
+    of_input, of_weights = gradients(layer, x, training=True)
+    for place, gradient in enumerate([of_input, *of_weights]):
+        direction = RNG.normal(size=gradient.shape)
+
+        def beside(step, place=place, direction=direction):
+            return loss(*(v + step * direction if i == place else v for i, v in enumerate(at)))
+
+        slope = (beside(1e-6) - beside(-1e-6)) / 2e-6
+        assert (gradient * direction).sum() == pytest.approx(slope, rel=1e-3, abs=1e-3)
+
+
 @pytest.fixture(params=[Mamba, Mamba2])
 def state_space(request):
     layer = request.param(32, d_state=8, chunk_size=16, **({"headdim": 16} if request.param is Mamba2 else {}))
@@ -86,9 +113,9 @@ def test_as_a_plain_loop(state_space, length):
 
 
 def test_step_by_step_as_the_whole(state_space):
-    x = normal(2, 20, 32)
+    x = normal(2, 36, 32)  # More than are written out as one chunk.
     state, steps = state_space.initial_state(2), []
-    for k in range(20):
+    for k in range(36):
         y, state = state_space.step(ops.convert_to_tensor(x[:, k]), state)
         steps.append(numpy(y))
     whole, last = state_space.run(ops.convert_to_tensor(x))
@@ -97,7 +124,7 @@ def test_step_by_step_as_the_whole(state_space):
 
 
 def test_in_two_parts_as_the_whole(state_space):
-    x = normal(2, 30, 32)
+    x = normal(2, 70, 32)  # The second part is cut into chunks, and begins with the state of the first.
     first, state = state_space.run(ops.convert_to_tensor(x[:, :13]))
     second, _ = state_space.run(ops.convert_to_tensor(x[:, 13:]), state)
     both = np.concatenate([numpy(first), numpy(second)], axis=1)
