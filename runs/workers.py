@@ -77,6 +77,7 @@ def each(
         yield from map(function, items)
         return
     from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky import get_reusable_executor
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     with ExitStack() as stack:
@@ -86,6 +87,10 @@ def each(
             jobs = -1
         # Threads suffice to wait for processes.
         threads = {"backend": "threading"} if isinstance(function, Alone) and cluster is None else {}
+        if cluster is None and not threads:
+            # Processes that joblib keeps for the next call leave when they have been idle for long, and it does not
+            # notice the end of those that replace them.
+            stack.callback(lambda: get_reusable_executor(reuse=True).shutdown())
         parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, **threads)
         try:
             yield from parallel(delayed(function)(item) for item in items)

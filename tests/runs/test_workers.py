@@ -52,6 +52,17 @@ def test_the_end_of_a_fresh_process_among_several_is_explained():
         list(each(Alone(end), ["SIGSEGV", "SIGSEGV"], jobs=2))
 
 
+def process(_: int) -> int:
+    return os.getpid()
+
+
+def test_no_process_outlives_its_work():
+    """One that waits for the next call would leave in between, and the death of its successor would go unnoticed."""
+    for worker in list(each(process, range(2), jobs=2)):
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
+
+
 def gpu_memory(_: int) -> str | None:
     return os.environ.get("TF_FORCE_GPU_ALLOW_GROWTH")
 
