@@ -8,7 +8,7 @@ PIP_INSTALL := -m pip install --no-compile
 
 environments: $(VENV)/test-ready $(LATEST)/ready
 
-# One fold of RecSleepNet learns from four short synthetic nights, and stages the recording of a fifth sleeper.
+# One fold of RecSleepNet learns from eight short synthetic nights, and stages the recording of a ninth sleeper.
 demo: $(VENV)/ready
 	$(VENV)/bin/python -m examples.demo
 

@@ -1,6 +1,6 @@
 """From nothing to a staged night: ``make demo``.
 
-One fold of a small RecSleepNet learns from the synthetic nights of four sleepers, and stages the recording of a fifth.
+One fold of a small RecSleepNet learns from the synthetic nights of eight sleepers, and stages the recording of a ninth.
 """
 
 import sys
@@ -14,11 +14,12 @@ from data.prepare.synthetic import write_recording
 FOLDER, HOURS = Path("output/demo"), 2.0
 TRAINING = {
     "hours": HOURS,
-    "subjects": (0, 1, 2, 3),
+    "subjects": tuple(range(8)),
     "folds": 4,
-    "filters": 64,
+    "filters": 32,
+    "lstm_units": 64,
     "reconstruction_passes": 1,
-    "passes": 25,
+    "passes": 16,
     "batch_nights": 1,
     "learning_rate": 1e-3,
     "dropout": 0.2,
@@ -35,11 +36,11 @@ def main() -> int:
     if code:
         return code
     recording = FOLDER / "sleeper.edf"
-    scoring = write_recording(recording, 4, SyntheticConfig(hours=HOURS))
+    scoring = write_recording(recording, 8, SyntheticConfig(hours=HOURS))
     staged = ["--recording", str(recording), "--scoring", str(scoring), "--dir", str(models), "--out", str(results)]
     code = predict.main([*staged, "--overwrite"])
     if not code:
-        print(f"The page of the fifth sleeper's night: {(results / 'sleeper.html').absolute()}")
+        print(f"The page of the ninth sleeper's night: {(results / 'sleeper.html').absolute()}")
     return code
 
 
