@@ -4,9 +4,13 @@ JAX compiles both by XLA, TensorFlow both as graphs; PyTorch runs them operation
 """
 
 import platform
+import re
+import tempfile
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -38,6 +42,10 @@ class Backend:
         It returns the loss, or, without an optimizer, the gradients.
         """
         raise NotImplementedError
+
+    def operations(self, call: Call) -> dict[str, float]:
+        """The seconds that each kind of operation takes in one call; empty where the backend fuses them."""
+        return {}
 
 
 class Jax(Backend):
@@ -131,6 +139,15 @@ class Torch(Backend):
 
         return call
 
+    def operations(self, call: Call) -> dict[str, float]:
+        from torch import profiler
+
+        # On a GPU, starting an operation takes the host's time, which does not matter.
+        where = "device" if self.gpu() else "cpu"
+        with profiler.profile() as profile:
+            self.wait(call())
+        return {event.key: getattr(event, f"self_{where}_time_total") / 1e6 for event in profile.key_averages()}
+
 
 class TensorFlow(Backend):
     """As this toolkit trains."""
@@ -155,20 +172,45 @@ class TensorFlow(Backend):
     def step(self, network: keras.layers.Layer, loss: Callable[[Any], Any], inputs: Any, optimizer: Any = None) -> Call:
         import tensorflow as tf
 
-        def run(inputs: Any) -> Any:
+        @tf.function(autograph=False)
+        def differentiate(inputs: Any) -> Any:
             learning = [variable.value for variable in network.trainable_variables]
             # TensorFlow would watch what is frozen too.
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(learning)
                 found = loss(inputs)
-            gradients = tape.gradient(found, learning)
+            return found, tape.gradient(found, learning)
+
+        @tf.function(autograph=False)
+        def update(gradients: Any) -> None:
+            optimizer.apply(gradients, network.trainable_variables)
+
+        def call() -> Any:
+            found, gradients = differentiate(inputs)
             if optimizer is None:
                 return gradients
-            optimizer.apply(gradients, network.trainable_variables)
+            update(gradients)
             return found
 
-        compiled = tf.function(run, autograph=False)
-        return lambda: compiled(inputs)
+        return call
+
+    def operations(self, call: Call) -> dict[str, float]:
+        import tensorflow as tf
+        from tensorflow.tsl.profiler.protobuf.xplane_pb2 import XSpace
+
+        seconds: Counter[str] = Counter()
+        with tempfile.TemporaryDirectory() as folder:
+            with tf.profiler.experimental.Profile(folder):
+                self.wait(call())
+            (trace,) = Path(folder).rglob("*.xplane.pb")
+            planes = XSpace.FromString(trace.read_bytes()).planes
+        # An operation is called such as "gradient_tape/linear/MatMul:_MklMatMul"; what runs it has no such path.
+        for plane in planes:
+            for event in (event for line in plane.lines for event in line.events):
+                name = plane.event_metadata[event.metadata_id].name
+                if found := re.fullmatch(r"[^: ]+:(?:_MklNative|_Mkl)?(\w+)", name):
+                    seconds[found[1]] += event.duration_ps / 1e12
+        return dict(seconds)
 
 
 BACKEND: Backend = {"jax": Jax, "torch": Torch, "tensorflow": TensorFlow}[keras.backend.backend()]()

@@ -4,11 +4,13 @@ The published sizes on any backend, on its GPU if it has one, in the backend's o
 forward passes, training steps by AdamW, and the Mamba layers beside the same layers whose state space is a loop over
 the steps, on PyTorch also with each step compiled. Every time is a median of five runs, with runs of a matrix
 product in the same precision between them: the last column is how much of its rate the products and convolutions of the
-task reach.
+task reach. Below it stands what the time goes to, where the backend tells, and at the end the most memory that was
+used at any time.
 """
 
 import argparse
 import gc
+import resource
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -213,9 +215,14 @@ def measure(task: Task, precision: str, size: int) -> str:
     medians = interleaved({"calls": calls, "products": products}, rounds=5)
     seconds, rate = medians["calls"] / count, number * 2 * size**3 / medians["products"]
     flop = epochs * FLOP[name.removesuffix(STEPS).removesuffix(COMPILED)]
+    operations = BACKEND.operations(call)
+    total = sum(operations.values())
+    largest = sorted(operations, key=operations.__getitem__, reverse=True)[:8]
+    kinds = "".join(f"{kind} {operations[kind] / total:.0%}, " for kind in largest)
     return (
         f"{name:40}{epochs:7,}  {kind:9}{1e3 * seconds:11.3f} ms{epochs / seconds:13,.0f} /s "
         f"{flop / seconds / rate:7.2%} of {rate / 1e12:.3g} TFLOP/s (first call {compiling:.0f} s)"
+        + (f"\n    {kinds}others {1 - sum(map(operations.__getitem__, largest)) / total:.0%}" if total else "")
     )
 
 
@@ -240,6 +247,7 @@ def main() -> None:
             for task in PARTS[part](large):
                 print(measure(task, precision, 8192 if large else 2048), flush=True)
             gc.collect()
+    print(f"memory of the process, at most: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
 
 
 if __name__ == "__main__":

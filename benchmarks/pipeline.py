@@ -105,7 +105,8 @@ def main() -> None:
         pretraining(arguments.pretraining)
         return
     itself = [sys.executable, "-m", "benchmarks.pipeline"]
-    from benchmarks.measure import linked, machine
+    from benchmarks.device import machine
+    from benchmarks.measure import linked
     from data.prepare.synthetic import make_night
 
     print(machine())

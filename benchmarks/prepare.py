@@ -122,7 +122,7 @@ def main() -> None:
     if arguments.one:
         one_night(arguments.one)
         return
-    from benchmarks.measure import machine
+    from benchmarks.device import machine
 
     print(machine())
     with tempfile.TemporaryDirectory() as temporary:

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.measure import interleaved, machine, trainer
+from benchmarks.device import machine
+from benchmarks.measure import interleaved, trainer
 from config import SynthSleepNetTraining
 from data.nights.folds import find_nights, labelled_subjects, split
 from data.nights.index import check_nights

@@ -58,7 +58,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dir", type=Path, help="folder of ten folds of sleepedfx (default: random weights)")
     arguments = parser.parse_args()
-    from benchmarks.measure import interleaved, machine
+    from benchmarks.device import machine
+    from benchmarks.measure import interleaved
 
     with tempfile.TemporaryDirectory() as folder:
         recording, models = Path(folder) / "night.edf", arguments.dir or Path(folder) / "models"

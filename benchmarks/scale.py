@@ -16,11 +16,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import tensorflow as tf
 
-from benchmarks.measure import linked, machine, pretraining, trainer
+from benchmarks.device import machine
+from benchmarks.measure import linked, trainer
 from config import SynthSleepNetTraining
 from data.databases import DATABASES
 from data.nights.folds import find_nights
@@ -29,11 +31,25 @@ from data.prepare.synthetic import ensure_nights
 from data.recipe import Recipe
 from data.streams.epochs import epochs
 from runs.settings import configure
+from synth.learner import Learner
+from synth.models.neuronet import NeuroNet
+from synth.replicas import replicas
 from synth.steps.pretraining import neuronet
 
 RECIPE = Recipe.of_nights(DATABASES["synthetic"], {"eeg": "EEG C4-M1"}, {}, scaled=True)
 
 STEP = ("--step", "unimodal", "--modality", "eeg", "--from_fold", "1", "--to_fold", "1")
+
+
+def learner_of(network: NeuroNet) -> Learner:
+    """The update of its pretraining, as published: AdamW, the gradient's norm clipped at 2."""
+
+    def losses(inputs: Any) -> dict[str, Any]:
+        found = network(inputs, training=True)
+        return {"loss": found["reconstruction"] + found["contrastive"]}
+
+    about: dict[str, Any] = {"rate": 1e-4, "updates": 10_000, "weight_decay": 0.01, "clip_norm": 2.0}
+    return Learner(network, losses, **about, accumulation=1, replicas=replicas(None))
 
 
 def memory(folder: Path, count: int) -> None:
@@ -79,7 +95,7 @@ def parts(nights: Path) -> None:
     training, network = config.training, neuronet(config)
     assert isinstance(training, SynthSleepNetTraining)
 
-    learner = pretraining(network)
+    learner = learner_of(network)
     forward = tf.function(lambda batch: network(batch, training=True))
 
     def batches(seed: int) -> Iterator[dict[str, tf.Tensor]]:

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.measure import EPOCH_FLOP, interleaved, machine, matrix_multiply
+from benchmarks.device import machine, matrix_multiply
+from benchmarks.measure import interleaved
+from benchmarks.models import FLOP
 from recsleep.inference import InferenceNetwork
 from recsleep.model import RecSleepNet
 from recsleep.onnx import to_onnx
@@ -59,12 +61,12 @@ def main() -> None:
         "matrix product": matrix_multiply("float32"),
     }
     epochs = {"one network": EPOCHS, "ten networks": EPOCHS}
-    flop = {"one network": EPOCH_FLOP, "ten networks": 10 * EPOCH_FLOP}
+    flop = {"one network": FLOP["RecSleepNet, night"], "ten networks": 10 * FLOP["RecSleepNet, night"]}
     if arguments.reference:
         whole, rest = reference_graph(arguments.reference, signals)
         tasks |= {"reference graph": whole, "reference without conv 1": rest}
         epochs |= {"reference graph": 300, "reference without conv 1": 300}
-        flop |= {"reference graph": EPOCH_FLOP, "reference without conv 1": EPOCH_FLOP}
+        flop |= {"reference graph": FLOP["RecSleepNet, night"], "reference without conv 1": FLOP["RecSleepNet, night"]}
     clocks = {"waiting": time.perf_counter, "processor": time.process_time}
     print(machine())
     for what, clock in clocks.items():

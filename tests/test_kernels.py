@@ -27,7 +27,7 @@ STARTS = (
     "import synth; synth.NeuroNet",
     "import runs.configured",
     "import data.streams.windows",
-    "import benchmarks.training",
+    "import benchmarks.staging",
     "import trainer, tensorflow",
 )
 IN_A_WORKER = f"import os; from runs.workers import Alone; print(Alone(os.getenv)('{SETTING}'))"
