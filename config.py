@@ -5,7 +5,7 @@ Every value stands beside its range. A value outside it, and in a preset a name 
 refused before anything runs.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -34,7 +34,10 @@ Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
 GradientNorm = Annotated[float, Field(ge=1e-6, le=1e9)]
 LossWeight = Annotated[float, Field(ge=0, le=1e6)]
 ClassWeight = Annotated[float, Field(gt=0, lt=1e6)]
+Modality = Literal["eeg", "eog", "emg", "ecg", "airflow"]
 Precision = Literal["float32", "mixed_bfloat16"]
+Schedule = Literal["constant", "cosine", "cosine_per_pass"]
+"""Of a learning rate: as it is; or falling to 0 along a cosine, with every update or with every pass."""
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -142,6 +145,8 @@ class SynthSleepNetTraining:
     validation_fraction: ValidationFraction = 0.10
     labelled_subjects: Count = 50
     """Of the training subjects, those whose scoring may be used; the others serve pretraining alone."""
+    pretraining_on_labelled: bool = True
+    """Whether the signals of the labelled subjects serve pretraining too."""
     unimodal_passes: Passes = 20
     unimodal_batch: Batch = 256
     """Epochs of a step of NeuroNet."""
@@ -152,18 +157,28 @@ class SynthSleepNetTraining:
     accumulation: Batch = 1
     """Batches whose gradients make one update of pretraining; the contrast is within a batch."""
     pretraining_rate: LearningRate = 1e-4
-    """Learning rate for an update of 256 epochs, falling to 0 along a cosine; in proportion for others."""
+    """Learning rate for an update of 256 epochs; in proportion for others."""
+    pretraining_schedule: Schedule = "cosine"
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.01
     clip_norm: GradientNorm = 2.0
+    """Bound on the gradient's global norm."""
+    unimodal_unclipped: tuple[Modality, ...] = ()
+    """Modalities whose own pretraining is not clipped."""
+    multimodal_cls_normalised: bool = False
+    """Whether the cls token counts to the statistics of the fusion's batch normalisation, which then drops it."""
     contrastive_weight: LossWeight = 1.0
     round_nights: Count = 100
     """Nights between two states that a killed run can continue from."""
+    unimodal_ecg_chosen_by: Literal["sleep_stage", "apnea"] = "sleep_stage"
+    """The task by which the best network of the ECG is chosen; that of other modalities is the sleep stage."""
     knn_nights: Count = 20
     """Nights of labelled subjects, and as many of validation subjects, on which a pass's network is judged."""
     knn_components: Annotated[int, Field(ge=1, le=8192)] = 50
     knn_neighbours: Annotated[int, Field(ge=1, le=1000)] = 5
     probing_passes: Passes = 100
     """Over the labelled epochs, whose embeddings are computed once."""
+    probing_with_replacement: bool = False
+    """Whether a share of the labelled epochs is drawn with replacement, so that some count twice."""
     probing_batch: Batch = 512
     probing_rate: LearningRate = 1e-4
     """Learning rate for an update of 256 epochs; in proportion for others."""
@@ -173,7 +188,8 @@ class SynthSleepNetTraining:
     fine_tuning_accumulation: Batch = 4
     """Batches whose gradients make one update of fine-tuning."""
     fine_tuning_rate: LearningRate = 5e-4
-    """Learning rate for an update of 256 stretches, falling to 0 along a cosine; in proportion for others."""
+    """Learning rate for an update of 256 stretches; in proportion for others."""
+    fine_tuning_schedule: Schedule = "cosine"
     stretch_epochs: Annotated[int, Field(ge=1, le=100_000)] = 20
     """What the temporal context module sees at once."""
     stretch_step: Annotated[int, Field(ge=1, le=100_000)] = 10
@@ -254,3 +270,17 @@ PRESETS = {
     ),
 }
 """SynthSleepNet's architecture and training by the preset's name: as published, for two cores, for tests."""
+
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    "corrected": {},
+    "published": {
+        "pretraining_on_labelled": False,
+        "pretraining_schedule": "cosine_per_pass",
+        "unimodal_unclipped": ("eeg",),
+        "unimodal_ecg_chosen_by": "apnea",
+        "multimodal_cls_normalised": True,
+        "probing_with_replacement": True,
+        "fine_tuning_schedule": "constant",
+    },
+}
+"""What a protocol changes in SynthSleepNet's training; docs/protocols.md says why."""

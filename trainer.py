@@ -12,7 +12,13 @@ from data.terms import MODALITIES, TASKS, InputError
 from synth.terms import STEPS, STRATEGIES, TCMS
 
 DEFAULT_MODALITIES = ("eeg", "eog", "emg")
-DEFAULTS = {"task": "sleep_stage", "label_fraction": 1.0, "preset": "paper", "tcm": TCMS[0]}
+DEFAULTS = {
+    "task": "sleep_stage",
+    "label_fraction": 1.0,
+    "preset": "paper",
+    "protocol": "corrected",
+    "tcm": TCMS[0],
+}
 """Of the options that SynthSleepNet alone has."""
 CONTENTS = {
     "recsleepnet": "the model (config.json, model.weights.h5, model.onnx, metadata.json, split.json), its logs "
@@ -25,7 +31,7 @@ CONTENTS = {
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     # A mistake in config.py is reported as one of the command.
-    from config import PRESETS
+    from config import PRESETS, PROTOCOLS
 
     parser = command_line.Parser(
         prog="trainer.py",
@@ -38,6 +44,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add_of_synth = parser.add_argument_group("SynthSleepNet").add_argument
     modalities = f"use this one; repeatable (default {', '.join(DEFAULT_MODALITIES)})"
     share = "share of the labelled subjects' epochs that is used, such as 0.01 or 0.05 (default 1)"
+    protocol = f"rules of the training, see docs/protocols.md (default {DEFAULTS['protocol']})"
     strategy = "share each batch among all devices of this machine, or of those that TF_CONFIG names"
     # Without a default, so that a value that the user gave can be told from one that nobody did.
     of_synth = [
@@ -45,7 +52,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         add_of_synth("--modality", action="append", choices=MODALITIES, help=modalities),
         add_of_synth("--task", choices=tuple(TASKS), help=f"what is learnt from labels (default {DEFAULTS['task']})"),
         add_of_synth("--label_fraction", type=float, metavar="F", help=share),
-        add_of_synth("--preset", choices=tuple(PRESETS), help=f"sizes and protocol (default {DEFAULTS['preset']})"),
+        add_of_synth("--preset", choices=tuple(PRESETS), help=f"sizes (default {DEFAULTS['preset']})"),
+        add_of_synth("--protocol", choices=tuple(PROTOCOLS), help=protocol),
         add_of_synth("--tcm", choices=TCMS, help=f"temporal context module of fine-tuning (default {DEFAULTS['tcm']})"),
         add_of_synth("--strategy", choices=STRATEGIES, help=strategy),
     ]
@@ -78,7 +86,7 @@ def train(arguments: argparse.Namespace) -> None:
         raise InputError("--strategy shares one fold, --jobs and --cluster share the folds: give one of them.")
     if arguments.dry_run and (arguments.strategy or arguments.cluster):
         raise InputError("--dry-run tells what this machine takes, fold by fold: leave --strategy and --cluster out.")
-    config = configure(arguments.db, arguments.set, arguments.preset if of_synth else None)
+    config = configure(arguments.db, arguments.set, arguments.preset if of_synth else None, arguments.protocol)
     folds = _folds(config.database, arguments.from_fold, arguments.to_fold)
     if any(character in arguments.suffix for character in "/\\\0"):
         raise InputError(f"--suffix {arguments.suffix!r} must not hold a path separator.")

@@ -48,7 +48,7 @@ def learner_of(network: NeuroNet) -> Learner:
         found = network(inputs, training=True)
         return {"loss": found["reconstruction"] + found["contrastive"]}
 
-    about: dict[str, Any] = {"rate": 1e-4, "updates": 10_000, "weight_decay": 0.01, "clip_norm": 2.0}
+    about: dict[str, Any] = {"rate": 1e-4, "weight_decay": 0.01, "clip_norm": 2.0}
     return Learner(network, losses, **about, accumulation=1, replicas=replicas(None))
 
 

@@ -28,8 +28,8 @@ def _of_synth(*beginnings: str) -> tuple[str, ...]:
 RECSLEEPNET = (*_DATA, "channel", *names_in(RECSLEEPNET_SECTIONS), *_DRAWN)
 _SYNTHSLEEPNET = (*_DATA, "seed", "validation_fraction", "clip_norm", "labelled_subjects", "weight_decay")
 UNIMODAL = (
-    *(*_SYNTHSLEEPNET, "channels", *_of_synth("frame_", "unimodal_", "knn_"), "accumulation", "pretraining_rate"),
-    *("contrastive_weight", "round_nights", "precision", *_DRAWN),
+    *(*_SYNTHSLEEPNET, "channels", *_of_synth("frame_", "unimodal_", "knn_"), "accumulation"),
+    *(*_of_synth("pretraining_"), "contrastive_weight", "round_nights", "precision", *_DRAWN),
 )
 MULTIMODAL = (*UNIMODAL, *_of_synth("fusion_", "multimodal_"))
 _LABELLED = (*_SYNTHSLEEPNET, "task", "label_fraction", "encoder", "head_dropout")

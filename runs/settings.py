@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from config import (
     PRESETS,
+    PROTOCOLS,
     RecSleepNetConfig,
     SyntheticConfig,
     SynthSleepNetConfig,
@@ -56,18 +57,23 @@ def recorded(config: Config) -> dict[str, Any]:
     return {**dataclasses.asdict(config), "database": spec}
 
 
-def configure(db: str, assignments: Iterable[str] = (), preset: str | None = None) -> Config:
+def configure(
+    db: str, assignments: Iterable[str] = (), preset: str | None = None, protocol: str = "corrected"
+) -> Config:
     """The settings of a run on ``db``, with ``name=value`` assignments applied.
 
-    With one of :data:`config.PRESETS` it is a run of SynthSleepNet, else of RecSleepNet.
+    With one of :data:`config.PRESETS` it is a run of SynthSleepNet by one of :data:`config.PROTOCOLS`, else of
+    RecSleepNet.
 
     Raises:
-        InputError: unknown database, preset or name, or a value that does not suit the name.
+        InputError: unknown database, preset, protocol or name, or a value that does not suit the name.
     """
-    if preset is not None and preset not in PRESETS:
-        raise InputError(f"there is no preset {preset!r}: choose one of {', '.join(PRESETS)}.")
+    for what, name, known in (("preset", preset, PRESETS), ("protocol", protocol, PROTOCOLS)):
+        if name is not None and name not in known:
+            raise InputError(f"there is no {what} {name!r}: choose one of {', '.join(known)}.")
     model, training = PRESETS[preset] if preset is not None else (RecSleepNetConfig(), TrainingConfig())
-    config = Config(database(db), model, training, SyntheticConfig())
+    rules = PROTOCOLS[protocol] if preset is not None else {}
+    config = Config(database(db), model, dataclasses.replace(training, **rules), SyntheticConfig())
     owners = {
         value.name: section.name
         for section in dataclasses.fields(config)
@@ -115,6 +121,8 @@ def _described(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return " or ".join(get_args(hint))
     items = get_args(hint) if get_origin(hint) is tuple else ()
+    if items and get_origin(items[0]) is Literal:
+        return f"some of {', '.join(get_args(items[0]))}"
     kind, field = get_args(items[0] if items else hint)
     low, high = field.metadata
     limits = f"between {low.ge} and {high.le}" if hasattr(low, "ge") else f"above {low.gt} and below {high.lt}"

@@ -1,13 +1,35 @@
 """How SynthSleepNet's networks learn: one update, compiled, on one TensorFlow device or several."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.optimizers import schedules
 
 from synth.replicas import Replicas
+
+EPSILON = 1e-8
+"""Of AdamW. Keras's own is ten times as large; that of PyTorch, in which the published code is written, is this."""
+
+
+def scheduled(kind: str, rate: float, updates: Sequence[int]) -> float | schedules.LearningRateSchedule:
+    """The learning rate of each update, by a schedule that ``config.Schedule`` names.
+
+    Args:
+        kind: of the schedule.
+        rate: at first.
+        updates: how many each pass has.
+    """
+    if kind == "constant":
+        return rate
+    if kind == "cosine":
+        return schedules.CosineDecay(rate, sum(updates))
+    rates = rate * (1 + np.cos(np.pi * np.arange(len(updates)) / len(updates))) / 2
+    # A boundary is the last update, counted from 0, of its pass.
+    boundaries = [int(number) - 1 for number in np.cumsum(updates[:-1])]
+    return schedules.PiecewiseConstantDecay(boundaries, rates.tolist()) if boundaries else rate
 
 
 class Learner:
@@ -16,10 +38,9 @@ class Learner:
     Args:
         network: whose trainable variables learn.
         losses: of a batch of inputs; the one called ``loss`` is what falls.
-        rate: of learning at first.
-        updates: how many there will be, while the rate falls to 0 along a cosine; None for a rate that stays.
+        rate: of learning, or what gives it for each update; see :func:`scheduled`.
         weight_decay: of AdamW.
-        clip_norm: bound on the gradient's global norm.
+        clip_norm: bound on the gradient's global norm, or None.
         accumulation: batches whose gradients make one update.
         replicas: the devices that share each batch; the network was made under their strategy's scope.
 
@@ -33,19 +54,19 @@ class Learner:
         network: keras.Model,
         losses: Callable[[Any], dict[str, Any]],
         *,
-        rate: float,
-        updates: int | None,
+        rate: float | schedules.LearningRateSchedule,
         weight_decay: float,
-        clip_norm: float,
+        clip_norm: float | None,
         accumulation: int,
         replicas: Replicas,
     ) -> None:
         self.network, self.replicas, self.accumulation = network, replicas, accumulation
         self.optimizer = keras.optimizers.AdamW(
-            keras.optimizers.schedules.CosineDecay(rate, updates) if updates else rate,
+            rate,
+            epsilon=EPSILON,
             weight_decay=weight_decay,
             # Keras clips, and then sums what the devices bring.
-            global_clipnorm=clip_norm / replicas.count,
+            global_clipnorm=clip_norm / replicas.count if clip_norm else None,
         )
         self.optimizer.build(network.trainable_variables)
         replicas.unite(network)

@@ -50,6 +50,14 @@ class Night:
         found = np.any([self.events[name] for name in TASKS[task]], axis=0)
         return np.where(self.stages == UNSCORED, UNSCORED, found).astype(np.int32)
 
+    def known_labels(self, task: str) -> np.ndarray:
+        """The :meth:`labels` (epochs,) of a task to learn; InputError if the night was not scored for it."""
+        labels = self.labels(task)
+        if labels is None:
+            what = f"night {self.name} holds no breathing events, from which to learn {task}"
+            raise InputError(f"{what}: prepare it again.")
+        return labels
+
     def inputs(self, recipe: Recipe) -> dict[str, np.ndarray]:
         """What a network of that recipe takes of a night with its channels: float32 (epochs, 3000) of each modality."""
         return {

@@ -133,7 +133,8 @@ class SequenceClassifier(Configured):
 class FineTuning(keras.Model):
     """A pretrained fusion encoder, frozen but for LoRA, and a classifier of stretches of epochs.
 
-    As in the published code, the LoRA that the fusion was trained with goes on learning beside the one added here.
+    As in the published code, the LoRA that the fusion was trained with goes on learning beside the one added here, but
+    without its dropout.
 
     Args:
         encoder: what :class:`SynthSleepNetEncoder` is built with; ``lora`` and ``frozen`` are set here.
@@ -159,9 +160,11 @@ class FineTuning(keras.Model):
         encoder = {**encoder, "backbone": backbone}
         self.settings = {"encoder": encoder, "classes": classes, "tcm": tcm, "dropout": dropout}
         self.settings |= {"rank": rank, "alpha": alpha}
-        of_frames = dict.fromkeys(("linear1", "linear2") if rank else (), Lora(rank, alpha))
-        of_fusion = dict.fromkeys(("fc1", "fc2") if rank else (), Lora(rank, alpha))
-        adapted = {**backbone, "lora": {**backbone["lora"], **of_frames}}
+        added = Lora(rank, alpha, dropout=0.05)
+        of_frames = dict.fromkeys(("linear1", "linear2") if rank else (), added)
+        of_fusion = dict.fromkeys(("fc1", "fc2") if rank else (), added)
+        of_pretraining = {name: Lora(**{**lora, "dropout": 0.0}) for name, lora in backbone["lora"].items()}
+        adapted = {**backbone, "lora": {**of_pretraining, **of_frames}}
         arguments = {**encoder, "backbone": adapted, "lora": of_fusion, "frozen": True}
         self.encoder = SynthSleepNetEncoder(**arguments, name="encoder", **own)
         self.classifier = SequenceClassifier(self.encoder.dim, classes, tcm, dropout, name="classifier", **own)

@@ -37,6 +37,8 @@ class SynthSleepNetEncoder(Configured, keras.Model):
         depth: number of blocks.
         lora: adapts the layers it names of the last block (``proj``, ``fc1``, ``fc2``).
         frozen: nothing but adapted layers learns, and batch normalisation keeps its statistics.
+        cls_normalised: whether, in training, the cls token counts to the statistics of the batch normalisation that it
+            is dropped after, as in the published code.
 
     Example:
 
@@ -55,6 +57,7 @@ class SynthSleepNetEncoder(Configured, keras.Model):
         depth: int = 4,
         lora: dict[str, Any] | None = None,
         frozen: bool = False,
+        cls_normalised: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -62,6 +65,7 @@ class SynthSleepNetEncoder(Configured, keras.Model):
             raise ValueError(f"modalities = {list(modalities)}: one or more are wanted, each once.")
         self.modalities = tuple(modalities)
         self.dim, self.heads, self.depth, self.frozen = dim, heads, depth, frozen
+        self.cls_normalised = cls_normalised
         self.backbone: dict[str, Any] = {"lora": BACKBONE_LORA, "frozen": True, **(backbone or {})}
         self.backbone["lora"] = as_lora(self.backbone["lora"])
         self.lora = as_lora(lora)
@@ -99,7 +103,8 @@ class SynthSleepNetEncoder(Configured, keras.Model):
         """The fused tokens (B, M · kept, D), modality by modality, with each one's mask and places (B, F)."""
         visible, masks, places = [], {}, {}
         for name in self.modalities:
-            x = self.embeddings[name](tokens[name][:, 1:], training=training and not self.frozen)
+            own = tokens[name] if self.cls_normalised and training else tokens[name][:, 1:]
+            x = self.embeddings[name](own, training=training and not self.frozen)
             if noise is not None:
                 x, masks[name], places[name] = random_masking(x, mask_ratio, noise[name])
             visible.append(x)
@@ -133,8 +138,8 @@ class TokenEmbedding(Projector):
         self.positions = add_positions(self, input_shape[1], trainable=False)
 
     def call(self, x: Any, training: bool = False) -> Any:
-        """(B, F, features) to (B, F, D)."""
-        x = super().call(x, training)
+        """(B, F, features), or with a cls token in front, which is dropped, to (B, F, D)."""
+        x = super().call(x, training)[:, -self.positions.shape[1] :]
         return x + ops.cast(self.modality_token + self.positions, x.dtype)
 
 
@@ -190,6 +195,7 @@ class SynthSleepNet(Configured, keras.Model):
         decoder_dim, decoder_heads, decoder_depth: of the decoder; see :class:`FusionDecoder`.
         projection: inner and outer features of the layers before the contrast.
         temperature: of the contrast.
+        cls_normalised: of the encoder.
 
     Attributes:
         gather: brings together what is contrasted, where several devices share a batch.
@@ -209,6 +215,7 @@ class SynthSleepNet(Configured, keras.Model):
         decoder_depth: int = 3,
         projection: tuple[int, int] = (512, 256),
         temperature: float = 0.1,
+        cls_normalised: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -216,11 +223,13 @@ class SynthSleepNet(Configured, keras.Model):
         self.decoder_dim, self.decoder_heads, self.decoder_depth = decoder_dim, decoder_heads, decoder_depth
         self.projection, self.temperature = tuple(projection), temperature
         own = {"dtype": self.dtype_policy}
-        self.encoder = SynthSleepNetEncoder(modalities, backbone, dim, heads, depth, name="encoder", **own)
+        sizes: dict[str, Any] = {"dim": dim, "heads": heads, "depth": depth, "cls_normalised": cls_normalised}
+        self.encoder = SynthSleepNetEncoder(modalities, backbone, **sizes, name="encoder", **own)
         self.modalities, self.backbone = self.encoder.modalities, self.encoder.backbone
+        self.cls_normalised = cls_normalised
         tokens = self.encoder.backbones[self.encoder.modalities[0]].dim
-        sizes = (decoder_dim, decoder_heads, decoder_depth, tokens)
-        self.decoder = FusionDecoder(modalities, *sizes, name="decoder", **own)
+        of_decoder = (decoder_dim, decoder_heads, decoder_depth, tokens)
+        self.decoder = FusionDecoder(modalities, *of_decoder, name="decoder", **own)
         self.projectors = {n: Projector(self.projection, name=f"projector_{n}", **own) for n in self.modalities}
         self.fusion_projector = Projector(self.projection, name="fusion_projector", **own)
         self.decoder.build((None, self.encoder.frames, dim))

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from data.nights.index import NightFile
 from data.nights.night import read_night
-from data.terms import UNSCORED, InputError
+from data.terms import UNSCORED
 from evaluation.predictions import NightPredictions, classes
 from evaluation.stages import transitions
 from runs.identity import FINE_TUNING
@@ -21,6 +21,7 @@ from runs.networks import load_model
 from runs.resumable import PROGRESS
 from staging.predictor import predict, predict_nights
 from synth.in_training import TrainingPredictor
+from synth.initialisation import draw_as_pytorch
 from synth.models.classifier import FineTuning
 from synth.models.fusion import SynthSleepNetEncoder
 from synth.models.neuronet import adopt
@@ -72,6 +73,7 @@ class FineTuningStep(LabelledStep):
         arguments = {name: getattr(pretrained, name) for name in ("modalities", "backbone", "dim", "heads", "depth")}
         settings = (self.record["tcm"], model.head_dropout, model.adaptation_rank, model.adaptation_alpha)
         network = FineTuning(arguments, len(classes(self.task)), *settings, dtype=precision)
+        draw_as_pytorch(network)
         adopt(network.encoder, pretrained)
         return network
 
@@ -92,7 +94,7 @@ class FineTuningStep(LabelledStep):
         batch = max(min(training.fine_tuning_batch, len(self.stretches)) // count, 1) * count
         accumulation = min(training.fine_tuning_accumulation, max(len(self.stretches) // batch, 1))
         self.update_stretches = batch * accumulation
-        self.begin(self.update_stretches, sum(self.steps), accumulation)
+        self.begin(self.update_stretches, training.fine_tuning_schedule, self.steps, accumulation)
 
     @property
     def steps(self) -> list[int]:
@@ -125,11 +127,7 @@ class FineTuningStep(LabelledStep):
     def _read(self, file: NightFile) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """A night's labels (epochs,), and signals or convolutions by modality; InputError if it has no such labels."""
         night = read_night(file.path, self.recipe.names)
-        labels, signals = night.labels(self.task), night.inputs(self.recipe)
-        if labels is None:
-            raise InputError(
-                f"night {night.name} holds no breathing events, from which to learn {self.task}: prepare it again."
-            )
+        labels, signals = night.known_labels(self.task), night.inputs(self.recipe)
         return labels, self.frozen.of(f"{night.name}-{file.checksum:08x}", signals) if self.frozen else signals
 
     def losses(self, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -78,10 +78,11 @@ class LabelledStep(Step):
         print(f"fold {self.fold.split.fold} test, {self.name}: {scores.line()}", flush=True)
         return scores
 
-    def drawn(self, labels: np.ndarray) -> np.ndarray:
+    def drawn(self, labels: np.ndarray, with_replacement: bool = False) -> np.ndarray:
         """The places in all labelled subjects' ``labels`` that are used; InputError if those labels are the same."""
         rng = np.random.default_rng((self.training.seed, self.fold.split.fold))
-        used = rng.permutation(len(labels))[: max(1, round(self.label_fraction * len(labels)))]
+        count = max(1, round(self.label_fraction * len(labels)))
+        used = rng.integers(0, len(labels), count) if with_replacement else rng.permutation(len(labels))[:count]
         held = set(labels[used])
         if len(held) < 2:
             what = f"{self.task} in {'all' if held == {1} else 'none'} of them"

@@ -26,6 +26,7 @@ from runs.identity import MULTIMODAL, UNIMODAL
 from runs.networks import load_model
 from runs.saved import METADATA
 from synth.in_training import compiled, embed_epochs
+from synth.initialisation import draw_as_pytorch
 from synth.models.fusion import SynthSleepNet
 from synth.models.neuronet import NeuroNet, NeuroNetEncoder, adopt
 from synth.steps.step import Fold, Step
@@ -54,7 +55,15 @@ class PretrainingStep(Step):
     def __init__(self, fold: Fold, kind: str, modalities: tuple[str, ...]) -> None:
         named, name = dict(fold.config.database.modalities), f"{kind}/{'-'.join(modalities)}"
         channels = {modality: named[modality] for modality in modalities}
-        self.nights = fold.files(fold.split.train)
+        subjects = fold.split.train
+        if not fold.config.training.pretraining_on_labelled:
+            subjects = tuple(subject for subject in subjects if subject not in fold.labelled)
+            if not subjects:
+                raise InputError(
+                    f"fold {fold.split.fold}: all {len(fold.labelled)} training subjects are labelled, so that none is "
+                    "left to pretrain on: lower labelled_subjects with --set, or add subjects."
+                )
+        self.nights = fold.files(subjects)
         about = {"nights": [night.path.name for night in self.nights], "channels": channels}
         super().__init__(fold, fold.folder / name, name, name, about)
         self.alone = kind == "unimodal"
@@ -89,7 +98,10 @@ class PretrainingStep(Step):
         # A batch must fit into every round, or the round would change nothing.
         self.batch = min(self.wanted, smallest // count * count)
         self.accumulation = min(training.accumulation, smallest // self.batch)
-        self.begin(self.batch * self.accumulation, sum(self.steps), self.accumulation)
+        passes = [number for number, _ in self.rounds]
+        updates = np.bincount(passes, self.steps).astype(int).tolist()
+        clipped = not self.alone or not {*self.record["channels"]} & {*training.unimodal_unclipped}
+        self.begin(self.batch * self.accumulation, training.pretraining_schedule, updates, self.accumulation, clipped)
 
     def _rounds(self) -> Iterator[tuple[int, list[NightFile]]]:
         """The pass and the nights of each round; the rounds of a pass are of even size."""
@@ -133,27 +145,33 @@ class PretrainingStep(Step):
         return {"loss": loss, "reconstruction": found["reconstruction"], "contrastive": found["contrastive"]}
 
     def judge(self, number: int) -> dict[str, float | None]:
-        """At the end of a pass, the macro-F1 of the validation subjects' stages by their embeddings' neighbours."""
+        """At the end of a pass, the macro-F1 of the validation subjects' labels by their embeddings' neighbours."""
         if number + 1 < len(self.rounds) and self.rounds[number + 1][0] == self.rounds[number][0]:
             return {}
         training, parts = self.training, (self.fold.labelled, self.fold.split.validation)
-        (known, stages), (asked, expected) = (
-            self._embedded(self.chosen_nights(subjects, training.knn_nights)) for subjects in parts
+        of_ecg = self.alone and "ecg" in self.record["channels"]
+        task = training.unimodal_ecg_chosen_by if of_ecg else "sleep_stage"
+        (known, labels), (asked, expected) = (
+            self._embedded(self.chosen_nights(subjects, training.knn_nights), task) for subjects in parts
         )
+        if task != "sleep_stage":
+            kept = _as_many_of_each(labels)
+            known, labels = known[kept], labels[kept]
         components = min(training.knn_components, *known.shape)
         neighbours = KNeighborsClassifier(min(training.knn_neighbours, len(known)))
-        found = make_pipeline(PCA(components, random_state=0), neighbours).fit(known, stages).predict(asked)
+        found = make_pipeline(PCA(components, random_state=0), neighbours).fit(known, labels).predict(asked)
         return {"macro_f1": float(f1_score(expected, found, average="macro"))}
 
-    def _embedded(self, nights: list[NightFile]) -> tuple[np.ndarray, np.ndarray]:
-        """Embeddings and stages of the scored epochs of ``nights``."""
-        found, stages = [], []
+    def _embedded(self, nights: list[NightFile], task: str) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings of the scored epochs of ``nights``, and their labels; InputError if there are no such labels."""
+        found, known = [], []
         for file in nights:
             night = read_night(file.path, self.recipe.names)
-            scored = night.stages != UNSCORED
-            stages.append(night.stages[scored])
+            labels = night.known_labels(task)
+            scored = labels != UNSCORED
+            known.append(labels[scored])
             found.append(embed_epochs(self.embed, night.inputs(self.recipe))[scored])
-        return np.concatenate(found), np.concatenate(stages)
+        return np.concatenate(found), np.concatenate(known)
 
     def _embed(self, signals: dict[str, Any]) -> Any:
         if self.alone:
@@ -165,13 +183,22 @@ class PretrainingStep(Step):
         self.save()
 
 
+def _as_many_of_each(labels: np.ndarray) -> np.ndarray:
+    """Places of as many labels of each class as the rarest has, the same in every run."""
+    rng = np.random.default_rng(0)
+    classes, counts = np.unique(labels, return_counts=True)
+    return np.concatenate([rng.permutation(np.flatnonzero(labels == one))[: counts.min()] for one in classes])
+
+
 def neuronet(config: "Config") -> NeuroNet:
     """A NeuroNet as the configuration has it."""
     model = config.model
     encoder, decoder = _sizes(model, "unimodal"), _sizes(model, "unimodal_decoder")
     contrast = (model.unimodal_projection, model.unimodal_temperature)
     sizes = (model.frame_seconds, model.frame_step_seconds, *encoder, *decoder)
-    return NeuroNet(*sizes, *contrast, dtype=config.training.precision)
+    network = NeuroNet(*sizes, *contrast, dtype=config.training.precision)
+    draw_as_pytorch(network)
+    return network
 
 
 def fusion(fold: Fold, modalities: tuple[str, ...]) -> SynthSleepNet:
@@ -189,7 +216,9 @@ def fusion(fold: Fold, modalities: tuple[str, ...]) -> SynthSleepNet:
     backbone = {name: getattr(pretrained[modalities[0]], name) for name in ("window", "step", "dim", "heads", "depth")}
     encoder, decoder = _sizes(model, "fusion"), _sizes(model, "fusion_decoder")
     contrast = (model.fusion_projection, model.fusion_temperature)
-    network = SynthSleepNet(modalities, backbone, *encoder, *decoder, *contrast, dtype=precision)
+    cls_normalised = fold.config.training.multimodal_cls_normalised
+    network = SynthSleepNet(modalities, backbone, *encoder, *decoder, *contrast, cls_normalised, dtype=precision)
+    draw_as_pytorch(network)
     for modality in modalities:
         adopt(network.encoder.backbones[modality], pretrained[modality])
     return network

@@ -11,6 +11,7 @@ import tensorflow as tf
 from evaluation.predictions import NightPredictions, classes
 from runs.identity import LINEAR_PROBING
 from synth.embeddings import EmbeddedNight, Embedder, scored_together
+from synth.initialisation import draw_as_pytorch
 from synth.models.classifier import Head
 from synth.replicas import replicas
 from synth.steps.labelled import LabelledStep
@@ -38,7 +39,7 @@ class LinearProbingStep(LabelledStep):
             return list(embedder.nights(fold.files(subjects), f"{part} nights", fold.bar))
 
         known, labels = scored_together(nights("labelled", fold.labelled), self.task)
-        used = self.drawn(labels)
+        used = self.drawn(labels, training.probing_with_replacement)
         self.known, self.labels = known[used], labels[used]
         self.nights = {part: nights(part, getattr(fold.split, part)) for part in ("validation", "test")}
         for night in (night for nights in self.nights.values() for night in nights):
@@ -49,7 +50,8 @@ class LinearProbingStep(LabelledStep):
         head = Head(features, len(classes(self.task)), self.config.model.head_dropout)
         self.judged = head
         self.network = keras.Sequential([keras.Input((features,)), head])
-        self.begin(min(training.probing_batch, len(used)), updates=None)
+        draw_as_pytorch(self.network)
+        self.begin(min(training.probing_batch, len(used)), "constant", self.steps)
 
     def losses(self, inputs: dict[str, Any]) -> dict[str, Any]:
         logits = self.network(inputs["embeddings"], training=True)

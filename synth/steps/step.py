@@ -1,6 +1,7 @@
 """What all steps of a fold share: the fold itself, the draws, and a learner's state that survives being killed."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from runs.identity import seed_of
 from runs.networks import save_model
 from runs.resumable import ResumableRun, arrays_in
 from runs.settings import recorded
-from synth.learner import Learner, reseed_dropout
+from synth.learner import Learner, reseed_dropout, scheduled
 from synth.replicas import Replicas
 
 if TYPE_CHECKING:
@@ -79,15 +80,20 @@ class Step(ResumableRun):
     def losses(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """The losses of a batch of inputs; the one called ``loss`` is what falls."""
 
-    def begin(self, size: int, updates: int | None, accumulation: int = 1) -> None:
-        """Make the learner, for updates from ``size`` examples each; the other arguments are those of a learner."""
+    def begin(
+        self, size: int, schedule: str, updates: Sequence[int], accumulation: int = 1, clipped: bool = True
+    ) -> None:
+        """Make the learner, for updates from ``size`` examples each.
+
+        The arguments but the last are those of :func:`synth.learner.scheduled` and of a learner; ``clipped`` says
+        whether the gradient's norm is bounded.
+        """
         self.learner = Learner(
             self.network,
             self.losses,
-            rate=getattr(self.training, self.rate) * size / 256,
-            updates=updates,
+            rate=scheduled(schedule, getattr(self.training, self.rate) * size / 256, updates),
             weight_decay=self.training.weight_decay,
-            clip_norm=self.training.clip_norm,
+            clip_norm=self.training.clip_norm if clipped else None,
             accumulation=accumulation,
             replicas=self.fold.replicas,
         )

@@ -373,7 +373,7 @@ def learner_of(values, accumulation):
     def losses(inputs):
         return {"loss": keras.ops.mean(network(inputs))}
 
-    about = {"rate": 0.1, "updates": 10**9, "weight_decay": 0.01, "clip_norm": 100.0}
+    about = {"rate": 0.1, "weight_decay": 0.01, "clip_norm": 100.0}
     learner = Learner(network, losses, **about, accumulation=accumulation, replicas=replicas(None))
     found = learner.step(np.array(values, "float32")[:, None])
     return float(found["loss"]), network.get_weights()[0].item()

@@ -1,0 +1,187 @@
+"""The rules of SynthSleepNet's training, against plain float64 NumPy, and what the protocols change of them."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import trainer
+from config import PROTOCOLS, SynthSleepNetTraining
+from data.nights.folds import Split
+from data.nights.index import NightFile
+from data.terms import InputError
+from runs.settings import configure
+from synth.initialisation import draw_as_pytorch
+from synth.learner import Learner, scheduled
+from synth.models.fusion import SynthSleepNet
+from synth.models.neuronet import NeuroNet
+from synth.replicas import replicas
+from synth.steps.labelled import LabelledStep
+from synth.steps.pretraining import PretrainingStep
+from synth.steps.step import Fold
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+PASSES = [3, 2, 4]
+
+
+def cosine(numbers, count):
+    return (1 + np.cos(np.pi * np.array(numbers) / count)) / 2
+
+
+RATES = {
+    "constant": np.ones(9),
+    "cosine": cosine(range(9), 9),
+    "cosine_per_pass": np.repeat(cosine(range(3), 3), PASSES),
+}
+
+
+def adamw(weight, gradients, rates, clip_norm):
+    """The weights (updates, features) that AdamW makes of ``weight``, one after another.
+
+    The epsilon is added where Kingma & Ba, arXiv:1412.6980 (2014), have it at the end of section 2, and Keras too.
+    """
+    first = second = np.zeros_like(weight)
+    weights = []
+    for number, (gradient, rate) in enumerate(zip(gradients, rates, strict=True), 1):
+        norm = math.sqrt(np.sum(gradient**2))
+        clipped = gradient * min(1, clip_norm / norm) if clip_norm else gradient
+        first = 0.9 * first + 0.1 * clipped
+        second = 0.999 * second + 0.001 * clipped**2
+        step = math.sqrt(1 - 0.999**number) / (1 - 0.9**number) * first / (np.sqrt(second) + 1e-8)
+        weight = weight - rate * 0.01 * weight - rate * step
+        weights.append(weight)
+    return np.array(weights)
+
+
+@pytest.mark.parametrize("clip_norm", [0.5, None])
+@pytest.mark.parametrize("schedule", RATES)
+def test_updates_are_those_of_plain_adamw(schedule, clip_norm):
+    """Gradients as small as 1e-8 tell the epsilon; the loss is linear, so that they are the inputs' means."""
+    rng = np.random.default_rng(0)
+    sizes = 10.0 ** np.array([-8, -7, -1, 1])
+    inputs = rng.normal(1, 0.3, (9, 6, 4)) * sizes
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, use_bias=False)])
+
+    def losses(batch):
+        return {"loss": keras.ops.mean(network(batch))}
+
+    rate = scheduled(schedule, 0.1, PASSES)
+    about = {"weight_decay": 0.01, "clip_norm": clip_norm, "accumulation": 1}
+    learner = Learner(network, losses, rate=rate, **about, replicas=replicas(None))
+    first = network.get_weights()[0][:, 0].astype("float64")
+    found = []
+    for batch in inputs.astype("float32"):
+        learner.step(batch)
+        found.append(network.get_weights()[0][:, 0])
+    expected = adamw(first, inputs.mean(axis=1), 0.1 * RATES[schedule], clip_norm)
+    assert np.allclose(found, expected, atol=2e-5)
+
+
+def test_one_pass_has_one_rate():
+    assert scheduled("cosine_per_pass", 0.1, [5]) == 0.1
+
+
+SMALL = {"window": 3, "step": 9, "dim": 32, "heads": 4, "depth": 1}
+
+
+@pytest.mark.parametrize("cls_normalised", [False, True])
+def test_the_cls_token_counts_to_the_fusions_statistics_if_it_is_to(cls_normalised):
+    network = SynthSleepNet(["eeg"], SMALL, 32, 4, 1, 32, 4, 1, (32, 16), cls_normalised=cls_normalised)
+    signals = {"eeg": np.random.default_rng(0).normal(size=(4, 3000)).astype("float32")}
+    encoder = network.encoder
+    tokens = keras.ops.convert_to_numpy(encoder.describe(signals)["eeg"]).astype("float64")
+    layer = encoder.embeddings["eeg"]
+    kernel, bias = (keras.ops.convert_to_numpy(w).astype("float64") for w in (layer.linear1.kernel, layer.linear1.bias))
+    counted = tokens if cls_normalised else tokens[:, 1:]
+    mean = (counted @ kernel + bias).mean(axis=(0, 1))
+    assert encoder.fuse(encoder.describe(signals), training=True)[0].shape == (4, encoder.frames, 32)
+    moved = keras.ops.convert_to_numpy(layer.bn.moving_mean)
+    assert np.allclose(moved, 0.1 * mean, atol=1e-6)
+
+
+def test_first_weights_are_drawn_as_pytorch_draws_them():
+    def drawn():
+        keras.utils.set_random_seed(1)
+        network = NeuroNet(**SMALL, decoder_dim=32, decoder_heads=4, decoder_depth=1, projection=(32, 16))
+        draw_as_pytorch(network)
+        return network
+
+    network = drawn()
+    block, stem = network.encoder.blocks[0], network.encoder.backbone.stem
+    for weight, inputs in ((block.qkv.kernel, 32), (block.qkv.bias, 32), (block.fc2.kernel, 128), (stem.kernel, 7)):
+        values = keras.ops.convert_to_numpy(weight) * math.sqrt(inputs)
+        assert np.abs(values).max() <= 1
+        # A uniform draw of n values deviates by 1 / sqrt(3), to some 1 / sqrt(n).
+        assert values.std() == pytest.approx(1 / math.sqrt(3), abs=2 / math.sqrt(values.size))
+    assert all(np.array_equal(*pair) for pair in zip(network.get_weights(), drawn().get_weights(), strict=True))
+
+
+def fold(protocol, tmp_path, labelled=(1, 2)):
+    config = configure("synthetic", [], "tiny", protocol)
+    split = Split(0, train=(1, 2, 3, 4), validation=(5,), test=(0,))
+    nights = {n: [NightFile(Path(f"{n}.npz"), 10, 1.0, 0.0, 0)] for n in range(6)}
+    return Fold(config, split, labelled, nights, tmp_path, replicas(None))
+
+
+@pytest.mark.parametrize(("protocol", "subjects"), [("corrected", "1234"), ("published", "34")])
+def test_labelled_subjects_are_pretrained_on_unless_they_are_held_out(protocol, subjects, tmp_path):
+    step = PretrainingStep(fold(protocol, tmp_path), "unimodal", ("eeg",))
+    assert [night.path.stem for night in step.nights] == list(subjects)
+
+
+def test_someone_must_be_left_to_pretrain_on(tmp_path):
+    with pytest.raises(InputError, match="all 4 training subjects are labelled, so that none is left"):
+        PretrainingStep(fold("published", tmp_path, (1, 2, 3, 4)), "unimodal", ("eeg",))
+
+
+def test_labels_are_drawn_with_replacement_if_they_are_to(tmp_path):
+    class Drawing(LabelledStep):
+        def __init__(self):
+            self.fold, self.training, self.label_fraction = fold("published", tmp_path), SynthSleepNetTraining(), 1.0
+            self.task = "sleep_stage"
+
+        recipe = losses = prepare = predicted = steps = train_unit = None
+
+    labels = np.arange(1000) % 5
+    drawn = Drawing().drawn(labels, with_replacement=True)
+    assert len(drawn) == 1000 and 600 < len(set(drawn)) < 665
+    assert sorted(Drawing().drawn(labels)) == list(range(1000))
+
+
+def test_each_rule_of_a_protocol_is_on_the_page():
+    page = (PROJECT / "docs" / "protocols.md").read_text()
+    values = {field.name: field.default for field in dataclasses.fields(SynthSleepNetTraining)}
+    for name, value in PROTOCOLS["published"].items():
+        assert values[name] != value and f"`{name}` |" in page
+    assert PROTOCOLS["corrected"] == {}
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("small_backbone")
+def test_the_published_protocol_trains_every_step(tmp_path, capsys):
+    settings = [
+        "hours=0.3",
+        "folds=3",
+        "labelled_subjects=3",
+        "knn_nights=2",
+        "probing_passes=4",
+        "multimodal_passes=1",
+    ]
+    chosen = [part for value in settings for part in ("--set", value)]
+    which = ["--modality", "eeg", "--modality", "ecg", "--task", "apnea", "--from_fold", "0", "--to_fold", "0"]
+    common = ["--model", "synthsleepnet", "--preset", "tiny", "--db", "synthetic", "--protocol", "published"]
+    where = ["--data", str(tmp_path / "nights"), "--out", str(tmp_path / "out")]
+    assert trainer.main([*common, *which, *where, *chosen]) == 0, capsys.readouterr()
+    done = tmp_path / "out/synthetic/0"
+    records = {path.parent.relative_to(done): json.loads(path.read_text()) for path in done.rglob("metadata.json")}
+    assert len(records) == 5
+    for record in records.values():
+        held = record["config"]["training"]
+        assert {name: held[name] for name in PROTOCOLS["published"]} == json.loads(json.dumps(PROTOCOLS["published"]))
+    pretrained = [name for folder in ("unimodal/eeg", "unimodal/ecg") for name in records[Path(folder)]["nights"]]
+    labelled = records[Path("unimodal/eeg")]["split"]["labelled"]
+    assert len(labelled) == 3 and not {f"synthetic{n:02d}.npz" for n in labelled} & {*pretrained}
