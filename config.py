@@ -36,6 +36,7 @@ LossWeight = Annotated[float, Field(ge=0, le=1e6)]
 ClassWeight = Annotated[float, Field(gt=0, lt=1e6)]
 Modality = Literal["eeg", "eog", "emg", "ecg", "airflow"]
 Precision = Literal["float32", "mixed_bfloat16"]
+Balance = Literal["none", "class_weights", "sampler"]
 Schedule = Literal["constant", "cosine", "cosine_per_pass"]
 """Of a learning rate: as it is; or falling to 0 along a cosine, with every update or with every pass."""
 
@@ -145,6 +146,9 @@ class SynthSleepNetTraining:
     validation_fraction: ValidationFraction = 0.10
     labelled_subjects: Count = 50
     """Of the training subjects, those whose scoring may be used; the others serve pretraining alone."""
+    event_balance: Balance = "none"
+    """Whether epochs with a breathing event, which are rare, count as much as all others together: by the weight of
+    their loss, or by how often they are drawn."""
     pretraining_on_labelled: bool = True
     """Whether the signals of the labelled subjects serve pretraining too."""
     unimodal_passes: Passes = 20
@@ -274,6 +278,7 @@ PRESETS = {
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "corrected": {},
     "published": {
+        "event_balance": "sampler",
         "pretraining_on_labelled": False,
         "pretraining_schedule": "cosine_per_pass",
         "unimodal_unclipped": ("eeg",),

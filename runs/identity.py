@@ -32,7 +32,7 @@ UNIMODAL = (
     *(*_of_synth("pretraining_"), "contrastive_weight", "round_nights", "precision", *_DRAWN),
 )
 MULTIMODAL = (*UNIMODAL, *_of_synth("fusion_", "multimodal_"))
-_LABELLED = (*_SYNTHSLEEPNET, "task", "label_fraction", "encoder", "head_dropout")
+_LABELLED = (*_SYNTHSLEEPNET, "task", "label_fraction", "event_balance", "encoder", "head_dropout")
 """The SHA-256 of the encoder's weights stands for all values that its pretraining depended on."""
 LINEAR_PROBING = (*_LABELLED, *_of_synth("probing_"), *_DRAWN)
 FINE_TUNING = (

@@ -37,11 +37,13 @@ CONVOLUTIONS = "convolutions"
 @dataclass(frozen=True)
 class LabelledNight:
     """A night's signals (epochs, 3000) of each modality, or what the frozen convolutions made of them (epochs, frames,
-    flat); its labels (epochs,), and which of them may be used, bool (epochs,)."""
+    flat); its labels (epochs,), which of them may be used, bool (epochs,), and how much each of these counts.
+    """
 
     signals: dict[str, np.ndarray]
     labels: np.ndarray
     used: np.ndarray
+    importance: np.ndarray
 
 
 class FineTuningStep(LabelledStep):
@@ -91,6 +93,7 @@ class FineTuningStep(LabelledStep):
             for first in _starts(len(night.labels), training.stretch_epochs, training.stretch_step)
             if night.used[first : first + training.stretch_epochs].any()
         ]
+        self.counted = np.array([self._importance(*stretch) for stretch in self.stretches])
         batch = max(min(training.fine_tuning_batch, len(self.stretches)) // count, 1) * count
         accumulation = min(training.fine_tuning_accumulation, max(len(self.stretches) // batch, 1))
         self.update_stretches = batch * accumulation
@@ -121,8 +124,16 @@ class FineTuningStep(LabelledStep):
         scored = np.flatnonzero(np.concatenate(labels) != UNSCORED)
         used = np.zeros(sum(map(len, labels)), bool)
         used[scored[self.drawn(np.concatenate(labels)[scored])]] = True
-        of_nights = np.split(used, np.cumsum([len(own) for own in labels])[:-1])
-        return [LabelledNight(signals, own, chosen) for (own, signals), chosen in zip(read, of_nights, strict=True)]
+        importance = np.zeros(len(used))
+        importance[used] = self.importance(np.concatenate(labels)[used])
+        ends = np.cumsum([len(own) for own in labels])[:-1]
+        of_nights = zip(read, np.split(used, ends), np.split(importance, ends), strict=True)
+        return [LabelledNight(signals, own, chosen, counted) for (own, signals), chosen, counted in of_nights]
+
+    def _importance(self, number: int, first: int) -> float:
+        """How much a stretch counts: the mean of its labels that are used."""
+        night, part = self.nights[number], slice(first, first + self.training.stretch_epochs)
+        return float(night.importance[part][night.used[part]].mean())
 
     def _read(self, file: NightFile) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """A night's labels (epochs,), and signals or convolutions by modality; InputError if it has no such labels."""
@@ -153,11 +164,11 @@ class FineTuningStep(LabelledStep):
                 signals[name][row, :count] = values[part]
             mask[row, :count] = True
             labels[row, :count] = np.where(night.used[part], night.labels[part], 0)
-            weights[row, :count] = night.used[part]
+            weights[row, :count] = self.weights(night.importance[part]) * night.used[part]
         return {"signals": signals, "mask": mask, "labels": labels, "weights": weights}
 
     def train_unit(self, number: int, advance: Callable[[], Any]) -> dict[str, float]:
-        order, losses = self.draws_of(number).permutation(len(self.stretches)), []
+        order, losses = self.order(self.draws_of(number), self.counted), []
         for first in range(0, len(order), self.update_stretches):
             own = order[first : first + self.update_stretches]
             inputs = self._inputs([self.stretches[i] for i in np.resize(np.r_[own, order], self.update_stretches)])

@@ -47,6 +47,7 @@ class LabelledStep(Step):
         self.task, self.label_fraction, self._recipe = task, label_fraction, Recipe.of_metadata(of_encoder)
         self.name = title
         self.chosen_by = ("macro_f1",) if task == "sleep_stage" else ("average_precision",)
+        self.balance = "none" if task == "sleep_stage" else fold.config.training.event_balance
         about = {"task": task, "label_fraction": label_fraction, **variant}
         about["encoder"] = of_encoder["sha256"][WEIGHTS]
         folder = fold.folder.joinpath(self.step, f"{task}_{label_fraction:g}", "-".join(modalities), *variant.values())
@@ -59,6 +60,23 @@ class LabelledStep(Step):
     @abstractmethod
     def predicted(self, part: str) -> Iterator[NightPredictions]:
         """The nights of ``part``: ``validation``, by the network as it is, or ``test``, by the network in float32."""
+
+    def importance(self, labels: np.ndarray) -> np.ndarray:
+        """How much each of the ``labels`` that are used counts, 1 in the mean: of events, each class alike."""
+        if self.balance == "none":
+            return np.ones(len(labels))
+        _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        return len(labels) / len(counts) / counts[classes]
+
+    def order(self, rng: np.random.Generator, importance: np.ndarray) -> np.ndarray:
+        """The places of a pass's examples, in turn: each once, or as often as its ``importance`` has it."""
+        if self.balance == "sampler":
+            return rng.choice(len(importance), len(importance), p=importance / importance.sum())
+        return rng.permutation(len(importance))
+
+    def weights(self, importance: np.ndarray) -> np.ndarray:
+        """By which the losses of labels are multiplied, which a sampler leaves as they are."""
+        return np.ones_like(importance) if self.balance == "sampler" else importance
 
     def judge(self, number: int) -> dict[str, float | None]:
         figures = pooled(list(self.predicted("validation"))).to_json()

@@ -41,6 +41,8 @@ class LinearProbingStep(LabelledStep):
         known, labels = scored_together(nights("labelled", fold.labelled), self.task)
         used = self.drawn(labels, training.probing_with_replacement)
         self.known, self.labels = known[used], labels[used]
+        self.counted = self.importance(self.labels)
+        self.loss_weights = self.weights(self.counted).astype("float32")
         self.nights = {part: nights(part, getattr(fold.split, part)) for part in ("validation", "test")}
         for night in (night for nights in self.nights.values() for night in nights):
             night.labels_for(self.task)
@@ -55,16 +57,18 @@ class LinearProbingStep(LabelledStep):
 
     def losses(self, inputs: dict[str, Any]) -> dict[str, Any]:
         logits = self.network(inputs["embeddings"], training=True)
-        return {"loss": tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(inputs["labels"], logits))}
+        entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(inputs["labels"], logits)
+        return {"loss": tf.reduce_sum(entropy * inputs["weights"]) / tf.reduce_sum(inputs["weights"])}
 
     @property
     def steps(self) -> list[int]:
         return [self.batches] * self.training.probing_passes
 
     def train_unit(self, number: int, advance: Callable[[], Any]) -> dict[str, float]:
-        order, losses = self.draws_of(number).permutation(len(self.known)), []
+        order, losses = self.order(self.draws_of(number), self.counted), []
         for batch in np.array_split(order, self.batches):
             inputs = {"embeddings": self.known[batch], "labels": self.labels[batch].astype("int32")}
+            inputs["weights"] = self.loss_weights[batch]
             losses.append(float(self.learner.step(inputs)["loss"]))
             advance()
         return {"loss": float(np.mean(losses))}

@@ -138,18 +138,34 @@ def test_someone_must_be_left_to_pretrain_on(tmp_path):
         PretrainingStep(fold("published", tmp_path, (1, 2, 3, 4)), "unimodal", ("eeg",))
 
 
+class Drawing(LabelledStep):
+    """A step that only draws."""
+
+    def __init__(self, folder, task="sleep_stage", balance="none"):
+        self.fold, self.training = fold("published", folder), SynthSleepNetTraining()
+        self.label_fraction, self.task, self.balance = 1.0, task, balance
+
+    recipe = losses = prepare = predicted = steps = train_unit = None
+
+
 def test_labels_are_drawn_with_replacement_if_they_are_to(tmp_path):
-    class Drawing(LabelledStep):
-        def __init__(self):
-            self.fold, self.training, self.label_fraction = fold("published", tmp_path), SynthSleepNetTraining(), 1.0
-            self.task = "sleep_stage"
-
-        recipe = losses = prepare = predicted = steps = train_unit = None
-
-    labels = np.arange(1000) % 5
-    drawn = Drawing().drawn(labels, with_replacement=True)
+    labels, step = np.arange(1000) % 5, Drawing(tmp_path)
+    drawn = step.drawn(labels, with_replacement=True)
     assert len(drawn) == 1000 and 600 < len(set(drawn)) < 665
-    assert sorted(Drawing().drawn(labels)) == list(range(1000))
+    assert sorted(step.drawn(labels)) == list(range(1000))
+
+
+@pytest.mark.parametrize(
+    ("balance", "share", "weight"), [("none", 0.1, 0.1), ("class_weights", 0.1, 0.5), ("sampler", 0.5, 0.5)]
+)
+def test_rare_events_count_as_much_as_all_other_epochs_if_they_are_to(balance, share, weight, tmp_path):
+    """A tenth of the epochs holds an event: their share of what is drawn, and of all losses."""
+    step, labels = Drawing(tmp_path, "apnea", balance), np.r_[np.ones(100, int), np.zeros(900, int)]
+    importance = step.importance(labels)
+    assert importance.mean() == pytest.approx(1)
+    order, weights = step.order(np.random.default_rng(0), importance), step.weights(importance)
+    assert len(order) == 1000 and labels[order].mean() == pytest.approx(share, abs=0.05)
+    assert weights[order] @ labels[order] / weights[order].sum() == pytest.approx(weight, abs=0.05)
 
 
 def test_each_rule_of_a_protocol_is_on_the_page():
