@@ -28,6 +28,7 @@ Projection = Annotated[int, Field(ge=1, le=65_535)]
 LearningRate = Annotated[float, Field(ge=1e-12, le=10)]
 Decay = Annotated[float, Field(ge=0, le=0.999999)]
 Dropout = Annotated[float, Field(ge=0, le=0.99)]
+Minutes = Annotated[float, Field(ge=0, le=1440)]
 MaskRatio = Annotated[float, Field(ge=0.01, le=0.99)]
 ValidationFraction = Annotated[float, Field(ge=0.001, le=0.9)]
 Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
@@ -45,8 +46,8 @@ Schedule = Literal["constant", "cosine", "cosine_per_pass"]
 class PreparationConfig:
     """How recordings become night files; see ``data.prepare``."""
 
-    wake_minutes: Annotated[float, Field(ge=0, le=1440)] = 30
-    """Wake kept before the first and after the last epoch of sleep."""
+    wake_minutes: Minutes = 30
+    """Wake kept before the first and after the last epoch of sleep, unless the database's nights are kept whole."""
     event_overlap_seconds: Annotated[float, Field(ge=0, le=EPOCH_SECONDS)] = 1.0
     """How much of an epoch a breathing event must cover for the epoch to be labelled with it."""
 
@@ -146,6 +147,9 @@ class SynthSleepNetTraining:
     validation_fraction: ValidationFraction = 0.10
     labelled_subjects: Count = 50
     """Of the training subjects, those whose scoring may be used; the others serve pretraining alone."""
+    wake_minutes: Minutes = 30
+    """Wake before and after sleep whose labels are learnt and tested, of nights that were prepared whole, as the SHHS's
+    are; pretraining sees all of a night."""
     event_balance: Balance = "none"
     """Whether epochs with a breathing event, which are rare, count as much as all others together: by the weight of
     their loss, or by how often they are drawn."""
@@ -278,6 +282,7 @@ PRESETS = {
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "corrected": {},
     "published": {
+        "wake_minutes": 1440,
         "event_balance": "sampler",
         "pretraining_on_labelled": False,
         "pretraining_schedule": "cosine_per_pass",

@@ -58,6 +58,7 @@ class Database:
             has no group for it. Without both, recordings count as subjects, in their order.
         as_stored: whether voltages stay in the recording's own unit instead of becoming µV.
         scaled: whether preparation scales each channel by its median and quartiles.
+        whole: whether preparation keeps whole nights: no wake is trimmed, epochs without a stage stay in.
         details: the custom specification as it was written, which is kept with each night.
     """
 
@@ -81,6 +82,7 @@ class Database:
     subject: str = ""
     as_stored: bool = False
     scaled: bool = False
+    whole: bool = False
     details: dict[str, Any] = field(default_factory=dict)
 
     def chosen(self, names: Sequence[str] = ()) -> tuple[ChannelSpec, ...]:
@@ -176,6 +178,7 @@ _SHHS = Database(
         ChannelSpec("Airflow", ("AIRFLOW", "NEW AIR", "NEW AIRFLOW", "NEW A/F", "AIR FLOW"), (0.05, 1)),
     ),
     scaled=True,
+    whole=True,
 )
 _SYNTHETIC = Database(
     db="synthetic",

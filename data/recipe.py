@@ -38,6 +38,7 @@ class Recipe:
         scaled: whether each channel is scaled by its quartiles, see :func:`scale`.
         nights_scaled: whether night files that do not say their channels' unit hold scaled channels.
         level: of the training nights, to which a recording is calibrated; None if unknown, or if channels are scaled.
+        wake_minutes: how much wake before and after sleep is learnt and tested, of nights that were prepared whole.
     """
 
     channels: dict[str, ChannelSpec]
@@ -45,10 +46,16 @@ class Recipe:
     scaled: bool = False
     nights_scaled: bool = False
     level: Level | None = None
+    wake_minutes: float = 30.0
 
     @classmethod
     def of_nights(
-        cls, db: Database, channels: Mapping[str, str], about: Mapping[str, Any], scaled: bool = False
+        cls,
+        db: Database,
+        channels: Mapping[str, str],
+        about: Mapping[str, Any],
+        scaled: bool = False,
+        wake_minutes: float = 30.0,
     ) -> "Recipe":
         """The recipe of a network that is trained on the ``channels`` of ``db``'s night files.
 
@@ -59,6 +66,7 @@ class Recipe:
             as_stored=bool(settings_in(about).get("as_stored", db.as_stored)),
             scaled=scaled,
             nights_scaled=db.scaled,
+            wake_minutes=wake_minutes,
         )
 
     @classmethod
@@ -105,6 +113,7 @@ class Recipe:
             "scaling": "quartiles" if self.scaled else None,
             "nights_scaled": self.nights_scaled,
             "level": self.level and asdict(self.level),
+            "wake_minutes": self.wake_minutes,
         }
 
     @classmethod
@@ -123,6 +132,7 @@ class Recipe:
                 scaled=values["scaling"] == "quartiles",
                 nights_scaled=values["nights_scaled"],
                 level=values["level"] and _level(values["level"]["amplitude"], values["level"]["offset"]),
+                wake_minutes=float(values.get("wake_minutes", 30.0)),
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError):
             reason = "the model is of a newer version, or its metadata are damaged"

@@ -26,7 +26,7 @@ def _of_synth(*beginnings: str) -> tuple[str, ...]:
 
 
 RECSLEEPNET = (*_DATA, "channel", *names_in(RECSLEEPNET_SECTIONS), *_DRAWN)
-_SYNTHSLEEPNET = (*_DATA, "seed", "validation_fraction", "clip_norm", "labelled_subjects", "weight_decay")
+_SYNTHSLEEPNET = (*_DATA, *_of_synth("seed", "validation_fraction", "wake_", "clip_", "labelled_", "weight_"))
 UNIMODAL = (
     *(*_SYNTHSLEEPNET, "channels", *_of_synth("frame_", "unimodal_", "knn_"), "accumulation"),
     *(*_of_synth("pretraining_"), "contrastive_weight", "round_nights", "precision", *_DRAWN),

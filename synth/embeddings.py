@@ -1,7 +1,7 @@
 """Embeddings of whole nights by a frozen encoder: computed once, then read."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,14 +40,15 @@ class Embedder:
 
     Args:
         folder: of the encoder.
+        wake_minutes: how much wake before and after sleep has labels, of nights that were prepared whole.
 
     Raises:
         InputError: the folder holds no such encoder.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, wake_minutes: float) -> None:
         metadata = read_metadata(folder)
-        self.recipe = Recipe.of_metadata(metadata)
+        self.recipe = replace(Recipe.of_metadata(metadata), wake_minutes=wake_minutes)
         self.weights, self.kept = metadata["sha256"][WEIGHTS], folder / "embeddings"
         self.embed = compiled(load_model(folder, [SynthSleepNetEncoder]))
 
@@ -63,11 +64,12 @@ class Embedder:
             return found
         night = read_night(file.path, self.recipe.names)
         embeddings = embed_epochs(self.embed, night.inputs(self.recipe))
-        known = {task: night.labels(task) for task in TASKS}
+        known = {task: night.labels(task, self.recipe.wake_minutes) for task in TASKS}
         labels = {task: values for task, values in known.items() if values is not None}
         self.kept.mkdir(exist_ok=True)
         with written_aside(kept) as aside:
-            np.savez(aside, weights=self.weights, checksum=file.checksum, all_epochs=embeddings, **labels)
+            made_of = {"weights": self.weights, "checksum": file.checksum, "wake_minutes": self.recipe.wake_minutes}
+            np.savez(aside, **made_of, all_epochs=embeddings, **labels)
         return EmbeddedNight(file.path.stem, embeddings, labels)
 
     def _found(self, kept: Path, file: NightFile) -> EmbeddedNight | None:
@@ -75,6 +77,8 @@ class Embedder:
         try:
             with np.load(kept, allow_pickle=False) as arrays:
                 if str(arrays["weights"]) != self.weights or int(arrays["checksum"]) != file.checksum:
+                    return None
+                if float(arrays["wake_minutes"]) != self.recipe.wake_minutes:
                     return None
                 labels = {task: arrays[task] for task in TASKS if task in arrays.files}
                 return EmbeddedNight(file.path.stem, arrays["all_epochs"], labels)

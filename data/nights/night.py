@@ -38,21 +38,25 @@ class Night:
     events: dict[str, np.ndarray] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
 
-    def labels(self, task: str) -> np.ndarray | None:
+    def labels(self, task: str, wake_minutes: float) -> np.ndarray | None:
         """The labels (epochs,) of a task: stages, or 1 where an event of the task covers the epoch and 0 elsewhere.
 
-        They are -1 where an epoch is not scored. Of a night that was not scored for the task, there are None.
+        They are -1 where an epoch is not scored and, in a night that preparation kept whole, more than ``wake_minutes``
+        before or after all sleep. Of a night that was not scored for the task, there are None.
         """
+        counted = np.full(len(self.stages), not settings_in(self.about).get("whole"))
+        counted[around_sleep(self.stages, wake_minutes)] = True
+        stages = np.where(counted, self.stages, UNSCORED).astype(np.int32)
         if task == "sleep_stage":
-            return self.stages
+            return stages
         if not all(name in self.events for name in TASKS[task]):
             return None
         found = np.any([self.events[name] for name in TASKS[task]], axis=0)
-        return np.where(self.stages == UNSCORED, UNSCORED, found).astype(np.int32)
+        return np.where(stages == UNSCORED, UNSCORED, found).astype(np.int32)
 
-    def known_labels(self, task: str) -> np.ndarray:
+    def known_labels(self, task: str, wake_minutes: float) -> np.ndarray:
         """The :meth:`labels` (epochs,) of a task to learn; InputError if the night was not scored for it."""
-        labels = self.labels(task)
+        labels = self.labels(task, wake_minutes)
         if labels is None:
             what = f"night {self.name} holds no breathing events, from which to learn {task}"
             raise InputError(f"{what}: prepare it again.")
@@ -81,6 +85,15 @@ class Night:
     def amplitude(self) -> np.ndarray:
         """Each channel's level (channels,), whatever its drift and artefacts: the median of its epochs' deviations."""
         return np.median(deviations(self.signals), axis=0)
+
+
+def around_sleep(stages: np.ndarray, wake_minutes: float) -> slice:
+    """The epochs from ``wake_minutes`` before the first of sleep to as long after the last; all, if there is none."""
+    asleep = np.flatnonzero(stages > STAGES.index("W"))
+    if not len(asleep):
+        return slice(None)
+    margin = round(wake_minutes * 60 / EPOCH_SECONDS)
+    return slice(max(0, int(asleep[0]) - margin), int(asleep[-1]) + margin + 1)
 
 
 def channel_about(about: Mapping[str, Any], name: str) -> dict[str, Any]:

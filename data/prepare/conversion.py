@@ -1,7 +1,7 @@
 """From one recording and its scoring to the arrays of a night.
 
 The order is fixed: channels, units, resampling, filters, epochs aligned with the scoring, trimming of wake, removal of
-epochs without a stage.
+epochs without a stage; the last two are left out for a database whose nights are kept whole.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data.databases import ChannelSpec, Database
-from data.nights.night import night_from_arrays
+from data.nights.night import around_sleep, night_from_arrays
 from data.prepare.sources import Source
 from data.recipe import SCALED_UNIT, band_pass, in_epochs, quartiles, resample, scale
 from data.recordings.recording import Recording, open_recording
@@ -32,6 +32,8 @@ def settings(database: Database, channels: Sequence[ChannelSpec], config: "Prepa
         "as_stored": database.as_stored,
         "multimodal": database.scaled,
         "spec": database.details,
+        # Nights that were prepared before there was a choice say nothing.
+        **({"whole": True} if database.whole else {}),
         **asdict(config),
     }
 
@@ -59,8 +61,8 @@ def convert(
         notes = list(scoring.notes)
         total = _common_epochs(source, recording, scoring, notes)
         stages = scoring.stages[:total]
-        kept, trimmed = _kept(stages, config.wake_minutes)
-        if not len(kept):
+        kept, trimmed = (np.arange(total), 0) if database.whole else _kept(stages, config.wake_minutes)
+        if (stages[kept] == UNSCORED).all():
             raise InputError(f"{source.recording}: no epoch of it has a stage.")
         x = np.empty((len(kept), len(channels), EPOCH_SAMPLES), np.float32)
         described = []
@@ -88,7 +90,7 @@ def convert(
         "channels": described,
         "trimmed_minutes": trimmed * EPOCH_SECONDS / 60,
         "dropped_epochs": int(total - trimmed - len(kept)),
-        "events_in_sleep": scoring.event_counts(kept[stages[kept] != W]),
+        "events_in_sleep": scoring.event_counts(kept[stages[kept] > W]),
         "notes": notes,
         "settings": settings(database, channels, config),
     }
@@ -148,9 +150,5 @@ def _common_epochs(source: Source, recording: Recording, scoring: Scoring, notes
 
 def _kept(stages: np.ndarray, wake_minutes: float) -> tuple[np.ndarray, int]:
     """Positions of the epochs to keep, and how many were trimmed at both ends."""
-    asleep = np.flatnonzero((stages != W) & (stages != UNSCORED))
-    within = np.arange(len(stages))
-    if len(asleep):
-        margin = round(wake_minutes * 60 / EPOCH_SECONDS)
-        within = within[max(0, asleep[0] - margin) : asleep[-1] + margin + 1]
+    within = np.arange(len(stages))[around_sleep(stages, wake_minutes)]
     return within[stages[within] != UNSCORED], len(stages) - len(within)

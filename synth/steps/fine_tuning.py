@@ -138,7 +138,7 @@ class FineTuningStep(LabelledStep):
     def _read(self, file: NightFile) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """A night's labels (epochs,), and signals or convolutions by modality; InputError if it has no such labels."""
         night = read_night(file.path, self.recipe.names)
-        labels, signals = night.known_labels(self.task), night.inputs(self.recipe)
+        labels, signals = night.known_labels(self.task, self.recipe.wake_minutes), night.inputs(self.recipe)
         return labels, self.frozen.of(f"{night.name}-{file.checksum:08x}", signals) if self.frozen else signals
 
     def losses(self, inputs: dict[str, Any]) -> dict[str, Any]:

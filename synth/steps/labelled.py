@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -44,7 +45,9 @@ class LabelledStep(Step):
         if not (self.encoder / METADATA).is_file():
             raise InputError(f"{self.encoder} holds no pretrained encoder: run --step multimodal first.")
         of_encoder = read_metadata(self.encoder)
-        self.task, self.label_fraction, self._recipe = task, label_fraction, Recipe.of_metadata(of_encoder)
+        self.task, self.label_fraction = task, label_fraction
+        wake_minutes = fold.config.training.wake_minutes
+        self._recipe = replace(Recipe.of_metadata(of_encoder), wake_minutes=wake_minutes)
         self.name = title
         self.chosen_by = ("macro_f1",) if task == "sleep_stage" else ("average_precision",)
         self.balance = "none" if task == "sleep_stage" else fold.config.training.event_balance

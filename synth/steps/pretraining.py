@@ -76,7 +76,8 @@ class PretrainingStep(Step):
     def recipe(self) -> Recipe:
         """The recipe that the first night tells; all nights of a folder are prepared alike."""
         about = read_about(self.nights[0].path)
-        return Recipe.of_nights(self.config.database, self.record["channels"], about, scaled=True)
+        minutes = self.training.wake_minutes
+        return Recipe.of_nights(self.config.database, self.record["channels"], about, scaled=True, wake_minutes=minutes)
 
     def prepare(self) -> None:
         """Make network, rounds and learner; InputError if devices cannot share a batch, or a round is too small."""
@@ -167,7 +168,7 @@ class PretrainingStep(Step):
         found, known = [], []
         for file in nights:
             night = read_night(file.path, self.recipe.names)
-            labels = night.known_labels(task)
+            labels = night.known_labels(task, self.recipe.wake_minutes)
             scored = labels != UNSCORED
             known.append(labels[scored])
             found.append(embed_epochs(self.embed, night.inputs(self.recipe))[scored])

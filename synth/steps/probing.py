@@ -33,7 +33,7 @@ class LinearProbingStep(LabelledStep):
     def prepare(self) -> None:
         """Embed the nights and make the head; InputError if labels are missing or all the same."""
         fold, training = self.fold, self.training
-        embedder = Embedder(self.encoder)
+        embedder = Embedder(self.encoder, training.wake_minutes)
 
         def nights(part: str, subjects: tuple[int, ...]) -> list[EmbeddedNight]:
             return list(embedder.nights(fold.files(subjects), f"{part} nights", fold.bar))

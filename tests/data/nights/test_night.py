@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data.nights.night import read_night
+from data.nights.night import Night, read_night
 from data.terms import UNSCORED, InputError
 
 X = np.random.default_rng(0).normal(0, 20, (6, 3000)).astype("float32")
@@ -147,3 +147,19 @@ def test_bad_events_are_told(tmp_path, make_night, events, told):
     path = make_night(tmp_path / "night.npz", 6, events=events, event_names=["Hypopnea"])
     with pytest.raises(InputError, match=told):
         read_night(path, ("EEG",))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("task", ["sleep_stage", "hypopnea"])
+def test_wake_far_from_sleep_has_no_label_in_a_night_that_was_kept_whole(task, whole):
+    """Two epochs of wake count on either side; the unscored one amid sleep never does."""
+    stages = np.array([0, 0, 0, 1, 2, -1, 4, 0, -1, 0, 0], np.int32)
+    events = {"Hypopnea": np.arange(11) % 2 == 1}
+    about = {"settings": {"whole": True}} if whole else {}
+    night = Night("name", np.zeros((11, 1, 3000), np.float32), ("EEG",), stages, events, about)
+    expected = stages if task == "sleep_stage" else np.where(stages < 0, -1, events["Hypopnea"])
+    far = np.isin(np.arange(11), (0, 9, 10)) if whole else np.zeros(11, bool)
+    assert night.labels(task, wake_minutes=1).tolist() == np.where(far, -1, expected).tolist()
+    assert night.labels(task, wake_minutes=1440).tolist() == expected.tolist()
+    asleep = Night("name", night.signals, ("EEG",), np.zeros(11, np.int32), events, about)
+    assert (asleep.labels(task, wake_minutes=0) >= 0).all()

@@ -150,34 +150,32 @@ def test_shhs(tmp_path, form):
         ("Hypopnea", 130.0, 51.0),  # just a second of epoch 6
         ("Central apnea", 400.0, 12.0),
         ("SpO2 desaturation", 419.0, 61.0),
-        ("Mixed apnea", 275.0, 10.0),  # in a movement, which is left out
+        ("Mixed apnea", 275.0, 10.0),  # in a movement
     ]
     recordings.shhs(tmp_path / "raw", codes, events=events, form=form)
     prepare("shhs", tmp_path)
     file = np.load(tmp_path / "out" / "shhs1-200001.npz")
-    kept = [i for i, code in enumerate(codes) if code not in "69"]
-    assert file["y"].tolist() == [{"0": 0, "1": 1, "2": 2, "3": 3, "4": 3, "5": 4}[codes[i]] for i in kept]
+    # The night stays whole: epochs without a stage, too.
+    stages = {"0": 0, "1": 1, "2": 2, "3": 3, "4": 3, "5": 4, "6": -1, "9": -1}
+    assert file["y"].tolist() == [stages[code] for code in codes]
     names = ["EEG_C4", "EEG_C3", "EOG_Left", "EOG_Right", "EMG_Chin", "ECG", "Airflow"]
     assert file["ch_names"].tolist() == names
-    assert file["x"].shape == (len(kept), 7, 3000) and file["x"].dtype == np.float32
-    labelled = {
-        name: {kept[i] for i in np.flatnonzero(file["events"][:, column])}
-        for column, name in enumerate(file["event_names"])
-    }
+    assert file["x"].shape == (len(codes), 7, 3000) and file["x"].dtype == np.float32
+    labelled = {name: {*np.flatnonzero(file["events"][:, column])} for column, name in enumerate(file["event_names"])}
     assert labelled == {
         "Obstructive Apnea": {1},
         "Central Apnea": {13},
-        "Mixed Apnea": set(),
+        "Mixed Apnea": {9},
         "Hypopnea": {4, 5, 6},
         "SpO2 Desaturation": {13, 14, 15},
     }
     counted = json.loads(str(file["about"]))["events_in_sleep"]
     # The obstructive one begins in wake.
     assert counted == {name: int(name not in ("Obstructive Apnea", "Mixed Apnea")) for name in labelled}
-    # Scaled over the whole recording, of which three epochs are left out here.
+    # Scaled over the whole recording.
     for column, name in enumerate(names):
         low, median, high = np.percentile(file["x"][:, column], (25, 50, 75))
-        assert abs(median) < 0.1 and high - low == pytest.approx(1, abs=0.15), name
+        assert abs(median) < 0.01 and high - low == pytest.approx(1, abs=0.01), name
     bands = {"EEG_C4": (0.5, 40), "EOG_Right": (0.5, 25), "EMG_Chin": (25, 49), "ECG": (3, 30), "Airflow": (0.05, 1)}
     for name, (low, high) in bands.items():
         frequencies, power = welch(file["x"][10:30, names.index(name)].ravel(), 100, nperseg=6000)
