@@ -172,6 +172,8 @@ class SynthSleepNetTraining:
     """Bound on the gradient's global norm."""
     unimodal_unclipped: tuple[Modality, ...] = ()
     """Modalities whose own pretraining is not clipped."""
+    multimodal_streams: Literal["modality", "channel"] = "modality"
+    """Whether the fusion takes the first channel of each modality, or every channel as a stream of its own."""
     multimodal_cls_normalised: bool = False
     """Whether the cls token counts to the statistics of the fusion's batch normalisation, which then drops it."""
     contrastive_weight: LossWeight = 1.0
@@ -288,6 +290,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "pretraining_schedule": "cosine_per_pass",
         "unimodal_unclipped": ("eeg",),
         "unimodal_ecg_chosen_by": "apnea",
+        "multimodal_streams": "channel",
         "multimodal_cls_normalised": True,
         "probing_with_replacement": True,
         "fine_tuning_schedule": "constant",

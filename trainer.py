@@ -113,8 +113,7 @@ def train(arguments: argparse.Namespace) -> None:
     modalities = _modalities(config.database, arguments.modality) if of_synth else ()
     if not of_synth and not config.database.channel:
         raise InputError(f"--db {db}: name the channel that is to be staged, with --set channel=NAME.")
-    channels = [dict(config.database.modalities)[name] for name in modalities] or [config.database.channel]
-    config, nights, splits = nights_and_splits(config, data, folds, channels, leave_out=of_synth)
+    config, nights, splits = nights_and_splits(config, data, folds, modalities)
 
     steps = (arguments.step,) if arguments.step else STEPS
     alone = arguments.jobs == 1 and arguments.cluster is None
@@ -153,7 +152,7 @@ def train(arguments: argparse.Namespace) -> None:
 def _modalities(spec: Database, wanted: list[str] | None) -> tuple[str, ...]:
     """The modalities of the run, in their one order."""
     chosen = tuple(name for name in MODALITIES if name in (wanted or DEFAULT_MODALITIES))
-    absent = [name for name in chosen if name not in dict(spec.modalities)]
+    absent = [name for name in chosen if name not in {known for known, *_ in spec.modalities}]
     if absent:
         raise InputError(
             f"--db {spec.db} names no channel for {', '.join(absent)}: choose others with --modality, or "

@@ -69,7 +69,7 @@ def forget_statistics(folder: Path) -> None:
 def from_scratch(folder: Path, task: str, fraction: float) -> None:
     # Its convolutions are not frozen.
     config = configure("synthetic", (*SETTINGS, *RANDOM, "frozen_gib=0"), "tiny")
-    channels = [dict(config.database.modalities)[name] for name in MODALITIES]
+    channels = [channel for name in MODALITIES for channel in config.database.streams(name).values()]
     nights = check_nights(find_nights(config.database, folder / "nights"), channels)
     assert isinstance(config.training, SynthSleepNetTraining)
     part = split(config.database, 0, nights, config.training.seed, config.training.validation_fraction)

@@ -42,7 +42,8 @@ class Database:
         folds: of the cross-validation.
         night_patterns: names of one subject's night files; ``{subject}`` stands for the subject's number.
         channel: the night files' channel that RecSleepNet stages; empty where the user must name it.
-        modalities: the night files' channel for each modality that SynthSleepNet may take.
+        modalities: each modality that SynthSleepNet may take, and the night files' channels of it, the preferred one
+            first.
         published: published single-channel results to print beside ours: model, accuracy, macro-F1, kappa.
         recording: regular expression of a recording's file name. Its groups, and ``name`` for the file's name without
             suffix, fill in the templates below. Empty where nights are made, not recorded.
@@ -68,7 +69,7 @@ class Database:
     folds: int = 10
     night_patterns: tuple[str, ...] = ()
     channel: str = ""
-    modalities: tuple[tuple[str, str], ...] = ()
+    modalities: tuple[tuple[str, ...], ...] = ()
     published: tuple[tuple[str, float, float, float], ...] = ()
     recording: str = ""
     example: str = ""
@@ -84,6 +85,11 @@ class Database:
     scaled: bool = False
     whole: bool = False
     details: dict[str, Any] = field(default_factory=dict)
+
+    def streams(self, modality: str) -> dict[str, str]:
+        """The channels of a modality by the names of their streams: its own for the first, with a number for others."""
+        channels = {first: others for first, *others in self.modalities}[modality]
+        return {f"{modality}{number if number > 1 else ''}": name for number, name in enumerate(channels, 1)}
 
     def chosen(self, names: Sequence[str] = ()) -> tuple[ChannelSpec, ...]:
         """The channels called ``names`` by any spelling, else the database's own; InputError if one is named twice."""
@@ -161,7 +167,13 @@ _SHHS = Database(
     title="Sleep Heart Health Study",
     night_patterns=("shhs1-{subject:06d}.npz",),
     channel="EEG_C4",
-    modalities=(("eeg", "EEG_C4"), ("eog", "EOG_Left"), ("emg", "EMG_Chin"), ("ecg", "ECG"), ("airflow", "Airflow")),
+    modalities=(
+        ("eeg", "EEG_C4", "EEG_C3"),
+        ("eog", "EOG_Left", "EOG_Right"),
+        ("emg", "EMG_Chin"),
+        ("ecg", "ECG"),
+        ("airflow", "Airflow"),
+    ),
     recording=r"shhs\d-(?P<subject>\d{6})\.edf",
     example="shhs1-200001.edf",
     night="{name}",
@@ -187,7 +199,13 @@ _SYNTHETIC = Database(
     folds=5,
     night_patterns=("synthetic{subject:02d}.npz",),
     channel="EEG C4-M1",
-    modalities=(("eeg", "EEG C4-M1"), ("eog", "EOG L"), ("emg", "EMG"), ("ecg", "ECG"), ("airflow", "Airflow")),
+    modalities=(
+        ("eeg", "EEG C4-M1"),
+        ("eog", "EOG L", "EOG R"),
+        ("emg", "EMG"),
+        ("ecg", "ECG"),
+        ("airflow", "Airflow"),
+    ),
 )
 _CUSTOM = Database(
     db="custom",

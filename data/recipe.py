@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from data.databases import DATABASES, ChannelSpec, Database, database
-from data.terms import EPOCH_SAMPLES, MODALITIES, SAMPLING_RATE, InputError
+from data.terms import EPOCH_SAMPLES, MODALITIES, SAMPLING_RATE, InputError, modality_of
 
 SCALED_UNIT = "interquartile ranges"
 """Unit of channels that were scaled by their quartiles when the night was prepared."""
@@ -33,7 +33,8 @@ class Recipe:
     """What a network takes.
 
     Attributes:
-        channels: the training nights' channel of each modality, by the modality's name in ``data.terms.MODALITIES``.
+        channels: the training nights' channel of each stream, which is called by its modality, one of
+            ``data.terms.MODALITIES``; the second channel of the EEG is ``eeg2``.
         as_stored: whether voltages stay in the recording's own unit, else they are in µV.
         scaled: whether each channel is scaled by its quartiles, see :func:`scale`.
         nights_scaled: whether night files that do not say their channels' unit hold scaled channels.
@@ -86,7 +87,7 @@ class Recipe:
         if "channels" in metadata:
             channels = metadata["channels"]
             named = isinstance(channels, dict) and all(isinstance(name, str) for name in channels.values())
-            if not named or not channels or not channels.keys() <= set(MODALITIES):
+            if not named or not channels or not set(map(modality_of, channels)) <= set(MODALITIES):
                 raise InputError("its metadata name no channel for each of its modalities: train it again.")
             return cls.of_nights(db, channels, {}, scaled=True)
         found = cls.of_nights(db, {"eeg": str(metadata.get("channel") or db.channel)}, {})
@@ -124,7 +125,8 @@ class Recipe:
                 modality: ChannelSpec(str(channel["name"]), tuple(map(str, channel["spellings"])), _band(channel))
                 for modality, channel in values["channels"].items()
             }
-            if not channels or not channels.keys() <= set(MODALITIES) or values["sampling_rate_hz"] != SAMPLING_RATE:
+            known = bool(channels) and set(map(modality_of, channels)) <= set(MODALITIES)
+            if not known or values["sampling_rate_hz"] != SAMPLING_RATE:
                 raise ValueError
             return cls(
                 channels,

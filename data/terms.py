@@ -18,6 +18,12 @@ EVENTS = ("Obstructive Apnea", "Central Apnea", "Mixed Apnea", "Hypopnea", "SpO2
 MODALITIES = ("eeg", "eog", "emg", "ecg", "airflow")
 """The kinds of signal that a model may take, in the order in which SynthSleepNet takes them."""
 
+
+def modality_of(stream: str) -> str:
+    """The modality of a stream of signals: ``eeg`` of its first channel, ``eeg``, and of its second, ``eeg2``."""
+    return stream.rstrip("0123456789")
+
+
 TASKS = {"sleep_stage": (), "apnea": EVENTS[:3], "hypopnea": EVENTS[3:4]}
 """What a model may predict for each epoch, and the events that count as it."""
 

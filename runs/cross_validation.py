@@ -7,7 +7,14 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from data.nights.folds import Split, find_nights, missing_subjects, split, with_subjects_found
+from data.nights.folds import (
+    Split,
+    find_nights,
+    missing_subjects,
+    split,
+    with_channels_found,
+    with_subjects_found,
+)
 from data.nights.index import NightFile, check_nights
 from data.terms import InputError
 from runs import workers
@@ -18,11 +25,12 @@ Result = TypeVar("Result")
 
 
 def nights_and_splits(
-    config: Config, data: Path, folds: Sequence[int], channels: Sequence[str], leave_out: bool = False
+    config: Config, data: Path, folds: Sequence[int], modalities: Sequence[str] = ()
 ) -> tuple[Config, dict[int, list[NightFile]], list[Split]]:
-    """What ``folds`` are trained on: the settings with the subjects found, the checked nights, and each fold's split.
+    """What ``folds`` are trained on: the settings with what was found, the checked nights, and each fold's split.
 
-    ``leave_out`` says whether a night in ``data`` without one of the ``channels`` is left out; else it is an error.
+    Without ``modalities``, all nights in ``data`` must have the database's channel; with them, nights that lack one of
+    their channels are left out.
 
     Raises:
         InputError: there are no nights, one is damaged or lacks a channel, or a fold has too few subjects.
@@ -42,7 +50,10 @@ def nights_and_splits(
         print(
             f"{len(missing)} of {len(spec.subjects)} subjects have no night file in {data} and are left out: {listed}."
         )
-    checked = check_nights(nights, channels, leave_out=leave_out)
+    if modalities:
+        spec = with_channels_found(spec, next(iter(nights.values()))[0])
+    channels = [channel for name in modalities for channel in spec.streams(name).values()] or [spec.channel]
+    checked = check_nights(nights, channels, leave_out=bool(modalities))
     splits = [split(spec, fold, checked, training.seed, training.validation_fraction) for fold in folds]
     return replace(config, database=spec), checked, splits
 

@@ -27,7 +27,8 @@ SETTABLE = {
     "folds": "a whole number, 2 or above",
     "night_patterns": "at least one file name with {subject} in it, such as ('subject{subject}.npz',)",
     "channel": "a channel's name",
-    "modalities": f"pairs such as (('eeg', 'C3-A2'),), with different names out of {', '.join(MODALITIES)}",
+    "modalities": "names and channels such as (('eeg', 'C3-A2', 'C4-A1'), ('emg', 'EMG')), with different names out of "
+    f"{', '.join(MODALITIES)}, and different channels",
     "scaled": "True or False",
 }
 """The values of a database that can be set for one run, and what each must be."""
@@ -148,11 +149,13 @@ def _check_synthsleepnet(model: SynthSleepNetConfig, training: SynthSleepNetTrai
 
 def _check_database(spec: Database) -> None:
     """Refuse values that no cross-validation could use."""
-    names = [modality for modality, _ in spec.modalities]
+    names = [modality[0] for modality in spec.modalities if modality]
+    channels = [channel for modality in spec.modalities for channel in modality[1:]]
+    each = all(len(modality) > 1 for modality in spec.modalities) and len(set(channels)) == len(channels)
     suits = {
         "subjects": len(set(spec.subjects)) == len(spec.subjects) and all(subject >= 0 for subject in spec.subjects),
         "folds": spec.folds >= 2,
-        "modalities": len(set(names)) == len(names) and set(names) <= set(MODALITIES),
+        "modalities": each and len(set(names)) == len(names) and set(names) <= set(MODALITIES),
         "night_patterns": bool(spec.night_patterns) and all(map(NIGHT_PATTERN.fullmatch, spec.night_patterns)),
     }
     for name, suitable in suits.items():

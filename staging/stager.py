@@ -26,7 +26,7 @@ from data.recordings.channels import (
 )
 from data.recordings.quality import near_sleep, unscored
 from data.recordings.recording import Recording
-from data.terms import MODALITIES, STAGES, TASKS, UNSCORED, InputError
+from data.terms import MODALITIES, STAGES, TASKS, UNSCORED, InputError, modality_of
 from evaluation.hypnogram import Hypnogram, spectra
 from staging.montage import Montage, Signals, assessed, weights_of, without_bad
 from staging.predictor import Predictor, predict
@@ -62,9 +62,10 @@ class Stager:
 
     @cached_property
     def channels(self) -> dict[str, ChannelSpec]:
-        """The channel of each modality that any of the networks takes."""
+        """The channel of each stream that any of the networks takes, in the order of the modalities."""
         known = {name: spec for predictor in self.predictors for name, spec in predictor.recipe.channels.items()}
-        return {name: known[name] for name in MODALITIES if name in known}
+        names = sorted(known, key=lambda name: (MODALITIES.index(modality_of(name)), name))
+        return {name: known[name] for name in names}
 
     def stage(
         self, recording: AnyRecording, channels: Sequence[str] = (), calibrate: bool = True, smooth: bool = True
@@ -217,7 +218,7 @@ class Stager:
         recipe = next(p.recipe for p in self.predictors if modality in p.recipe.channels)
         # What is calibrated may have any unit, and says it in µV where it can.
         as_stored = recipe.as_stored and not (calibrate and recipe.level)
-        return read_channel(recording, choice, as_stored, LOWEST_RATES[modality])
+        return read_channel(recording, choice, as_stored, LOWEST_RATES[modality_of(modality)])
 
     def _usable(self, there: Collection[str]) -> dict[str, Predictor]:
         """The predictor of each task that takes most of the modalities that are ``there``, and no other."""
@@ -270,11 +271,13 @@ def _choice(recording: AnyRecording, modality: str, spec: ChannelSpec, name: str
     own = spec.find(recording.channels)
     if own:
         return Choice(own, (own,))
-    if modality == "eeg":
+    if modality_of(modality) == "eeg":
         derivations = [spelled for spelled in (spec.name, *spec.spellings) if "-" in spelled] or [spec.name]
         found = (derivation(spelled, recording.channels) for spelled in derivations)
-        return next((choice for choice in found if choice), None) or choose(recording)
-    for pattern in NAMES[modality]:
+        choice = next((choice for choice in found if choice), None)
+        # What is most like a second channel may be the first.
+        return choice or (choose(recording) if modality == "eeg" else None)
+    for pattern in NAMES.get(modality, ()):
         for recorded in recording.channels:
             if re.search(pattern, recorded.casefold().replace("_", " ")):
                 return Choice(recorded, (recorded,))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from data.databases import Database
+from data.nights.files import read_arrays
 from data.store import reaching
 from data.terms import InputError
 
@@ -145,6 +146,13 @@ def with_subjects_found(spec: Database, nights: Collection[int]) -> Database:
         few = f"{len(nights)} subjects have night files, too few for {spec.folds} folds"
         raise InputError(f"{few}: lower them with --set folds=N.")
     return replace(spec, subjects=tuple(sorted(nights)))
+
+
+def with_channels_found(spec: Database, night: Path) -> Database:
+    """``spec`` without those further channels of its modalities that ``night``, one of its nights, does not hold."""
+    there = {str(name) for name in np.atleast_1d(read_arrays(night, ("ch_names",)).get("ch_names", ()))}
+    found = [(name, first, *(other for other in others if other in there)) for name, first, *others in spec.modalities]
+    return replace(spec, modalities=tuple(found))
 
 
 def missing_subjects(spec: Database, nights: Collection[int]) -> list[int]:

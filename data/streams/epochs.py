@@ -17,27 +17,34 @@ BATCHES_MIXED = 8
 """Batches' worth of epochs that a batch is drawn from."""
 
 
-def epochs(nights: Sequence[Path], recipe: Recipe, batch: int, seed: Sequence[int]) -> tf.data.Dataset:
+def epochs(
+    nights: Sequence[Path], recipe: Recipe, batch: int, seed: Sequence[int], apart: bool = False
+) -> tf.data.Dataset:
     """Stream all epochs of ``nights``, scored or not, in an order drawn from ``seed``, but for a last batch not full.
 
+    With ``apart``, all channels of the recipe are of one modality, and each one's epochs are examples of their own.
+
     Returns:
-        Batches of each modality's signals, float32 (batch, 3000), by its name.
+        Batches of each stream's signals, float32 (batch, 3000), by its name; with ``apart``, of the first one's name.
 
     Raises:
         InputError: a night turned bad while it streamed; use the dataset inside :func:`data.streams.windows.reading`.
     """
+    names = [*recipe.channels][: 1 if apart else None]
     order = np.random.default_rng(seed).permutation(len(nights))
 
     def read(path: bytes, number: np.int64) -> np.ndarray:
         signals = np.stack([*read_night(path.decode(), recipe.names).inputs(recipe).values()], axis=1)
+        if apart:
+            signals = signals.reshape(-1, 1, EPOCH_SAMPLES)
         return signals[np.random.default_rng((*seed, int(number))).permutation(len(signals))]
 
     def load(path: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         signals = tf.numpy_function(read, [path, number], tf.float32, stateful=False)
-        return tf.ensure_shape(signals, (None, len(recipe.channels), EPOCH_SAMPLES))
+        return tf.ensure_shape(signals, (None, len(names), EPOCH_SAMPLES))
 
-    def by_modality(signals: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {name: signals[:, number] for number, name in enumerate(recipe.channels)}
+    def by_name(signals: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {name: signals[:, number] for number, name in enumerate(names)}
 
     return untuned(
         tf.data.Dataset.from_tensor_slices(([str(nights[i]) for i in order], order))
@@ -45,6 +52,6 @@ def epochs(nights: Sequence[Path], recipe: Recipe, batch: int, seed: Sequence[in
         .interleave(tf.data.Dataset.from_tensor_slices, cycle_length=NIGHTS_MIXED)
         .shuffle(BATCHES_MIXED * batch, seed=int(np.random.default_rng(seed).integers(2**31)))
         .batch(batch, drop_remainder=True)
-        .map(by_modality)
+        .map(by_name)
         .prefetch(2)
     )

@@ -63,8 +63,8 @@ class FineTuningStep(LabelledStep):
     rate = "fine_tuning_rate"
     temporary = (PROGRESS, CONVOLUTIONS)
 
-    def __init__(self, fold: Fold, modalities: tuple[str, ...], task: str, label_fraction: float, tcm: str) -> None:
-        super().__init__(fold, modalities, task, label_fraction, f"fine-tuning for {task} ({tcm})", tcm=tcm)
+    def __init__(self, fold: Fold, streams: tuple[str, ...], task: str, label_fraction: float, tcm: str) -> None:
+        super().__init__(fold, streams, task, label_fraction, f"fine-tuning for {task} ({tcm})", tcm=tcm)
 
     def make(self) -> FineTuning:
         """The network, with the pretrained encoder's weights."""

@@ -22,8 +22,8 @@ class LabelledStep(Step):
     epoch holds an event, the macro-F1 would be best for a network that never finds one.
 
     Args:
-        fold: what is trained on; its fusion of ``modalities`` is pretrained.
-        modalities: of the encoder.
+        fold: what is trained on; its fusion of ``streams`` is pretrained.
+        streams: of the encoder.
         task: one of ``data.terms.TASKS``.
         label_fraction: share of the labelled subjects' epochs whose labels are used, drawn by the seed.
         title: names the step in messages.
@@ -39,9 +39,9 @@ class LabelledStep(Step):
     step: str
 
     def __init__(
-        self, fold: Fold, modalities: tuple[str, ...], task: str, label_fraction: float, title: str, **variant: str
+        self, fold: Fold, streams: tuple[str, ...], task: str, label_fraction: float, title: str, **variant: str
     ) -> None:
-        self.encoder = fold.folder / "multimodal" / "-".join(modalities)
+        self.encoder = fold.folder / "multimodal" / "-".join(streams)
         if not (self.encoder / METADATA).is_file():
             raise InputError(f"{self.encoder} holds no pretrained encoder: run --step multimodal first.")
         of_encoder = read_metadata(self.encoder)
@@ -53,7 +53,7 @@ class LabelledStep(Step):
         self.balance = "none" if task == "sleep_stage" else fold.config.training.event_balance
         about = {"task": task, "label_fraction": label_fraction, **variant}
         about["encoder"] = of_encoder["sha256"][WEIGHTS]
-        folder = fold.folder.joinpath(self.step, f"{task}_{label_fraction:g}", "-".join(modalities), *variant.values())
+        folder = fold.folder.joinpath(self.step, f"{task}_{label_fraction:g}", "-".join(streams), *variant.values())
         super().__init__(fold, folder, "/".join((self.step, task, *variant.values())), title, about)
 
     @property

@@ -35,6 +35,16 @@ class FoldTask:
     strategy: str | None
     bar: bool = True
 
+    @property
+    def streams(self) -> dict[str, str]:
+        """The channel of each stream that the fusion takes."""
+        found: dict[str, str] = {}
+        for modality in self.modalities:
+            channels = self.config.database.streams(modality)
+            of_each_channel = self.config.training.multimodal_streams == "channel"
+            found |= channels if of_each_channel else {modality: channels[modality]}
+        return found
+
 
 def train_fold(task: FoldTask) -> int:
     """Run the steps that are not finished, in whatever process this is; returns the fold's number.
@@ -48,15 +58,15 @@ def train_fold(task: FoldTask) -> int:
     with shared.strategy.scope():
         if "unimodal" in task.steps:
             for modality in task.modalities:
-                PretrainingStep(fold, "unimodal", (modality,)).train()
+                PretrainingStep(fold, "unimodal", task.config.database.streams(modality)).train()
         if "multimodal" in task.steps:
-            PretrainingStep(fold, "multimodal", task.modalities).train()
+            PretrainingStep(fold, "multimodal", task.streams).train()
     # Not worth sharing: the embeddings are computed once.
     if "linear_probing" in task.steps and shared.chief:
-        LinearProbingStep(fold, task.modalities, task.task, task.label_fraction).train()
+        LinearProbingStep(fold, (*task.streams,), task.task, task.label_fraction).train()
     if "fine_tuning" in task.steps:
         with shared.strategy.scope():
-            FineTuningStep(fold, task.modalities, task.task, task.label_fraction, task.tcm).train()
+            FineTuningStep(fold, (*task.streams,), task.task, task.label_fraction, task.tcm).train()
     shared.wait()
     return task.split.fold
 

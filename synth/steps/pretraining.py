@@ -4,7 +4,8 @@ Scoring chooses the best network alone, on validation subjects: how well an epoc
 training subjects tell its stage (Lee et al., arXiv:2502.17481, section 4).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from data.nights.night import read_night
 from data.recipe import Recipe
 from data.streams.epochs import epochs
 from data.streams.windows import reading
-from data.terms import UNSCORED, InputError
+from data.terms import UNSCORED, InputError, modality_of
 from runs.identity import MULTIMODAL, UNIMODAL
 from runs.networks import load_model
 from runs.saved import METADATA
@@ -45,16 +46,18 @@ class PretrainingStep(Step):
     Args:
         fold: what is trained on.
         kind: ``unimodal`` or ``multimodal``, as the names of the step's hyper-parameters begin.
-        modalities: what the network sees; one alone if it is unimodal.
+        channels: what the network sees: the channel of each stream; of one modality alone if it is unimodal, whose
+            channels' epochs are then examples of their own.
     """
 
     unit = "round"
     chosen_by = ("macro_f1",)
     rate = "pretraining_rate"
 
-    def __init__(self, fold: Fold, kind: str, modalities: tuple[str, ...]) -> None:
-        named, name = dict(fold.config.database.modalities), f"{kind}/{'-'.join(modalities)}"
-        channels = {modality: named[modality] for modality in modalities}
+    def __init__(self, fold: Fold, kind: str, channels: dict[str, str]) -> None:
+        self.alone = kind == "unimodal"
+        self.streams = (*channels,)[: 1 if self.alone else None]
+        name = f"{kind}/{'-'.join(self.streams)}"
         subjects = fold.split.train
         if not fold.config.training.pretraining_on_labelled:
             subjects = tuple(subject for subject in subjects if subject not in fold.labelled)
@@ -66,30 +69,38 @@ class PretrainingStep(Step):
         self.nights = fold.files(subjects)
         about = {"nights": [night.path.name for night in self.nights], "channels": channels}
         super().__init__(fold, fold.folder / name, name, name, about)
-        self.alone = kind == "unimodal"
         self.decided_by = UNIMODAL if self.alone else MULTIMODAL
         self.passes, self.wanted, self.mask_ratio = (
             getattr(self.training, f"{kind}_{name}") for name in ("passes", "batch", "mask_ratio")
         )
 
     @cached_property
-    def recipe(self) -> Recipe:
-        """The recipe that the first night tells; all nights of a folder are prepared alike."""
+    def whole_recipe(self) -> Recipe:
+        """The recipe of all channels, which the first night tells; all nights of a folder are prepared alike."""
         about = read_about(self.nights[0].path)
         minutes = self.training.wake_minutes
         return Recipe.of_nights(self.config.database, self.record["channels"], about, scaled=True, wake_minutes=minutes)
+
+    @property
+    def recipe(self) -> Recipe:
+        whole = self.whole_recipe
+        return replace(whole, channels={name: whole.channels[name] for name in self.streams})
+
+    def examples(self, nights: Iterable[NightFile]) -> int:
+        """How many examples ``nights`` hold."""
+        return sum(night.epochs for night in nights) * (len(self.record["channels"]) if self.alone else 1)
 
     def prepare(self) -> None:
         """Make network, rounds and learner; InputError if devices cannot share a batch, or a round is too small."""
         training, count = self.training, self.fold.replicas.count
         self.fold.draw_first_weights()
-        self.network = neuronet(self.config) if self.alone else fusion(self.fold, tuple(self.record["channels"]))
+        self.network = neuronet(self.config) if self.alone else fusion(self.fold, self.streams)
         self.judged = self.network.encoder
         self.embed = compiled(self._embed)
         self.rounds = list(self._rounds())
         if self.wanted % count:
             raise InputError(f"batches of {self.wanted} epochs cannot be shared by {count} devices evenly.")
-        smallest = min(sum(night.epochs for night in nights) for _, nights in self.rounds)
+        smallest = min(self.examples(nights) for _, nights in self.rounds)
         # An epoch is told from others of its batch, so that there must be two.
         if smallest < max(count, 2):
             raise InputError(
@@ -101,7 +112,7 @@ class PretrainingStep(Step):
         self.accumulation = min(training.accumulation, smallest // self.batch)
         passes = [number for number, _ in self.rounds]
         updates = np.bincount(passes, self.steps).astype(int).tolist()
-        clipped = not self.alone or not {*self.record["channels"]} & {*training.unimodal_unclipped}
+        clipped = not self.alone or self.streams[0] not in training.unimodal_unclipped
         self.begin(self.batch * self.accumulation, training.pretraining_schedule, updates, self.accumulation, clipped)
 
     def _rounds(self) -> Iterator[tuple[int, list[NightFile]]]:
@@ -115,7 +126,7 @@ class PretrainingStep(Step):
     @property
     def steps(self) -> list[int]:
         update = self.batch * self.accumulation
-        return [sum(night.epochs for night in nights) // update for _, nights in self.rounds]
+        return [self.examples(nights) // update for _, nights in self.rounds]
 
     def about(self, number: int) -> dict[str, Any]:
         return {"round": number + 1, "pass": self.rounds[number][0] + 1}
@@ -125,7 +136,7 @@ class PretrainingStep(Step):
         paths, size = [night.path for night in self.rounds[number][1]], self.batch * self.accumulation
         figures = []
         with reading():
-            for batch in epochs(paths, self.recipe, size, (*self.seed, number)):
+            for batch in epochs(paths, self.whole_recipe, size, (*self.seed, number), apart=self.alone):
                 figures.append(self.learner.step(self._inputs(batch, noise)))
                 advance()
         return {name: float(np.mean([float(figure[name]) for figure in figures])) for name in figures[0]}
@@ -150,7 +161,7 @@ class PretrainingStep(Step):
         if number + 1 < len(self.rounds) and self.rounds[number + 1][0] == self.rounds[number][0]:
             return {}
         training, parts = self.training, (self.fold.labelled, self.fold.split.validation)
-        of_ecg = self.alone and "ecg" in self.record["channels"]
+        of_ecg = self.alone and self.streams == ("ecg",)
         task = training.unimodal_ecg_chosen_by if of_ecg else "sleep_stage"
         (known, labels), (asked, expected) = (
             self._embedded(self.chosen_nights(subjects, training.knn_nights), task) for subjects in parts
@@ -202,10 +213,10 @@ def neuronet(config: "Config") -> NeuroNet:
     return network
 
 
-def fusion(fold: Fold, modalities: tuple[str, ...]) -> SynthSleepNet:
-    """The fusion as configured, with the pretrained encoders of ``modalities``; InputError if one is not pretrained."""
+def fusion(fold: Fold, streams: tuple[str, ...]) -> SynthSleepNet:
+    """The fusion as configured, with a pretrained encoder for each stream; InputError if one is not pretrained."""
     model, precision, pretrained = fold.config.model, fold.config.training.precision, {}
-    for modality in modalities:
+    for modality in dict.fromkeys(map(modality_of, streams)):
         folder = fold.folder / "unimodal" / modality
         if not (folder / METADATA).is_file():
             raise InputError(
@@ -214,14 +225,15 @@ def fusion(fold: Fold, modalities: tuple[str, ...]) -> SynthSleepNet:
         pretrained[modality] = load_model(folder, [NeuroNetEncoder], precision)
     # Loading drew weights too.
     fold.draw_first_weights()
-    backbone = {name: getattr(pretrained[modalities[0]], name) for name in ("window", "step", "dim", "heads", "depth")}
+    first = next(iter(pretrained.values()))
+    backbone = {name: getattr(first, name) for name in ("window", "step", "dim", "heads", "depth")}
     encoder, decoder = _sizes(model, "fusion"), _sizes(model, "fusion_decoder")
     contrast = (model.fusion_projection, model.fusion_temperature)
     cls_normalised = fold.config.training.multimodal_cls_normalised
-    network = SynthSleepNet(modalities, backbone, *encoder, *decoder, *contrast, cls_normalised, dtype=precision)
+    network = SynthSleepNet(streams, backbone, *encoder, *decoder, *contrast, cls_normalised, dtype=precision)
     draw_as_pytorch(network)
-    for modality in modalities:
-        adopt(network.encoder.backbones[modality], pretrained[modality])
+    for stream in streams:
+        adopt(network.encoder.backbones[stream], pretrained[modality_of(stream)])
     return network
 
 

@@ -25,10 +25,10 @@ class LinearProbingStep(LabelledStep):
     decided_by = LINEAR_PROBING
     rate = "probing_rate"
 
-    def __init__(self, fold: Fold, modalities: tuple[str, ...], task: str, label_fraction: float) -> None:
+    def __init__(self, fold: Fold, streams: tuple[str, ...], task: str, label_fraction: float) -> None:
         # So little work is not worth sharing.
         fold = replace(fold, replicas=replicas(None))
-        super().__init__(fold, modalities, task, label_fraction, f"linear probing of {task}")
+        super().__init__(fold, streams, task, label_fraction, f"linear probing of {task}")
 
     def prepare(self) -> None:
         """Embed the nights and make the head; InputError if labels are missing or all the same."""

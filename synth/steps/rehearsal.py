@@ -41,13 +41,13 @@ def rehearse_fold(task: FoldTask) -> list[Cost]:
     """
     with TemporaryDirectory(prefix="rehearsal-") as folder:
         fold = fold_of(replace(task, folder=Path(folder), bar=False), replicas(None))
-        parts: list[tuple[str, tuple[str, ...]]] = [("unimodal", (name,)) for name in task.modalities]
+        parts = [("unimodal", task.config.database.streams(name)) for name in task.modalities]
         # A step alone needs what the steps before it make.
         if task.steps != ("unimodal",):
-            parts.append(("multimodal", task.modalities))
+            parts.append(("multimodal", task.streams))
         costs = []
-        for kind, modalities in parts:
-            step = PretrainingStep(fold, kind, modalities)
+        for kind, channels in parts:
+            step = PretrainingStep(fold, kind, channels)
             found = step.rehearse(_real(task, step), partial(_judging, step))
             costs += found if kind in task.steps else []
             if not (step.folder / METADATA).is_file():
@@ -67,20 +67,20 @@ def _judging(step: PretrainingStep, numbers: Sequence[int]) -> float:
     parts = (step.fold.labelled, step.fold.split.validation)
     nights = [night for subjects in parts for night in step.chosen_nights(subjects, step.training.knn_nights)]
     passes = len({step.rounds[number][0] for number in numbers})
-    shapes = dict.fromkeys(step.record["channels"], (EPOCH_SAMPLES,))
+    shapes = dict.fromkeys(step.streams, (EPOCH_SAMPLES,))
     return passes * _epochs(nights) * _seconds_an_epoch(step.embed, shapes)
 
 
 def _labelled(task: FoldTask, fold: Fold) -> list[Cost]:
     """What the steps that learn from labels take."""
-    encoder = load_model(fold.folder / "multimodal" / "-".join(task.modalities), [SynthSleepNetEncoder])
+    encoder = load_model(fold.folder / "multimodal" / "-".join(task.streams), [SynthSleepNetEncoder])
     parts = (fold.split.validation, fold.split.test)
     known, *others = (_epochs(fold.files(subjects)) for subjects in (fold.labelled, *parts))
     small = _made_up(fold, known)
     scale = known / small.nights[0][0].epochs
     costs = []
     if "linear_probing" in task.steps:
-        step = LinearProbingStep(small, task.modalities, task.task, task.label_fraction)
+        step = LinearProbingStep(small, (*task.streams,), task.task, task.label_fraction)
         seconds = (known + sum(others)) * _seconds_an_epoch(compiled(encoder), _signals(task))
         costs += step.rehearse(_real(task, step), lambda _: seconds)
     if "fine_tuning" in task.steps:
@@ -102,7 +102,7 @@ def _fine_tuning(task: FoldTask, fold: Fold, small: Fold, encoder: SynthSleepNet
         again = len(numbers) * judged * _seconds_an_epoch(embed, convolved if kept else signals)
         return once * _seconds_an_epoch(embed, signals) + again
 
-    step = FineTuningStep(small, task.modalities, task.task, task.label_fraction, task.tcm)
+    step = FineTuningStep(small, (*task.streams,), task.task, task.label_fraction, task.tcm)
     # It tells of the made-up night.
     with redirect_stdout(StringIO()):
         costs = step.rehearse(_real(task, step), whole_nights)
@@ -112,8 +112,8 @@ def _fine_tuning(task: FoldTask, fold: Fold, small: Fold, encoder: SynthSleepNet
 
 
 def _signals(task: FoldTask) -> dict[str, tuple[int, ...]]:
-    """The shape of an epoch of each modality."""
-    return dict.fromkeys(task.modalities, (EPOCH_SAMPLES,))
+    """The shape of an epoch of each stream."""
+    return dict.fromkeys(task.streams, (EPOCH_SAMPLES,))
 
 
 def _made_up(fold: Fold, known: int) -> Fold:

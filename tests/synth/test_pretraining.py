@@ -205,7 +205,9 @@ def step_of(folder: Path, epochs: int, **training) -> PretrainingStep:
     config = configure("shhs", [f"{name}={value}" for name, value in training.items()], "tiny")
     nights = {subject: [NightFile(folder / f"shhs1-{subject}.npz", epochs, 1.0, 0.0, 0)] for subject in SUBJECTS}
     split = Split(0, tuple(SUBJECTS[2:]), (SUBJECTS[1],), (SUBJECTS[0],))
-    return PretrainingStep(Fold(config, split, split.train, nights, folder, replicas(None)), "unimodal", ("eeg",))
+    return PretrainingStep(
+        Fold(config, split, split.train, nights, folder, replicas(None)), "unimodal", {"eeg": "EEG_C4"}
+    )
 
 
 def test_every_round_makes_an_update(tmp_path):
@@ -220,8 +222,8 @@ def test_each_step_has_its_own_draws(trained, tmp_path):
     """They come from the step's name, which no message changes."""
     fold = replace(step_of(tmp_path, 10).fold, folder=fold_of(trained[0]))
     steps = {
-        "unimodal/eeg": PretrainingStep(fold, "unimodal", ("eeg",)),
-        "multimodal/eeg-airflow": PretrainingStep(fold, "multimodal", ("eeg", "airflow")),
+        "unimodal/eeg": PretrainingStep(fold, "unimodal", {"eeg": "EEG_C4"}),
+        "multimodal/eeg-airflow": PretrainingStep(fold, "multimodal", {"eeg": "EEG_C4", "airflow": "Airflow"}),
         "linear_probing/apnea": LinearProbingStep(fold, ("eeg", "airflow"), "apnea", 1),
         "fine_tuning/apnea/lstm": FineTuningStep(fold, ("eeg", "airflow"), "apnea", 1, "lstm"),
     }
@@ -356,7 +358,7 @@ def test_a_night_without_a_modality_is_left_out_and_said(trained, tmp_path, caps
     [
         (["--db", "isruc", "--step", "unimodal"], "add --model synthsleepnet"),
         (["--db", "isruc", "--model", "synthsleepnet"], "names no channel for eeg, eog, emg"),
-        (["--db", "shhs", "--model", "synthsleepnet", "--set", "modalities=(('eeg',),)"], "pairs such as"),
+        (["--db", "shhs", "--model", "synthsleepnet", "--set", "modalities=(('eeg',),)"], "names and channels such as"),
         (["--db", "shhs", "--model", "synthsleepnet", "--set", "frame_step_seconds=9"], "of the 3 frames of an epoch"),
     ],
 )

@@ -7,17 +7,21 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
+import predict
 import trainer
-from config import PROTOCOLS, SynthSleepNetTraining
+from config import PROTOCOLS, SyntheticConfig, SynthSleepNetTraining
 from data.nights.folds import Split
 from data.nights.index import NightFile
+from data.prepare.synthetic import write_recording
 from data.terms import InputError
+from runs.networks import load_model
 from runs.settings import configure
 from synth.initialisation import draw_as_pytorch
 from synth.learner import Learner, scheduled
-from synth.models.fusion import SynthSleepNet
+from synth.models.fusion import SynthSleepNet, SynthSleepNetEncoder
 from synth.models.neuronet import NeuroNet
 from synth.replicas import replicas
 from synth.steps.labelled import LabelledStep
@@ -129,13 +133,13 @@ def fold(protocol, tmp_path, labelled=(1, 2)):
 
 @pytest.mark.parametrize(("protocol", "subjects"), [("corrected", "1234"), ("published", "34")])
 def test_labelled_subjects_are_pretrained_on_unless_they_are_held_out(protocol, subjects, tmp_path):
-    step = PretrainingStep(fold(protocol, tmp_path), "unimodal", ("eeg",))
+    step = PretrainingStep(fold(protocol, tmp_path), "unimodal", {"eeg": "EEG C4-M1"})
     assert [night.path.stem for night in step.nights] == list(subjects)
 
 
 def test_someone_must_be_left_to_pretrain_on(tmp_path):
     with pytest.raises(InputError, match="all 4 training subjects are labelled, so that none is left"):
-        PretrainingStep(fold("published", tmp_path, (1, 2, 3, 4)), "unimodal", ("eeg",))
+        PretrainingStep(fold("published", tmp_path, (1, 2, 3, 4)), "unimodal", {"eeg": "EEG C4-M1"})
 
 
 class Drawing(LabelledStep):
@@ -178,7 +182,8 @@ def test_each_rule_of_a_protocol_is_on_the_page():
 
 @pytest.mark.long
 @pytest.mark.usefixtures("small_backbone")
-def test_the_published_protocol_trains_every_step(tmp_path, capsys):
+def test_the_published_protocol_trains_every_step_and_stages(tmp_path, capsys):
+    """Both channels of the EOG pretrain one network, and are streams of their own afterwards."""
     settings = [
         "hours=0.3",
         "folds=3",
@@ -188,7 +193,7 @@ def test_the_published_protocol_trains_every_step(tmp_path, capsys):
         "multimodal_passes=1",
     ]
     chosen = [part for value in settings for part in ("--set", value)]
-    which = ["--modality", "eeg", "--modality", "ecg", "--task", "apnea", "--from_fold", "0", "--to_fold", "0"]
+    which = ["--modality", "eog", "--modality", "ecg", "--from_fold", "0", "--to_fold", "0"]
     common = ["--model", "synthsleepnet", "--preset", "tiny", "--db", "synthetic", "--protocol", "published"]
     where = ["--data", str(tmp_path / "nights"), "--out", str(tmp_path / "out")]
     assert trainer.main([*common, *which, *where, *chosen]) == 0, capsys.readouterr()
@@ -198,6 +203,20 @@ def test_the_published_protocol_trains_every_step(tmp_path, capsys):
     for record in records.values():
         held = record["config"]["training"]
         assert {name: held[name] for name in PROTOCOLS["published"]} == json.loads(json.dumps(PROTOCOLS["published"]))
-    pretrained = [name for folder in ("unimodal/eeg", "unimodal/ecg") for name in records[Path(folder)]["nights"]]
-    labelled = records[Path("unimodal/eeg")]["split"]["labelled"]
-    assert len(labelled) == 3 and not {f"synthetic{n:02d}.npz" for n in labelled} & {*pretrained}
+    of_eog, of_ecg = (records[Path("unimodal") / name] for name in ("eog", "ecg"))
+    assert of_eog["channels"] == {"eog": "EOG L", "eog2": "EOG R"} and [*of_eog["recipe"]["channels"]] == ["eog"]
+    labelled = of_eog["split"]["labelled"]
+    assert len(labelled) == 3 and not {f"synthetic{n:02d}.npz" for n in labelled} & {*of_eog["nights"]}
+    logs = [pd.read_csv(done / "unimodal" / name / "log.csv") for name in ("eog", "ecg")]
+    assert of_eog["nights"] == of_ecg["nights"] and len(logs[0]) == len(logs[1]) == 2
+    fusion = load_model(done / "multimodal/eog-eog2-ecg", [SynthSleepNetEncoder])
+    own = [[w for w in fusion.backbones[n].weights if "lora" not in w.name] for n in ("eog", "eog2", "ecg")]
+    same = [[np.array_equal(*pair) for pair in zip(own[0], other, strict=True)] for other in own[1:]]
+    assert all(same[0]) and not all(same[1])
+
+    recording = tmp_path / "sleeper.edf"
+    write_recording(recording, 9, SyntheticConfig(hours=0.3))
+    staged = ["--model", "synthsleepnet", "--dir", str(tmp_path / "out"), "--recording", str(recording)]
+    assert predict.main([*staged, "--out", str(tmp_path / "staged")]) == 0, capsys.readouterr()
+    channels = json.loads((tmp_path / "staged/sleeper.json").read_text())["channels"]
+    assert {c["modality"]: c["name"] for c in channels} == {"eog": "EOG L", "eog2": "EOG R", "ecg": "ECG"}

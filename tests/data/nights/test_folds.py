@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.databases import DATABASES
-from data.nights.folds import find_nights, split, subjects_tested
+from data.nights.folds import find_nights, split, subjects_tested, with_channels_found
 from data.terms import InputError
 
 PUBLISHED = ("sleepedf", "sleepedfx", "isruc", "ucddb")
@@ -164,3 +164,11 @@ def test_subjects_are_found_from_names(tmp_path):
         (tmp_path / f"subject{number}_a.npz").touch()
     (tmp_path / "subject7.npz").touch()
     assert list(find_nights(DATABASES["custom"], tmp_path)) == [1, 20, 300]
+
+
+def test_further_channels_that_the_nights_lack_are_left_out(tmp_path):
+    np.savez(tmp_path / "night.npz", ch_names=["EOG_Right", "EEG_C4"])
+    spec = with_channels_found(DATABASES["shhs"], tmp_path / "night.npz")
+    assert spec.streams("eeg") == {"eeg": "EEG_C4"}
+    # The first of a modality stays: whether it is needed is not known here.
+    assert spec.streams("eog") == {"eog": "EOG_Left", "eog2": "EOG_Right"}

@@ -37,6 +37,14 @@ def test_every_epoch_once_with_its_channels(nights):
     assert np.array_equal(found["eeg"] - 1, found["emg"])
 
 
+def test_channels_of_one_modality_may_be_examples_of_their_own(nights):
+    recipe = Recipe({"eeg": ChannelSpec("C4"), "eeg2": ChannelSpec("ECG")})
+    with reading():
+        batches = [batch["eeg"].numpy()[:, 0] for batch in epochs(nights, recipe, 5, (1, 2), apart=True)]
+    expected = sorted(1000 * n + 10 * e + channel for n in range(5) for e in range(7 + n) for channel in (1, 2))
+    assert sorted(np.concatenate(batches)) == expected
+
+
 def test_a_last_batch_not_full_is_left_out(nights):
     assert len(first_samples(nights, (1,), batch=20)["eeg"]) == 40
 
