@@ -29,15 +29,15 @@ RECSLEEPNET = (*_DATA, "channel", *names_in(RECSLEEPNET_SECTIONS), *_DRAWN)
 _SYNTHSLEEPNET = (*_DATA, "seed", "validation_fraction", "clip_norm", "labelled_subjects", "weight_decay")
 UNIMODAL = (
     *(*_SYNTHSLEEPNET, "channels", *_of_synth("frame_", "unimodal_", "knn_"), "accumulation", "pretraining_rate"),
-    *("contrastive_weight", "round_nights", "precision", *_DRAWN),
+    *("reconstruction_weight", "contrastive_weight", "round_nights", "precision", *_DRAWN),
 )
 MULTIMODAL = (*UNIMODAL, *_of_synth("fusion_", "multimodal_"))
 _LABELLED = (*_SYNTHSLEEPNET, "task", "label_fraction", "encoder", "head_dropout")
 """The SHA-256 of the encoder's weights stands for all values that its pretraining depended on."""
 LINEAR_PROBING = (*_LABELLED, *_of_synth("probing_"), *_DRAWN)
 FINE_TUNING = (
-    *(*_LABELLED, "tcm", *_of_synth("adaptation_", "fine_tuning_", "stretch_"), "validation_nights", "precision"),
-    *_DRAWN,
+    *(*_LABELLED, "tcm", "tcm_layers", *_of_synth("adaptation_", "fine_tuning_", "stretch_")),
+    *("validation_nights", "precision", *_DRAWN),
 )
 STEPS = (RECSLEEPNET, UNIMODAL, MULTIMODAL, LINEAR_PROBING, FINE_TUNING)
 
@@ -80,6 +80,9 @@ def deciding_values(names: Sequence[str], record: dict[str, Any], config: Config
     # A name that stands twice means what the later one says: metadata hold the fold's seed beside the configuration's.
     for section in (*defaults, database, record, held["model"], held["training"], held["synthetic"]):
         values |= section
+    if "tcm" in values:
+        # Version 1 named a temporal context module by the one layer that it had.
+        values.setdefault("tcm_layers", [values["tcm"]])
     flat: dict[str, Any] = {}
     for name in names:
         if name not in values or (name in _SYNTHETIC and values["db"] != "synthetic"):

@@ -26,7 +26,7 @@ from runs.identity import MULTIMODAL, UNIMODAL
 from runs.networks import load_model
 from runs.saved import METADATA
 from synth.in_training import compiled, embed_epochs
-from synth.models.fusion import SynthSleepNet
+from synth.models.fusion import BACKBONE_LORA, SynthSleepNet
 from synth.models.neuronet import NeuroNet, NeuroNetEncoder, adopt
 from synth.steps.step import Fold, Step
 
@@ -129,7 +129,8 @@ class PretrainingStep(Step):
         if self.alone:
             inputs = {**inputs, "noise": tf.transpose(inputs["noise"], (1, 0, 2))}
         found = self.network(inputs, mask_ratio=self.mask_ratio, training=True)
-        loss = found["reconstruction"] + self.training.contrastive_weight * found["contrastive"]
+        weights = {name: getattr(self.training, f"{name}_weight") for name in ("reconstruction", "contrastive")}
+        loss = sum(weight * found[name] for name, weight in weights.items())
         return {"loss": loss, "reconstruction": found["reconstruction"], "contrastive": found["contrastive"]}
 
     def judge(self, number: int) -> dict[str, float | None]:
@@ -187,6 +188,8 @@ def fusion(fold: Fold, modalities: tuple[str, ...]) -> SynthSleepNet:
     # Loading drew weights too.
     fold.draw_first_weights()
     backbone = {name: getattr(pretrained[modalities[0]], name) for name in ("window", "step", "dim", "heads", "depth")}
+    rank = model.fusion_adaptation_rank
+    backbone["lora"] = {name: {**lora, "rank": rank} for name, lora in BACKBONE_LORA.items() if rank}
     encoder, decoder = _sizes(model, "fusion"), _sizes(model, "fusion_decoder")
     contrast = (model.fusion_projection, model.fusion_temperature)
     network = SynthSleepNet(modalities, backbone, *encoder, *decoder, *contrast, dtype=precision)
