@@ -343,7 +343,8 @@ def test_modules_of_pytorch():
     classifier = random_classifier("lstm_mha")
     lstm, first, second = classifier.context.layers
     theirs = torch.nn.LSTM(64, 64, batch_first=True)
-    encoder = torch.nn.TransformerEncoder(torch.nn.TransformerEncoderLayer(64, 8, batch_first=True), 2).eval()
+    one = torch.nn.TransformerEncoderLayer(64, 8, batch_first=True)
+    encoder = torch.nn.TransformerEncoder(one, 2, enable_nested_tensor=False).eval()
 
     def tensor(*variables):
         return torch.tensor(np.concatenate([numpy(variable).T for variable in variables]))
