@@ -74,6 +74,8 @@ class RecSleepNetConfig:
     second_pool: Samples = 4
     lstm_units: Filters = 128
     dropout: Dropout = 0.5
+    global_pooling: Literal["both", "average", "maximum"] = "both"
+    """What describes an epoch: the average and the maximum over its steps, or one of them."""
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -131,6 +133,8 @@ class SynthSleepNetConfig:
     fusion_decoder_blocks: Blocks = 3
     fusion_projection: tuple[Projection, Projection] = (512, 256)
     fusion_temperature: Temperature = 0.1
+    fusion_adaptation_rank: Annotated[int, Field(ge=0, le=4096)] = 4
+    """r, of the LoRA by which the fusion adapts its frozen encoders; 0 for none."""
     head_dropout: Dropout = 0.5
     """In linear probing and in fine-tuning."""
     adaptation_rank: Annotated[int, Field(ge=0, le=4096)] = 4
@@ -176,7 +180,10 @@ class SynthSleepNetTraining:
     """Whether the fusion takes the first channel of each modality, or every channel as a stream of its own."""
     multimodal_cls_normalised: bool = False
     """Whether the cls token counts to the statistics of the fusion's batch normalisation, which then drops it."""
+    reconstruction_weight: LossWeight = 1.0
+    """Of masked prediction in the loss of pretraining; 0 for none."""
     contrastive_weight: LossWeight = 1.0
+    """Of contrast in it; 0 for none."""
     round_nights: Count = 100
     """Nights between two states that a killed run can continue from."""
     unimodal_ecg_chosen_by: Literal["sleep_stage", "apnea"] = "sleep_stage"

@@ -9,7 +9,7 @@ from pathlib import Path
 import command_line
 from data.databases import DATABASES, Database
 from data.terms import MODALITIES, TASKS, InputError
-from synth.terms import STEPS, STRATEGIES, TCMS
+from synth.terms import DEFAULT_TCM, STEPS, STRATEGIES, TCMS
 
 DEFAULT_MODALITIES = ("eeg", "eog", "emg")
 DEFAULTS = {
@@ -17,7 +17,7 @@ DEFAULTS = {
     "label_fraction": 1.0,
     "preset": "paper",
     "protocol": "corrected",
-    "tcm": TCMS[0],
+    "tcm": DEFAULT_TCM,
 }
 """Of the options that SynthSleepNet alone has."""
 CONTENTS = {
@@ -32,6 +32,7 @@ CONTENTS = {
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     # A mistake in config.py is reported as one of the command.
     from config import PRESETS, PROTOCOLS
+    from runs.settings import ABLATIONS, without
 
     parser = command_line.Parser(
         prog="trainer.py",
@@ -64,12 +65,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--data", metavar="DIR", help="folder of night files, local or such as s3://bucket/isruc (default data/DB)")
     add("--out", type=Path, default=Path("output"), metavar="DIR", help="folder of results (default output)")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="set a value of config.py; repeatable")
+    parts = "; ".join(f"{model}: {', '.join(parts)}" for model, parts in ABLATIONS.items())
+    add("--without", action="append", default=[], metavar="PART", help=f"train without it ({parts}); repeatable")
     command_line.add_workers(parser, "folds")
     add("--dry-run", action="store_true", help="tell how long it will take, how much memory and disk; train nothing")
     parsed = parser.parse_args(arguments)
     given = [option.option_strings[0] for option in of_synth if getattr(parsed, option.dest) is not None]
     if given and parsed.model != "synthsleepnet":
         raise InputError(f"only SynthSleepNet has {', '.join(given)}: add --model synthsleepnet, or leave that out.")
+    parsed.set = without(parsed.model, parsed.without, parsed.set)
     for name, default in DEFAULTS.items():
         if getattr(parsed, name) is None:
             setattr(parsed, name, default)

@@ -32,7 +32,7 @@ from synth.predictor import FineTunedPredictor
 from synth.replicas import replicas
 from synth.steps.fine_tuning import FineTuningStep
 from synth.steps.step import Fold
-from synth.terms import TCMS
+from synth.terms import DEFAULT_TCM, TCMS
 
 MODALITIES = ("eeg", "emg", "airflow")
 SETTINGS = ("hours=2", "unimodal_passes=6", "multimodal_passes=8", "fine_tuning_passes=20", "probing_passes=60")
@@ -75,7 +75,7 @@ def from_scratch(folder: Path, task: str, fraction: float) -> None:
     part = split(config.database, 0, nights, config.training.seed, config.training.validation_fraction)
     labelled = labelled_subjects(part, config.training.labelled_subjects, config.training.seed)
     fold = Fold(config, part, labelled, nights, folder / "synthetic_random" / "0", replicas(None))
-    FromScratch(fold, MODALITIES, task, fraction, TCMS[0]).train()
+    FromScratch(fold, MODALITIES, task, fraction, DEFAULT_TCM).train()
 
 
 def results(folder: Path, suffix: str, step: str, task: str, fraction: float, tcm: str = "") -> Path:
@@ -95,7 +95,7 @@ def seconds_per_night(folder: Path) -> dict[str, tuple[float, float]]:
         model = FineTunedPredictor(results(folder, "pretrained", "fine_tuning", "sleep_stage", 1, tcm))
         network = load_model(model.folder, [FineTuning])
         stretches = rng.normal(size=(48, 20, network.encoder.dim)).astype("float32")
-        module = tf.function(network.classifier.context)
+        module = tf.function(network.classifier.context or tf.identity)
         tasks[tcm] = partial(model.probabilities, signals)
         tasks[f"{tcm} alone"] = partial(lambda module, inputs: module(inputs).numpy(), module, stretches)
     found = interleaved(tasks, rounds=5)
@@ -118,7 +118,7 @@ def main() -> None:
     train(folder, "pretrained", "--step", "linear_probing", "--label_fraction", "0.05")
     from_scratch(folder, "sleep_stage", 0.05)
     train(folder, "pretrained", "--step", "fine_tuning", "--task", "apnea")
-    for tcm in TCMS[1:]:
+    for tcm in TCMS:
         train(folder, "pretrained", "--step", "fine_tuning", "--tcm", tcm)
     rows = [
         ("probing, random weights", ("initial", "linear_probing", "sleep_stage", 1)),
@@ -126,8 +126,8 @@ def main() -> None:
         ("probing", ("pretrained", "linear_probing", "sleep_stage", 1)),
         *((f"fine-tuning, {tcm}", ("pretrained", "fine_tuning", "sleep_stage", 1, tcm)) for tcm in TCMS),
         ("probing, 5 % of the labels", ("pretrained", "linear_probing", "sleep_stage", 0.05)),
-        ("fine-tuning, 5 % of the labels", ("pretrained", "fine_tuning", "sleep_stage", 0.05, TCMS[0])),
-        ("from scratch, 5 % of the labels", ("random", "fine_tuning", "sleep_stage", 0.05, TCMS[0])),
+        ("fine-tuning, 5 % of the labels", ("pretrained", "fine_tuning", "sleep_stage", 0.05, DEFAULT_TCM)),
+        ("from scratch, 5 % of the labels", ("random", "fine_tuning", "sleep_stage", 0.05, DEFAULT_TCM)),
     ]
     print(f"\n{'sleep stage':34}accuracy  macro-F1  kappa")
     for name, where in rows:
@@ -137,7 +137,7 @@ def main() -> None:
     for tcm, (whole, alone) in seconds_per_night(folder).items():
         print(f"{tcm:34}{whole:8.2f} s{alone * 1e3:10.1f} ms")
     print(f"\n{'apnea':34}macro-F1  sensitivity  specificity  AUROC  prevalence")
-    for step, tcm in (("linear_probing", ""), ("fine_tuning", TCMS[0])):
+    for step, tcm in (("linear_probing", ""), ("fine_tuning", DEFAULT_TCM)):
         found = figures(folder, "pretrained", step, "apnea", 1, tcm)
         print(
             f"{step.replace('_', ' '):34}{found['macro_f1']:8.3f}{found['sensitivity']:13.3f}"

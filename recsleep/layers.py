@@ -95,6 +95,14 @@ class GlobalMaxAveragePooling(keras.layers.Layer):
         return (input_shape[0], 2 * input_shape[-1])
 
 
+POOLINGS: dict[str, type[keras.layers.Layer]] = {
+    "both": GlobalMaxAveragePooling,
+    "average": keras.layers.GlobalAveragePooling1D,
+    "maximum": keras.layers.GlobalMaxPooling1D,
+}
+"""What may describe an epoch: the GMAPB, or, to see what it is good for, a half of it."""
+
+
 @keras.saving.register_keras_serializable(package="recsleep")
 class PeepholeLSTMCell(Configured):
     """One time step of :class:`PeepholeLSTM`, for :class:`keras.layers.RNN`; given the input's part of the gates.

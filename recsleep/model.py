@@ -8,8 +8,8 @@ from keras import ops
 
 from recsleep.layers import (
     KERNEL_INITIALIZER,
+    POOLINGS,
     ConvolutionalReconstructionBlock,
-    GlobalMaxAveragePooling,
     PeepholeLSTM,
     pool_right_padded,
 )
@@ -28,6 +28,10 @@ class EpochEncoder(Configured):
         first_pool: steps of the max-pooling before the CRB.
         second_pool: steps of the max-pooling after it.
         dropout: rate after the first pooling and on the features.
+        global_pooling: one of :data:`recsleep.layers.POOLINGS`, of which ``both`` is the GMAPB.
+
+    Attributes:
+        features: how many describe an epoch: 2 · filters, or as many as there are filters without the GMAPB.
     """
 
     def __init__(
@@ -39,19 +43,21 @@ class EpochEncoder(Configured):
         first_pool: int,
         second_pool: int,
         dropout: float,
+        global_pooling: str = "both",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.filters, self.first_kernel, self.first_stride = filters, first_kernel, first_stride
         self.block_kernel, self.first_pool, self.second_pool = block_kernel, first_pool, second_pool
-        self.dropout = dropout
+        self.dropout, self.global_pooling = dropout, global_pooling
+        self.features = 2 * filters if global_pooling == "both" else filters
         own = {"dtype": self.dtype_policy}
         like_block = {"padding": "same", "use_bias": False, "kernel_initializer": KERNEL_INITIALIZER}
         self.convolution = keras.layers.Conv1D(
             filters, first_kernel, strides=first_stride, **like_block, name="convolution", **own
         )
         self.block = ConvolutionalReconstructionBlock(filters, block_kernel, name="block", **own)
-        self.pooling = GlobalMaxAveragePooling(name="pooling", **own)
+        self.pooling = POOLINGS[global_pooling](name="pooling", **own)
         self.block_dropout = keras.layers.Dropout(dropout, name="block_dropout", **own)
         self.feature_dropout = keras.layers.Dropout(dropout, name="feature_dropout", **own)
 
@@ -66,7 +72,7 @@ class EpochEncoder(Configured):
         Args:
             signals: (N, samples).
             training: whether dropout is on.
-            reconstruct: whether to return the CRB's reconstruction loss beside the features (N, 2 · filters).
+            reconstruct: whether to return the CRB's reconstruction loss beside the features (N, features).
         """
         x = self.convolution(signals[..., None])
         # The ReLU comes after the pooling: the result is the same, at an eighth of the work.
@@ -118,6 +124,7 @@ class RecSleepNet(Configured, keras.Model):
         second_pool: int = 4,
         lstm_units: int = 128,
         dropout: float = 0.5,
+        global_pooling: str = "both",
         **kwargs: Any,
     ) -> None:
         # The state must not be rounded to the compute dtype on its way in.
@@ -125,14 +132,15 @@ class RecSleepNet(Configured, keras.Model):
         self.samples, self.classes, self.lstm_units, self.dropout = samples, classes, lstm_units, dropout
         self.filters, self.first_kernel, self.first_stride = filters, first_kernel, first_stride
         self.block_kernel, self.first_pool, self.second_pool = block_kernel, first_pool, second_pool
+        self.global_pooling = global_pooling
         sizes = (filters, first_kernel, first_stride, block_kernel, first_pool, second_pool)
-        self.encoder = EpochEncoder(*sizes, dropout, dtype=self.dtype_policy, name="encoder")
+        self.encoder = EpochEncoder(*sizes, dropout, global_pooling, dtype=self.dtype_policy, name="encoder")
         own = {"dtype": self.variable_dtype}
         self.lstm = PeepholeLSTM(lstm_units, name="lstm", **own)
         self.lstm_dropout = keras.layers.Dropout(dropout, name="lstm_dropout", **own)
         self.head = keras.layers.Dense(classes, kernel_initializer=KERNEL_INITIALIZER, name="head", **own)
         self.encoder.build((None, samples))
-        self.lstm.build((None, None, 2 * filters))
+        self.lstm.build((None, None, self.encoder.features))
         self.head.build((None, None, lstm_units))
         self.built = True
 

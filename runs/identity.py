@@ -28,7 +28,7 @@ def _of_synth(*beginnings: str) -> tuple[str, ...]:
 RECSLEEPNET = (*_DATA, "channel", *names_in(RECSLEEPNET_SECTIONS), *_DRAWN)
 _SYNTHSLEEPNET = (*_DATA, *_of_synth("seed", "validation_fraction", "wake_", "clip_", "labelled_", "weight_"))
 UNIMODAL = (
-    *(*_SYNTHSLEEPNET, "channels", *_of_synth("frame_", "unimodal_", "knn_"), "accumulation"),
+    *(*_SYNTHSLEEPNET, "channels", *_of_synth("frame_", "unimodal_", "knn_"), "accumulation", "reconstruction_weight"),
     *(*_of_synth("pretraining_"), "contrastive_weight", "round_nights", "precision", *_DRAWN),
 )
 MULTIMODAL = (*UNIMODAL, *_of_synth("fusion_", "multimodal_"))
@@ -36,8 +36,8 @@ _LABELLED = (*_SYNTHSLEEPNET, "task", "label_fraction", "event_balance", "encode
 """The SHA-256 of the encoder's weights stands for all values that its pretraining depended on."""
 LINEAR_PROBING = (*_LABELLED, *_of_synth("probing_"), *_DRAWN)
 FINE_TUNING = (
-    *(*_LABELLED, "tcm", *_of_synth("adaptation_", "fine_tuning_", "stretch_"), "validation_nights", "precision"),
-    *_DRAWN,
+    *(*_LABELLED, "tcm", "tcm_layers", *_of_synth("adaptation_", "fine_tuning_", "stretch_")),
+    *("validation_nights", "precision", *_DRAWN),
 )
 STEPS = (RECSLEEPNET, UNIMODAL, MULTIMODAL, LINEAR_PROBING, FINE_TUNING)
 
@@ -80,6 +80,9 @@ def deciding_values(names: Sequence[str], record: dict[str, Any], config: Config
     # A name that stands twice means what the later one says: metadata hold the fold's seed beside the configuration's.
     for section in (*defaults, database, record, held["model"], held["training"], held["synthetic"]):
         values |= section
+    if "tcm" in values:
+        # Version 1 named a temporal context module by the one layer that it had.
+        values.setdefault("tcm_layers", [values["tcm"]])
     flat: dict[str, Any] = {}
     for name in names:
         if name not in values or (name in _SYNTHETIC and values["db"] != "synthetic"):

@@ -51,7 +51,7 @@ def load_model(folder: Path, kinds: Iterable[type[Network]], dtype: str = "float
 
 def _made(kind: type[Network], arguments: dict[str, Any], build: dict[str, Any] | None, dtype: str) -> Network:
     # The first models that version 1 saved lack ``build``; such a network is complete once its class was called.
-    network = kind(**arguments, dtype=dtype)
+    network = kind.from_config({**arguments, "dtype": dtype})
     if not network.built:
         network.build_from_config(build)
     return network

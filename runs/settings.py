@@ -3,7 +3,7 @@
 import ast
 import dataclasses
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -35,6 +35,23 @@ SETTABLE = {
 
 RECSLEEPNET_SECTIONS = (RecSleepNetConfig, TrainingConfig)
 SYNTHSLEEPNET_SECTIONS = (SynthSleepNetConfig, SynthSleepNetTraining)
+
+ABLATIONS: dict[str, dict[str, tuple[str, ...]]] = {
+    "recsleepnet": {
+        "crb": ("reconstruction_passes=0", "reconstruction_weight=0"),
+        "average": ("global_pooling=maximum",),
+        "maximum": ("global_pooling=average",),
+    },
+    "synthsleepnet": {
+        "masked_prediction": ("reconstruction_weight=0",),
+        "contrast": ("contrastive_weight=0",),
+        "fusion_lora": ("fusion_adaptation_rank=0",),
+    },
+}
+"""What each model can be trained without: the assignments that the name of a part stands for.
+
+Without the CRB, its three convolutions are plain ones: nothing is reconstructed, neither before nor beside the stages.
+"""
 
 
 @dataclass(frozen=True)
@@ -98,6 +115,27 @@ def configure(
     return config
 
 
+def without(model: str, parts: Iterable[str], assignments: Sequence[str]) -> list[str]:
+    """``name=value`` ``assignments`` and those that leave out ``parts`` of a model, both as of :data:`ABLATIONS`.
+
+    Raises:
+        InputError: the model has no such part, or something else sets the same value.
+    """
+    found, set_elsewhere = list(assignments), {assignment.partition("=")[0].strip() for assignment in assignments}
+    for part in dict.fromkeys(parts):
+        if part not in ABLATIONS[model]:
+            raise InputError(f"--without {part}: {model} is trained without {', '.join(ABLATIONS[model])}; choose one.")
+        for assignment in ABLATIONS[model][part]:
+            name = assignment.partition("=")[0]
+            if name in set_elsewhere:
+                raise InputError(
+                    f"--without {part} is --set {assignment}, but {name} is set by another option too: leave one out."
+                )
+            set_elsewhere.add(name)
+            found.append(assignment)
+    return found
+
+
 def _value(section: Any, name: str, text: str) -> Any:
     """``text`` as a value of the type and range that the field ``name`` of ``section`` has."""
     default, hint = getattr(section, name), get_type_hints(type(section), include_extras=True)[name]
@@ -134,6 +172,10 @@ def _described(hint: Any) -> str:
 
 def _check_synthsleepnet(model: SynthSleepNetConfig, training: SynthSleepNetTraining) -> None:
     """Refuse values that do not suit each other."""
+    if not training.reconstruction_weight and not training.contrastive_weight:
+        raise InputError(
+            "reconstruction_weight and contrastive_weight are both 0: pretraining would have nothing to learn from."
+        )
     for part in ("unimodal", "unimodal_decoder", "fusion", "fusion_decoder"):
         features, heads = (getattr(model, f"{part}_{name}") for name in ("features", "heads"))
         if features % heads or features % 4:

@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "layers.frames": ("FrameBackbone",),
         "layers.lora": ("Lora", "LoraDense", "merge"),
         "layers.mamba": ("Mamba", "Mamba2"),
-        "layers.transformer": ("TransformerBlock",),
+        "layers.transformer": ("EncoderLayer", "TransformerBlock"),
         "models.neuronet": ("NeuroNet", "NeuroNetEncoder"),
         "models.fusion": ("SynthSleepNet", "SynthSleepNetEncoder"),
         "models.classifier": ("FineTuning", "Head", "SequenceClassifier"),

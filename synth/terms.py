@@ -3,8 +3,17 @@
 STEPS = ("unimodal", "multimodal", "linear_probing", "fine_tuning")
 """The steps of a fold, in their order."""
 
-TCMS = ("mamba2", "mamba", "lstm", "mha")
-"""The temporal context modules that NeuroNet's authors compared; the first is the published choice."""
+TCMS = {
+    "mamba2": ("mamba2",),
+    "mamba": ("mamba",),
+    "lstm": ("lstm", "lstm"),
+    "mha": ("encoder", "encoder"),
+    "lstm_mha": ("lstm", "encoder", "encoder"),
+    "none": (),
+}
+"""The layers of each temporal context module, one after another: SynthSleepNet's own first, then those that NeuroNet's
+authors compared it with, then no module at all."""
+DEFAULT_TCM = "mamba2"
 
 STRATEGIES = ("mirrored", "multiworker")
 """How several devices may train one network: all devices of this machine, or those of several machines."""

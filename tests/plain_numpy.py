@@ -1,6 +1,7 @@
-"""RecSleepNet once more, in float64 NumPy loops written from its description, to compare the Keras layers with."""
+"""RecSleepNet and the temporal context modules once more, in float64 NumPy loops written from their descriptions."""
 
 import numpy as np
+from keras import ops
 
 
 def conv1d_same(x: np.ndarray, kernel: np.ndarray, stride: int = 1) -> np.ndarray:
@@ -46,12 +47,13 @@ def block(x: np.ndarray, forward: list[np.ndarray], backward: list[np.ndarray]) 
     return output, (middle - rebuilt) ** 2
 
 
+def value(variable) -> np.ndarray:
+    """The numbers of a weight of any backend."""
+    return ops.convert_to_numpy(variable).astype(np.float64)
+
+
 def recsleepnet(network, signals: np.ndarray) -> tuple[np.ndarray, float]:
     """Logits (E, 5) of one night (E, samples) and the reconstruction loss, with the weights of ``network``."""
-
-    def value(variable):
-        return np.asarray(variable.numpy() if hasattr(variable, "numpy") else variable.value).astype(np.float64)
-
     encoder, lstm = network.encoder, network.lstm
     forward, backward = (
         [value(convolution.kernel) for convolution in convolutions]
@@ -63,9 +65,71 @@ def recsleepnet(network, signals: np.ndarray) -> tuple[np.ndarray, float]:
         x, difference = block(max_pool(x, encoder.first_pool), forward, backward)
         differences.append(difference)
         x = max_pool(x, encoder.second_pool)
-        features.append(np.concatenate([x.mean(axis=0), x.max(axis=0)]))
+        average, maximum = x.mean(axis=0), x.max(axis=0)
+        kinds = {"both": np.concatenate([average, maximum]), "average": average, "maximum": maximum}
+        features.append(kinds[encoder.global_pooling])
     kernel = np.concatenate([value(lstm.kernel), value(lstm.cell.kernel)])
     peepholes = [value(getattr(lstm.cell, f"peephole_{gate}")) for gate in "ifo"]
     zeros = np.zeros(lstm.units)
     outputs, _, _ = peephole_lstm(features, kernel, value(lstm.bias), peepholes, zeros, zeros)
     return outputs @ value(network.head.kernel) + value(network.head.bias), float(np.mean(differences))
+
+
+def lstm(layer, x: np.ndarray) -> np.ndarray:
+    """Over (L, D), from zeros; gates in Keras's order: input, forget, candidate, output."""
+    cell = layer.cell
+    kernel, recurrent, bias = map(value, (cell.kernel, cell.recurrent_kernel, cell.bias))
+    hidden, memory, outputs = np.zeros(layer.units), np.zeros(layer.units), []
+    for step in x:
+        i, f, c, o = np.split(step @ kernel + hidden @ recurrent + bias, 4)
+        memory = sigmoid(f) * memory + sigmoid(i) * np.tanh(c)
+        hidden = sigmoid(o) * np.tanh(memory)
+        outputs.append(hidden)
+    return np.array(outputs)
+
+
+def self_attention(layer, x: np.ndarray) -> np.ndarray:
+    """Each step of (L, D) looks at all; ``layer`` holds a kernel (D, features) for each head."""
+    outputs = value(layer.output_dense.bias)
+    for head, kernel in enumerate(value(layer.output_dense.kernel)):
+        query, key, own = (
+            x @ value(part.kernel)[:, head] + value(part.bias)[head]
+            for part in (layer.query_dense, layer.key_dense, layer.value_dense)
+        )
+        likeness = np.exp(query @ key.T / np.sqrt(query.shape[1]))
+        outputs = outputs + likeness / likeness.sum(axis=1, keepdims=True) @ own @ kernel
+    return outputs
+
+
+def layer_norm(layer, x: np.ndarray) -> np.ndarray:
+    centred = x - x.mean(axis=-1, keepdims=True)
+    centred /= np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-5)
+    return centred * value(layer.gamma) + value(layer.beta)
+
+
+def encoder_layer(layer, x: np.ndarray) -> np.ndarray:
+    """PyTorch's ``TransformerEncoderLayer`` without dropout, over (L, D)."""
+    x = layer_norm(layer.norm1, x + self_attention(layer.attention, x))
+    hidden = relu(x @ value(layer.fc1.kernel) + value(layer.fc1.bias))
+    return layer_norm(layer.norm2, x + hidden @ value(layer.fc2.kernel) + value(layer.fc2.bias))
+
+
+def batch_norm(layer, x: np.ndarray) -> np.ndarray:
+    """By the statistics that it has learned."""
+    root = np.sqrt(value(layer.moving_variance) + layer.epsilon)
+    return (x - value(layer.moving_mean)) / root * value(layer.gamma) + value(layer.beta)
+
+
+def classifier(layer, modules: list, x: np.ndarray) -> np.ndarray:
+    """Logits (L, classes) of the embeddings (L, D) of a stretch, none of them padding.
+
+    ``modules`` are the layers of its temporal context module, each with the function above that computes it.
+    """
+    x = added = batch_norm(layer.norm, x)
+    for module, compute in modules:
+        added = compute(module, added)
+    x = x + added if modules else x
+    for linear, norm in zip(layer.head.linears, layer.head.norms, strict=True):
+        x = batch_norm(norm, x @ value(linear.kernel) + value(linear.bias))
+        x = np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+    return x @ value(layer.head.logits.kernel) + value(layer.head.logits.bias)

@@ -9,7 +9,7 @@ import config as values
 from config import PRESETS, TrainingConfig
 from data.databases import DATABASES, database
 from data.terms import InputError
-from runs.settings import configure
+from runs.settings import ABLATIONS, configure, without
 
 
 def test_published_sizes():
@@ -68,6 +68,7 @@ def test_every_section_can_be_set():
         ("class_weights=(1,1)", "5 numbers"),
         ("class_weights=('a',)", "such as"),
         ("precision=float8", "mixed_bfloat16"),
+        ("global_pooling=max", "both or average or maximum"),
         ("folds=1000", "between 2"),
         ("subjects=(1,1,2)", "twice"),
         ("transductive=3", "such as False"),
@@ -143,11 +144,56 @@ def test_a_section_made_by_hand_is_checked_as_well():
         ("fusion_projection=(3,)", "2 numbers"),
         ("passes=3", "no such value"),
         ("unimodal_mask_ratio=1", "between"),
+        ("fusion_adaptation_rank=-1", "between 0 and"),
     ],
 )
 def test_bad_values_of_synthsleepnet_are_told(assignment, told):
     with pytest.raises(InputError, match=told):
         configure("shhs", [assignment], preset="paper")
+
+
+def test_a_loss_of_nothing_is_told():
+    with pytest.raises(InputError, match="reconstruction_weight and contrastive_weight are both 0"):
+        configure("shhs", ["reconstruction_weight=0", "contrastive_weight=0"], preset="paper")
+
+
+# Each ablation of either model: the one value of the section that it changes, or the several.
+CHANGED = {
+    "crb": {"reconstruction_passes": 0, "reconstruction_weight": 0.0},
+    "average": {"global_pooling": "maximum"},
+    "maximum": {"global_pooling": "average"},
+    "masked_prediction": {"reconstruction_weight": 0.0},
+    "contrast": {"contrastive_weight": 0.0},
+    "fusion_lora": {"fusion_adaptation_rank": 0},
+}
+
+
+@pytest.mark.parametrize("part", CHANGED)
+@pytest.mark.parametrize("model", ABLATIONS)
+def test_an_ablation_changes_its_values_alone(model, part):
+    preset = "tiny" if model == "synthsleepnet" else None
+    if part not in ABLATIONS[model]:
+        with pytest.raises(
+            InputError, match=f"--without {part}: {model} is trained without {next(iter(ABLATIONS[model]))}, "
+        ):
+            without(model, [part], [])
+        return
+    before, after = (configure("synthetic", given, preset) for given in ([], without(model, [part], ["hours=1"])))
+    found = {}
+    for section in ("model", "training"):
+        values = dataclasses.asdict(getattr(before, section))
+        found |= {n: v for n, v in dataclasses.asdict(getattr(after, section)).items() if v != values[n]}
+    assert found == CHANGED[part]
+    assert after.synthetic.hours == 1
+
+
+def test_an_ablation_is_named_once_or_twice_but_contradicted_never():
+    assert without("synthsleepnet", ["contrast", "contrast"], []) == ["contrastive_weight=0"]
+    for parts, assignments in ((["average", "maximum"], []), (["maximum"], ["global_pooling=both"])):
+        with pytest.raises(
+            InputError, match="--set global_pooling=average, but global_pooling is set by another option"
+        ):
+            without("recsleepnet", parts, assignments)
 
 
 def test_an_unknown_preset_is_told():

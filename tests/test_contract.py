@@ -27,10 +27,11 @@ from runs.networks import load_model, save_model
 from synth.layers.frames import FrameBackbone, NormalisedConvolution, ResidualBlock
 from synth.layers.lora import LoraDense
 from synth.layers.mamba import ChunkCell, Mamba, Mamba2
-from synth.layers.transformer import TransformerBlock
-from synth.models.classifier import TCMS, FineTuning, Head, SelfAttention, SequenceClassifier
+from synth.layers.transformer import EncoderLayer, TransformerBlock
+from synth.models.classifier import FineTuning, Head, SelfAttention, SequenceClassifier
 from synth.models.fusion import FusionDecoder, SynthSleepNet, SynthSleepNetEncoder, TokenEmbedding
 from synth.models.neuronet import MaskedDecoder, NeuroNet, NeuroNetEncoder, Projector
+from synth.terms import TCMS
 
 pytestmark = [pytest.mark.model, pytest.mark.usefixtures("small_backbone")]
 
@@ -77,7 +78,8 @@ class Case:
         return layer
 
     def __str__(self) -> str:
-        return "-".join([self.kind.__name__, *(v for k, v in self.arguments.items() if k == "tcm")])
+        varied = (v for k, v in self.arguments.items() if k in ("tcm", "global_pooling"))
+        return "-".join([self.kind.__name__, *varied])
 
 
 ENCODER = {"filters": 4, "first_kernel": 20, "first_stride": 3, "block_kernel": 4, "first_pool": 4, "second_pool": 3}
@@ -114,6 +116,10 @@ CASES = [
         build=(None, None, 4),
     ),
     Case(EpochEncoder, {**ENCODER, "dropout": 0.2}, lambda: (normal(6, 300),), [(6, 8)]),
+    *(
+        Case(EpochEncoder, {**ENCODER, "dropout": 0.2, "global_pooling": one}, lambda: (normal(6, 300),), [(6, 4)])
+        for one in ("average", "maximum")
+    ),
     Case(
         RecSleepNet,
         {"samples": 300, **ENCODER, "lstm_units": 3, "dropout": 0.2},
@@ -145,6 +151,12 @@ CASES = [
     Case(FrameBackbone, {"window": 3, "lora": {"linear1": {"rank": 2}}}, lambda: (normal(2, 6, 300),), [(2, 6, 144)]),
     Case(LoraDense, {"units": 6, "lora": LORA["proj"]}, lambda: (normal(2, 7, 8),), [(2, 7, 6)]),
     Case(TransformerBlock, {"dim": 16, "heads": 2, "lora": LORA}, lambda: (normal(2, 7, 16),), [(2, 7, 16)]),
+    Case(
+        EncoderLayer,
+        {"dim": 16, "heads": 2, "hidden": 24, "dropout": 0.2},
+        lambda: (normal(2, 7, 16), np.arange(7)[None] < np.array([[7], [4]])),
+        [(2, 7, 16)],
+    ),
     Case(NeuroNetEncoder, {**BACKBONE, "lora": LORA, "frozen": True}, lambda: (normal(2, 3000),), [(2, 7, 16)]),
     Case(
         MaskedDecoder,

@@ -367,6 +367,14 @@ def test_wrong_nights_stop_before_anything_is_written(tmp_path, ucddb, make_nigh
             )
         ),
         (["--db", "shhs", "--model", "synthsleepnet", "--label_fraction", "0"], "above 0 and at most 1"),
+        (
+            ["--db", "ucddb", "--without", "contrast"],
+            "recsleepnet is trained without crb, average, maximum; choose one",
+        ),
+        (
+            ["--db", "shhs", "--model", "synthsleepnet", "--without", "contrast", "--without", "masked_prediction"],
+            "pretraining would have nothing to learn from",
+        ),
     ],
 )
 def test_wrong_arguments(arguments, told, capsys, tmp_path, monkeypatch):

@@ -83,8 +83,9 @@ def _member(graph: Graph, network: "RecSleepNet", number: int, signals: str) -> 
     for convolution in encoder.block.forward_convolutions:
         x = graph.add("Relu", convolved(x, convolution))
     x = pooled(x, encoder.second_pool)
-    x = graph.add("Concat", graph.add("GlobalAveragePool", x), graph.add("GlobalMaxPool", x), axis=1)
-    x = graph.add("Reshape", x, graph.constant([-1, 1, 2 * network.filters]))
+    halves = {"average": "GlobalAveragePool", "maximum": "GlobalMaxPool"}
+    own = [graph.add(operation, x) for half, operation in halves.items() if encoder.global_pooling in (half, "both")]
+    x = graph.add("Reshape", graph.add("Concat", *own, axis=1), graph.constant([-1, 1, encoder.features]))
 
     def gates(values: np.ndarray) -> np.ndarray:
         """From our order (input, candidate, forget, output) to ONNX's (input, output, forget, candidate)."""

@@ -1,10 +1,12 @@
 """Transformer blocks, fixed positions and random masking, as masked autoencoders use them.
 
-He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, section 3.
+He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, section 3. The encoder layer that normalises
+what it has added is that of Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
 
 Shapes: B epochs in a batch, T tokens, D features of a token.
 """
 
+import math
 from typing import Any
 
 import keras
@@ -59,6 +61,68 @@ class TransformerBlock(Configured):
         x = x + call_dense(self.proj, attended, training)
         hidden = ops.gelu(call_dense(self.fc1, self.norm2(x), training), approximate=False)
         return x + call_dense(self.fc2, hidden, training)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(package="synth")
+class EncoderLayer(Configured):
+    """Self-attention and a two-layer perceptron with ReLU, each added to what came in and then normalised.
+
+    It computes what PyTorch's ``TransformerEncoderLayer`` does with its own values: biases everywhere, LayerNorm's
+    epsilon 1e-5, dropout on the attention's weights, within the perceptron, and on what is added.
+
+    Args:
+        dim: D.
+        heads: of the attention; D must be a multiple.
+        hidden: the perceptron's inner features.
+        dropout: of all four.
+
+    Raises:
+        ValueError: D is no multiple of ``heads``.
+    """
+
+    def __init__(self, dim: int, heads: int, hidden: int, dropout: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if dim % heads:
+            raise ValueError(f"dim = {dim} is not a multiple of heads = {heads}.")
+        self.dim, self.heads, self.hidden, self.dropout = dim, heads, hidden, dropout
+        self.supports_masking = True
+        own = {"dtype": self.dtype_policy}
+        # Glorot's limit for the one matrix of query, key and value; Keras would take it of kernels of three axes.
+        limit = math.sqrt(6 / (4 * dim))
+        self.attention = keras.layers.MultiHeadAttention(
+            heads,
+            dim // heads,
+            dropout=dropout,
+            kernel_initializer=keras.initializers.RandomUniform(-limit, limit),
+            name="attention",
+            **own,
+        )
+        self.norm1 = keras.layers.LayerNormalization(epsilon=1e-5, name="norm1", **own)
+        self.fc1 = keras.layers.Dense(hidden, activation="relu", name="fc1", **own)
+        self.fc2 = keras.layers.Dense(dim, name="fc2", **own)
+        self.norm2 = keras.layers.LayerNormalization(epsilon=1e-5, name="norm2", **own)
+        self.dropout1, self.hidden_dropout, self.dropout2 = (
+            keras.layers.Dropout(dropout, name=name, **own) for name in ("dropout1", "hidden_dropout", "dropout2")
+        )
+
+    def build(self, input_shape: Any) -> None:
+        tokens = (None, None, self.dim)
+        self.attention.build(tokens, tokens)
+        for layer in (self.norm1, self.fc1, self.norm2):
+            layer.build(tokens)
+        self.fc2.build((None, None, self.hidden))
+        self.built = True
+
+    def call(self, x: Any, mask: Any = None, training: bool = False) -> Any:
+        """(B, T, D) to (B, T, D); ``mask`` (B, T) is true where a token counts, and nothing looks at the others."""
+        seen = None if mask is None else mask[:, None, :]
+        attended = self.attention(x, x, attention_mask=seen, training=training)
+        x = self.norm1(x + self.dropout1(attended, training=training))
+        hidden = self.hidden_dropout(self.fc1(x), training=training)
+        return self.norm2(x + self.dropout2(self.fc2(hidden), training=training))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape

@@ -1,8 +1,13 @@
 """What is trained on labels: a probe on stored embeddings, and fine-tuning with a temporal context module (TCM).
 
+The modules beside Mamba are those of Lee et al., "NeuroNet", arXiv:2404.17585 (2024). Its published code lets them run
+along the batch; here they run along time.
+
 Shapes: B nights or stretches of them, L epochs of a stretch, D features of an embedding.
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -12,8 +17,9 @@ from runs.configured import Configured
 from synth.layers.frames import BATCH_NORM
 from synth.layers.lora import Lora, as_lora
 from synth.layers.mamba import Mamba, Mamba2
+from synth.layers.transformer import EncoderLayer
 from synth.models.fusion import BACKBONE_LORA, SynthSleepNetEncoder
-from synth.terms import TCMS
+from synth.terms import DEFAULT_TCM, TCMS
 
 
 @keras.saving.register_keras_serializable(package="synth")
@@ -56,21 +62,29 @@ class Head(Configured):
         return (*input_shape[:-1], self.classes)
 
 
-def temporal_context_module(kind: str, features: int, **kwargs: Any) -> keras.layers.Layer:
-    """The layer of that ``kind``, one of :data:`TCMS`, from (B, L, D) to (B, L, D).
+LAYERS: dict[str, Callable[..., keras.layers.Layer]] = {
+    "mamba2": Mamba2,
+    "mamba": Mamba,
+    "lstm": partial(keras.layers.LSTM, return_sequences=True),
+    "encoder": partial(EncoderLayer, heads=8, hidden=2048, dropout=0.1),
+    # What version 1 called ``mha``; its models are still read.
+    "mha": lambda features, **kwargs: SelfAttention(features, heads=8, **kwargs),
+}
+"""What a temporal context module may consist of, each from (B, L, D) to (B, L, D), by the names in :data:`TCMS`."""
+
+
+def layers_of(tcm: str | Sequence[str]) -> tuple[str, ...]:
+    """The names of a module's layers: ``tcm`` is one of :data:`TCMS`, or the names themselves, of :data:`LAYERS`.
 
     Raises:
-        ValueError: there is no such kind.
+        ValueError: there is no such module or layer.
     """
-    if kind == "mamba2":
-        return Mamba2(features, **kwargs)
-    if kind == "mamba":
-        return Mamba(features, **kwargs)
-    if kind == "lstm":
-        return keras.layers.LSTM(features, return_sequences=True, **kwargs)
-    if kind == "mha":
-        return SelfAttention(features, heads=8, **kwargs)
-    raise ValueError(f"there is no temporal context module {kind!r}: choose one of {', '.join(TCMS)}.")
+    if isinstance(tcm, str) and tcm not in TCMS:
+        raise ValueError(f"there is no temporal context module {tcm!r}: choose one of {', '.join(TCMS)}.")
+    names = TCMS[tcm] if isinstance(tcm, str) else tuple(tcm)
+    if unknown := [name for name in names if name not in LAYERS]:
+        raise ValueError(f"no temporal context module has layers {unknown}: they are {', '.join(LAYERS)}.")
+    return names
 
 
 @keras.saving.register_keras_serializable(package="synth")
@@ -103,30 +117,54 @@ class SelfAttention(Configured):
 class SequenceClassifier(Configured):
     """From a stretch of embeddings to logits: head(x + TCM(x)), x being the embeddings normalised over the batch.
 
+    Without a TCM it is head(x).
+
     Args:
         features, classes, dropout: of the head; see :class:`Head`.
-        tcm: one of :data:`TCMS`.
+        tcm: the module, as :func:`layers_of` takes it.
     """
 
-    def __init__(self, features: int, classes: int, tcm: str = TCMS[0], dropout: float = 0.5, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        features: int,
+        classes: int,
+        tcm: str | Sequence[str] = DEFAULT_TCM,
+        dropout: float = 0.5,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        self.features, self.classes, self.tcm, self.dropout = features, classes, tcm, dropout
+        self.features, self.classes, self.tcm, self.dropout = features, classes, layers_of(tcm), dropout
         self.supports_masking = True
         own = {"dtype": self.dtype_policy}
         self.norm = keras.layers.BatchNormalization(**BATCH_NORM, name="norm", **own)
-        self.context = temporal_context_module(tcm, features, name="context", **own)
+        self.context = self._module(own)
         self.head = Head(features, classes, dropout, name="head", **own)
+
+    def _module(self, own: dict[str, Any]) -> keras.layers.Layer | None:
+        if not self.tcm:
+            return None
+        # One layer is the module itself: so are the weights of earlier versions named.
+        if len(self.tcm) == 1:
+            return LAYERS[self.tcm[0]](self.features, name="context", **own)
+        parts = (LAYERS[name](self.features, name=f"{name}{n}", **own) for n, name in enumerate(self.tcm))
+        module = keras.Sequential(list(parts), name="context")
+        # It hands the mask on to its layers, and warns that it loses it unless it is told to keep it.
+        module.supports_masking = True
+        return module
 
     def build(self, input_shape: Any) -> None:
         shape = (None, None, self.features)
         for layer in (self.norm, self.context, self.head):
-            layer.build(shape)
+            if layer is not None:
+                layer.build(shape)
         self.built = True
 
     def call(self, embeddings: Any, mask: Any = None, training: bool = False) -> Any:
         """Embeddings (B, L, D) to logits (B, L, classes); ``mask`` (B, L) is true where an epoch counts."""
         x = self.norm(embeddings, training=training)
-        return self.head(x + self.context(x, mask=mask), training=training)
+        if self.context is not None:
+            x = x + self.context(x, mask=mask, training=training)
+        return self.head(x, training=training)
 
 
 @keras.saving.register_keras_serializable(package="synth")
@@ -147,7 +185,7 @@ class FineTuning(keras.Model):
         self,
         encoder: dict[str, Any],
         classes: int = 5,
-        tcm: str = TCMS[0],
+        tcm: str | Sequence[str] = DEFAULT_TCM,
         dropout: float = 0.5,
         rank: int = 4,
         alpha: float = 8.0,
@@ -158,7 +196,7 @@ class FineTuning(keras.Model):
         backbone = {"lora": BACKBONE_LORA, **(encoder.get("backbone") or {})}
         backbone["lora"] = as_lora(backbone["lora"])
         encoder = {**encoder, "backbone": backbone}
-        self.settings = {"encoder": encoder, "classes": classes, "tcm": tcm, "dropout": dropout}
+        self.settings = {"encoder": encoder, "classes": classes, "tcm": layers_of(tcm), "dropout": dropout}
         self.settings |= {"rank": rank, "alpha": alpha}
         added = Lora(rank, alpha, dropout=0.05)
         of_frames = dict.fromkeys(("linear1", "linear2") if rank else (), added)
@@ -191,3 +229,10 @@ class FineTuning(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.settings}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "FineTuning":
+        """A network of the ``config`` that :meth:`get_config` returned, in this version or in an earlier one."""
+        # Version 1 named a module by the one layer that it had.
+        tcm = config["tcm"]
+        return super().from_config({**config, "tcm": (tcm,) if isinstance(tcm, str) else tcm})

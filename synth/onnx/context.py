@@ -6,19 +6,26 @@ Shapes: L epochs of the stretch, D features of an embedding; those of the state 
 
 from typing import Any
 
+import keras
 import numpy as np
 
 from staging.graph import Graph
 from synth.layers.mamba import Mamba, Mamba2
+from synth.layers.transformer import EncoderLayer
 from synth.models.classifier import SelfAttention, SequenceClassifier
-from synth.onnx.layers import attention, elu, linear, scale_and_shift, silu, values, weights
+from synth.onnx.layers import attention, elu, linear, normalised, scale_and_shift, silu, values, weights
 
 
 def logits(graph: Graph, classifier: SequenceClassifier, embeddings: str) -> str:
     """``embeddings`` (L, D) to logits (L, classes)."""
     scale, shift = map(graph.constant, scale_and_shift(classifier.norm))
     x = graph.add("Add", graph.add("Mul", embeddings, scale), shift)
-    x = graph.add("Add", x, _context(graph, classifier.context, x))
+    context = classifier.context
+    if context is not None:
+        y = x
+        for layer in context.layers if isinstance(context, keras.Sequential) else [context]:
+            y = _context(graph, layer, y)
+        x = graph.add("Add", x, y)
     head = classifier.head
     for layer, norm in zip(head.linears, head.norms, strict=True):
         x = elu(graph, linear(graph, x, *weights(layer, norm)))
@@ -26,26 +33,29 @@ def logits(graph: Graph, classifier: SequenceClassifier, embeddings: str) -> str
 
 
 def _context(graph: Graph, layer: Any, x: str) -> str:
-    """The TCM: ``x`` (L, D) to (L, D)."""
+    """A layer of the TCM: ``x`` (L, D) to (L, D)."""
     if isinstance(layer, Mamba):
         return _mamba(graph, layer, x)
     if isinstance(layer, Mamba2):
         return _mamba2(graph, layer, x)
     if isinstance(layer, SelfAttention):
-        return _self_attention(graph, layer, x)
+        return _self_attention(graph, layer.attention, x)
+    if isinstance(layer, EncoderLayer):
+        x = normalised(graph, graph.add("Add", x, _self_attention(graph, layer.attention, x)), layer.norm1)
+        hidden = graph.add("Relu", linear(graph, x, *weights(layer.fc1)))
+        return normalised(graph, graph.add("Add", x, linear(graph, hidden, *weights(layer.fc2))), layer.norm2)
     return _lstm(graph, layer, x)
 
 
-def _self_attention(graph: Graph, layer: SelfAttention, x: str) -> str:
-    own, axis = layer.attention, graph.constant([0])
+def _self_attention(graph: Graph, own: keras.layers.MultiHeadAttention, x: str) -> str:
+    axis = graph.constant([0])
     parts = (own.query_dense, own.key_dense, own.value_dense)
     # From (D, heads, features of a head).
-    kernel = np.concatenate([values(part.kernel).reshape(layer.features, -1) for part in parts], axis=1)
+    kernel = np.concatenate([values(part.kernel).reshape(part.kernel.shape[0], -1) for part in parts], axis=1)
     bias = np.concatenate([values(part.bias).ravel() for part in parts])
-    x = attention(graph, graph.add("Unsqueeze", x, axis), kernel, bias, layer.heads)
+    x = attention(graph, graph.add("Unsqueeze", x, axis), kernel, bias, own.num_heads)
     last = own.output_dense
-    kernel = values(last.kernel).reshape(layer.features, layer.features)
-    return linear(graph, graph.add("Squeeze", x, axis), kernel, values(last.bias))
+    return linear(graph, graph.add("Squeeze", x, axis), values(last.kernel).reshape(len(kernel), -1), values(last.bias))
 
 
 def _lstm(graph: Graph, layer: Any, x: str) -> str:

@@ -29,6 +29,7 @@ from synth.predictor import FineTunedPredictor, of_network
 from synth.steps.frozen import FrozenConvolutions
 from synth.steps.labelled import LabelledStep
 from synth.steps.step import Fold
+from synth.terms import TCMS
 
 CONVOLUTIONS = "convolutions"
 """Folder of what frozen convolutions make of nights, while a fine-tuning lasts."""
@@ -65,6 +66,7 @@ class FineTuningStep(LabelledStep):
 
     def __init__(self, fold: Fold, streams: tuple[str, ...], task: str, label_fraction: float, tcm: str) -> None:
         super().__init__(fold, streams, task, label_fraction, f"fine-tuning for {task} ({tcm})", tcm=tcm)
+        self.record["tcm_layers"] = TCMS[tcm]
 
     def make(self) -> FineTuning:
         """The network, with the pretrained encoder's weights."""

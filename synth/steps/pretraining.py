@@ -28,7 +28,7 @@ from runs.networks import load_model
 from runs.saved import METADATA
 from synth.in_training import compiled, embed_epochs
 from synth.initialisation import draw_as_pytorch
-from synth.models.fusion import SynthSleepNet
+from synth.models.fusion import BACKBONE_LORA, SynthSleepNet
 from synth.models.neuronet import NeuroNet, NeuroNetEncoder, adopt
 from synth.steps.step import Fold, Step
 
@@ -153,7 +153,8 @@ class PretrainingStep(Step):
         if self.alone:
             inputs = {**inputs, "noise": tf.transpose(inputs["noise"], (1, 0, 2))}
         found = self.network(inputs, mask_ratio=self.mask_ratio, training=True)
-        loss = found["reconstruction"] + self.training.contrastive_weight * found["contrastive"]
+        weights = {name: getattr(self.training, f"{name}_weight") for name in ("reconstruction", "contrastive")}
+        loss = sum(weight * found[name] for name, weight in weights.items())
         return {"loss": loss, "reconstruction": found["reconstruction"], "contrastive": found["contrastive"]}
 
     def judge(self, number: int) -> dict[str, float | None]:
@@ -227,6 +228,8 @@ def fusion(fold: Fold, streams: tuple[str, ...]) -> SynthSleepNet:
     fold.draw_first_weights()
     first = next(iter(pretrained.values()))
     backbone = {name: getattr(first, name) for name in ("window", "step", "dim", "heads", "depth")}
+    rank = model.fusion_adaptation_rank
+    backbone["lora"] = {name: {**lora, "rank": rank} for name, lora in BACKBONE_LORA.items() if rank}
     encoder, decoder = _sizes(model, "fusion"), _sizes(model, "fusion_decoder")
     contrast = (model.fusion_projection, model.fusion_temperature)
     cls_normalised = fold.config.training.multimodal_cls_normalised

@@ -37,10 +37,12 @@ def test_published_size():
     assert sum(int(np.prod(c.kernel.shape)) for c in network.encoder.block.backward_convolutions) == 262_144
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_logits_and_reconstruction_match_numpy(rounding, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "pooling"), [("float64", "both"), ("float32", "both"), ("float64", "average"), ("float64", "maximum")]
+)
+def test_logits_and_reconstruction_match_numpy(rounding, dtype, pooling):
     tolerance = rounding if dtype == "float64" else 1e-5
-    network = RecSleepNet(**TINY, dtype=dtype)
+    network = RecSleepNet(**TINY, global_pooling=pooling, dtype=dtype)
     network.head.bias.assign(RNG.normal(size=5))
     signals = RNG.normal(size=(2, 7, 300)).astype(dtype)
     logits, _, loss = stage(network, signals, reconstruct=True)

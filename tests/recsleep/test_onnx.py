@@ -36,7 +36,15 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 @pytest.mark.model
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("changes", [{}, {"samples": 300, "first_stride": 3, "first_pool": 4, "second_pool": 3}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"samples": 300, "first_stride": 3, "first_pool": 4, "second_pool": 3},
+        {"global_pooling": "average"},
+        {"global_pooling": "maximum"},
+    ],
+)
 def test_the_mean_of_the_members_is_that_of_plain_numpy(changes, threads):
     members = networks(3, **changes)
     signals = RNG.normal(0, 20, (41, members[0].samples)).astype("float32")
@@ -74,7 +82,9 @@ def test_any_number_of_epochs_at_a_time_gives_the_same(chunk):
 
 
 @pytest.mark.model
-@pytest.mark.parametrize("changes", [{"first_pool": 4}, {"second_pool": 2}, {"filters": 4}])
+@pytest.mark.parametrize(
+    "changes", [{"first_pool": 4}, {"second_pool": 2}, {"filters": 4}, {"global_pooling": "average"}]
+)
 def test_members_of_different_architecture_are_refused(changes):
     with pytest.raises(InputError, match="differ in architecture"):
         to_onnx([*networks(1), *networks(1, **changes)])

@@ -5,8 +5,9 @@ from dataclasses import asdict, fields, replace
 import pytest
 
 from data.terms import InputError
-from runs.identity import LINEAR_PROBING, NO_EFFECT, RECSLEEPNET, STEPS, require_same_run, seed_of
+from runs.identity import FINE_TUNING, LINEAR_PROBING, NO_EFFECT, RECSLEEPNET, STEPS, require_same_run, seed_of
 from runs.settings import SETTABLE, Config, configure
+from synth.terms import TCMS
 
 CONFIG = configure("synthetic")
 
@@ -69,6 +70,19 @@ def test_a_pretrained_encoder_is_known_by_its_weights(tmp_path):
     require_same_run(tmp_path, LINEAR_PROBING, before, now, config)
     with pytest.raises(InputError, match="encoder abc, not abd"):
         require_same_run(tmp_path, LINEAR_PROBING, before, {**now, "encoder": "abd"}, config)
+
+
+@pytest.mark.parametrize(("tcm", "same"), [("mamba2", True), ("mamba", True), ("lstm", False), ("mha", False)])
+def test_modules_that_have_more_layers_than_in_version_1_are_others(tmp_path, tcm, same):
+    config = configure("shhs", preset="tiny")
+    before = {"config": asdict(config), "tcm": tcm}
+    now = {**before, "tcm_layers": TCMS[tcm]}
+    require_same_run(tmp_path, FINE_TUNING, now, now, config)
+    if same:
+        require_same_run(tmp_path, FINE_TUNING, before, now, config)
+    else:
+        with pytest.raises(InputError, match=rf"was trained with tcm_layers \['{tcm}'\], not \["):
+            require_same_run(tmp_path, FINE_TUNING, before, now, config)
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,26 @@
 """The layers and models by themselves: recurrences, masks, the state's precision, LoRA, freezing, odd sizes."""
 
+import json
+
+import h5py
 import keras
 import numpy as np
+import plain_numpy
 import pytest
 from gradients import gradients
 from keras import ops
 
 from data.terms import InputError
+from runs.networks import load_model, save_model
+from runs.saved import sha256
 from synth.layers.frames import BATCH_NORM, FrameBackbone, NormalisedConvolution
 from synth.layers.lora import Lora, merge
 from synth.layers.mamba import Mamba, Mamba2
-from synth.models.classifier import TCMS, FineTuning, SequenceClassifier
+from synth.models.classifier import FineTuning, SequenceClassifier
 from synth.models.fusion import SynthSleepNet, SynthSleepNetEncoder
 from synth.models.neuronet import NeuroNet, NeuroNetEncoder
 from synth.pytorch.state_dict import entries_of, load_state_dict, read_state_dict
+from synth.terms import TCMS
 
 pytestmark = pytest.mark.model
 
@@ -285,14 +292,113 @@ def test_a_batch_of_one(name):
     assert all(np.isfinite(value).all() for value in outputs(model, first(inputs)))
 
 
+COMPUTED = {
+    "lstm": plain_numpy.lstm,
+    "encoder": plain_numpy.encoder_layer,
+    "mha": lambda layer, x: plain_numpy.self_attention(layer.attention, x),
+}
+MODULES = [*(tcm for tcm in TCMS if "mamba" not in tcm), ("lstm",), ("mha",)]
+
+
+def random_classifier(tcm, **kwargs) -> SequenceClassifier:
+    """A classifier none of whose weights is as it begins."""
+    classifier = SequenceClassifier(64, 5, tcm, **kwargs)
+    classifier.build((None, None, 64))
+    for variable in classifier.weights:
+        lowest = 0.5 if variable.name in ("gamma", "moving_variance") else -0.5
+        scale = 1 if variable.ndim == 1 else 4 / np.sqrt(np.prod(variable.shape[:-1]))
+        variable.assign(scale * RNG.uniform(lowest, 1.5 if lowest > 0 else 0.5, variable.shape))
+    return classifier
+
+
+@pytest.mark.parametrize("tcm", MODULES, ids=str)
+def test_modules_are_those_of_plain_float64(rounding, tcm):
+    """Along time, stretch by stretch, whatever stands in the padding of the shorter ones."""
+    classifier = random_classifier(tcm, dtype="float64")
+    x, mask = RNG.normal(size=(3, 9, 64)), np.arange(9) < np.array([9, 5, 1])[:, None]
+    context = [] if classifier.context is None else getattr(classifier.context, "layers", [classifier.context])
+    modules = [(layer, COMPUTED[name]) for layer, name in zip(context, classifier.tcm, strict=True)]
+    found = numpy(classifier(np.where(mask[..., None], x, 1e3), mask=ops.convert_to_tensor(mask)))
+    for stretch, own, there in zip(found, x, mask, strict=True):
+        expected = plain_numpy.classifier(classifier, modules, own[there])
+        # Keras rounds the scale of attention to float32.
+        np.testing.assert_allclose(stretch[there], expected, rtol=0, atol=max(rounding, 1e-7))
+
+
 @pytest.mark.parametrize("tcm", TCMS)
 def test_padded_epochs_do_not_reach_the_others(tcm):
-    classifier = SequenceClassifier(64, 5, tcm)
-    classifier.build((None, None, 64))
-    x = normal(1, 8, 64)
-    mask = ops.convert_to_tensor(np.arange(12)[None] < 8)
-    padded = np.concatenate([x, 9 * normal(1, 4, 64)], axis=1)
-    assert np.abs(numpy(classifier(padded, mask=mask))[:, :8] - numpy(classifier(x))).max() < 1e-5
+    """Behind or in front of those that count."""
+    classifier = random_classifier(tcm)
+    x, padding = normal(1, 8, 64), 9 * normal(1, 4, 64)
+    expected = numpy(classifier(x))[0]
+    for parts in ((x, padding), (padding, x)):
+        mask = np.concatenate([np.full(part.shape[:2], part is x) for part in parts], axis=1)
+        found = numpy(classifier(np.concatenate(parts, axis=1), mask=ops.convert_to_tensor(mask)))
+        assert np.abs(found[mask] - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_modules_of_pytorch():
+    """With PyTorch's own values: two layers of its LSTM, and of its TransformerEncoderLayer."""
+    torch = pytest.importorskip("torch", reason="PyTorch computes what is compared")
+    classifier = random_classifier("lstm_mha")
+    lstm, first, second = classifier.context.layers
+    theirs = torch.nn.LSTM(64, 64, batch_first=True)
+    one = torch.nn.TransformerEncoderLayer(64, 8, batch_first=True)
+    encoder = torch.nn.TransformerEncoder(one, 2, enable_nested_tensor=False).eval()
+
+    def tensor(*variables):
+        return torch.tensor(np.concatenate([numpy(variable).T for variable in variables]))
+
+    # PyTorch has a second bias, of the recurrent product.
+    cell = (*(tensor(v) for v in (lstm.cell.kernel, lstm.cell.recurrent_kernel, lstm.cell.bias)), torch.zeros(256))
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), cell, strict=True)))
+    state = {}
+    for number, layer in enumerate((first, second)):
+        own = layer.attention
+        inputs = (own.query_dense, own.key_dense, own.value_dense)
+        parts = {
+            "self_attn.in_proj_weight": tensor(*(ops.reshape(part.kernel, (64, 64)) for part in inputs)),
+            "self_attn.in_proj_bias": tensor(*(ops.reshape(part.bias, (64,)) for part in inputs)),
+            "self_attn.out_proj.weight": tensor(ops.reshape(own.output_dense.kernel, (64, 64))),
+            "self_attn.out_proj.bias": tensor(own.output_dense.bias),
+        }
+        for name, own in (("linear1", layer.fc1), ("linear2", layer.fc2)):
+            parts |= {f"{name}.weight": tensor(own.kernel), f"{name}.bias": tensor(own.bias)}
+        for name, own in (("norm1", layer.norm1), ("norm2", layer.norm2)):
+            parts |= {f"{name}.weight": tensor(own.gamma), f"{name}.bias": tensor(own.beta)}
+        state |= {f"layers.{number}.{name}": value for name, value in parts.items()}
+    encoder.load_state_dict(state)
+    x, mask = normal(2, 7, 64), np.arange(7) < np.array([7, 4])[:, None]
+    with torch.no_grad():
+        expected = encoder(theirs(torch.tensor(x))[0], src_key_padding_mask=torch.tensor(~mask)).numpy()
+    found = numpy(classifier.context(x, mask=ops.convert_to_tensor(mask)))
+    np.testing.assert_allclose(found[mask], expected[mask], atol=1e-5)
+
+
+def test_unknown_modules_are_told():
+    with pytest.raises(ValueError, match="no temporal context module 'gru': choose one of mamba2, mamba, lstm"):
+        SequenceClassifier(64, 5, "gru")
+    with pytest.raises(ValueError, match=r"no temporal context module has layers \['gru'\]"):
+        SequenceClassifier(64, 5, ["lstm", "gru"])
+
+
+@pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize("tcm", ["mamba2", "mamba", "lstm", "mha"])
+def test_models_of_version_1_are_read_as_they_were(tmp_path, tcm):
+    """Their configuration names one layer, which has its own weights in the file."""
+    network = FineTuning(FUSION | {"modalities": ["EEG"]}, tcm=[tcm])
+    save_model(tmp_path, network, {})
+    config, metadata = (json.loads((tmp_path / name).read_text()) for name in ("config.json", "metadata.json"))
+    config["arguments"]["tcm"] = tcm
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    metadata["sha256"]["config.json"] = sha256(tmp_path / "config.json")
+    (tmp_path / "metadata.json").write_text(json.dumps(metadata))
+    loaded = load_model(tmp_path, [FineTuning])
+    assert loaded.get_config()["tcm"] == (tcm,)
+    with h5py.File(tmp_path / "model.weights.h5") as file:
+        assert "layers" not in file["classifier/context"]
+    x = normal(2, 5, 64)
+    np.testing.assert_array_equal(numpy(loaded.classifier(x)), numpy(network.classifier(x)))
 
 
 def test_every_tensor_that_does_not_fit_is_listed():

@@ -73,7 +73,7 @@ def by_keras(network: FineTuning, night: dict[str, np.ndarray], length: int) -> 
 @pytest.mark.model
 @pytest.mark.parametrize(
     ("tcm", "modalities"),
-    [*((tcm, ("emg", "eeg")) for tcm in TCMS), ("lstm", ("eeg",)), ("mamba2", ("eeg", "emg", "airflow"))],
+    [*((tcm, ("emg", "eeg")) for tcm in TCMS), (("mha",), ("eeg",)), ("mamba2", ("eeg", "emg", "airflow"))],
 )
 def test_probabilities_are_those_of_keras(tcm, modalities):
     """Whether a night is a part of a stretch, whole stretches, or more; in whatever parts it is computed."""

@@ -200,6 +200,45 @@ def test_what_was_trained_in_bfloat16_is_tested_in_float32(without_events):
         assert np.allclose(model.probabilities(night.inputs(model.recipe))[:, 1], found, atol=1e-6)
 
 
+@pytest.mark.parametrize(("reconstruction", "contrastive"), [(1.0, 1.0), (0.0, 2.0), (3.0, 0.0)])
+def test_the_parts_of_the_loss_have_their_weights(tmp_path, reconstruction, contrastive):
+    step = step_of(tmp_path, 10, reconstruction_weight=reconstruction, contrastive_weight=contrastive)
+    step.prepare()
+    rng = np.random.default_rng(0)
+    noise = rng.random((4, 2, step.network.encoder.frames), "float32")
+    found = step.losses({"signals": rng.normal(size=(4, 3000)).astype("float32"), "noise": noise})
+    parts = {name: float(value) for name, value in found.items()}
+    assert min(parts["reconstruction"], parts["contrastive"]) > 0.1
+    expected = reconstruction * parts["reconstruction"] + contrastive * parts["contrastive"]
+    assert parts["loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_without_lora_the_fusion_changes_nothing_of_the_encoders(trained, tmp_path, capsys):
+    """From its pretraining to a fine-tuned model; and no fold is mixed of both."""
+    folder, _ = trained
+    ablation = ["--without", "fusion_lora"]
+    assert trainer.main(command(folder, *MODALITIES, "--step", "multimodal", *ablation)) == 2
+    assert "was trained with fusion_adaptation_rank 4, not 0: use --suffix or --out" in capsys.readouterr().err
+    prepared(folder, tmp_path)
+    shutil.rmtree(fold_of(tmp_path) / "multimodal")
+    shutil.copytree(fold_of(folder) / "unimodal", fold_of(tmp_path) / "unimodal")
+    for step in ("multimodal", "fine_tuning"):
+        once = ["--set", "fine_tuning_passes=1", "--tcm", "none"]
+        assert trainer.main(command(tmp_path, *MODALITIES, "--step", step, *ablation, *once)) == 0
+    fusion = load_model(fold_of(tmp_path) / "multimodal/eeg-airflow", [SynthSleepNetEncoder])
+    for name, backbone in fusion.backbones.items():
+        alone = load_model(fold_of(tmp_path) / "unimodal" / name, [NeuroNetEncoder])
+        assert all(np.array_equal(a, b) for a, b in zip(backbone.get_weights(), alone.get_weights(), strict=True))
+    tuned = load_model(fold_of(tmp_path) / "fine_tuning/sleep_stage_1/eeg-airflow/none", [FineTuning])
+    assert {v.path.split("/")[-2] for v in tuned.encoder.weights if v.name == "lora_a"} == {
+        "linear1",
+        "linear2",
+        "fc1",
+        "fc2",
+    }
+    assert tuned.classifier.context is None
+
+
 def step_of(folder: Path, epochs: int, **training) -> PretrainingStep:
     """The pretraining of one modality on nine nights of ``epochs`` each, which are not there."""
     config = configure("shhs", [f"{name}={value}" for name, value in training.items()], "tiny")
