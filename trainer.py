@@ -73,7 +73,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     given = [option.option_strings[0] for option in of_synth if getattr(parsed, option.dest) is not None]
     if given and parsed.model != "synthsleepnet":
         raise InputError(f"only SynthSleepNet has {', '.join(given)}: add --model synthsleepnet, or leave that out.")
-    parsed.set = without(parsed.model, parsed.without, parsed.set)
+    parsed.set = [*parsed.set, *without(parsed.model, parsed.without)]
     for name, default in DEFAULTS.items():
         if getattr(parsed, name) is None:
             setattr(parsed, name, default)

@@ -3,7 +3,7 @@
 import ast
 import dataclasses
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -115,25 +115,24 @@ def configure(
     return config
 
 
-def without(model: str, parts: Iterable[str], assignments: Sequence[str]) -> list[str]:
-    """``name=value`` ``assignments`` and those that leave out ``parts`` of a model, both as of :data:`ABLATIONS`.
+def without(model: str, parts: Iterable[str]) -> list[str]:
+    """The ``name=value`` assignments that leave out ``parts`` of a model, as of :data:`ABLATIONS`.
 
     Raises:
-        InputError: the model has no such part, or something else sets the same value.
+        InputError: the model has no such part, or two of them exclude each other.
     """
-    found, set_elsewhere = list(assignments), {assignment.partition("=")[0].strip() for assignment in assignments}
+    found: dict[str, str] = {}
     for part in dict.fromkeys(parts):
         if part not in ABLATIONS[model]:
             raise InputError(f"--without {part}: {model} is trained without {', '.join(ABLATIONS[model])}; choose one.")
         for assignment in ABLATIONS[model][part]:
             name = assignment.partition("=")[0]
-            if name in set_elsewhere:
+            if name in found:
                 raise InputError(
-                    f"--without {part} is --set {assignment}, but {name} is set by another option too: leave one out."
+                    f"--without {part} is {assignment}, but {found[name]} is asked for as well: choose one."
                 )
-            set_elsewhere.add(name)
-            found.append(assignment)
-    return found
+            found[name] = assignment
+    return list(found.values())
 
 
 def _value(section: Any, name: str, text: str) -> Any:

@@ -368,6 +368,10 @@ def test_wrong_nights_stop_before_anything_is_written(tmp_path, ucddb, make_nigh
         ),
         (["--db", "shhs", "--model", "synthsleepnet", "--label_fraction", "0"], "above 0 and at most 1"),
         (
+            ["--db", "ucddb", "--without", "average", "--without", "maximum"],
+            "global_pooling=maximum is asked for as well: choose one",
+        ),
+        (
             ["--db", "ucddb", "--without", "contrast"],
             "recsleepnet is trained without crb, average, maximum; choose one",
         ),

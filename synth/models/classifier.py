@@ -152,6 +152,13 @@ class SequenceClassifier(Configured):
         module.supports_masking = True
         return module
 
+    @property
+    def context_layers(self) -> list[keras.layers.Layer]:
+        """The layers of the TCM, one after another, as ``tcm`` names them."""
+        if self.context is None:
+            return []
+        return self.context.layers if isinstance(self.context, keras.Sequential) else [self.context]
+
     def build(self, input_shape: Any) -> None:
         shape = (None, None, self.features)
         for layer in (self.norm, self.context, self.head):

@@ -20,12 +20,11 @@ def logits(graph: Graph, classifier: SequenceClassifier, embeddings: str) -> str
     """``embeddings`` (L, D) to logits (L, classes)."""
     scale, shift = map(graph.constant, scale_and_shift(classifier.norm))
     x = graph.add("Add", graph.add("Mul", embeddings, scale), shift)
-    context = classifier.context
-    if context is not None:
-        y = x
-        for layer in context.layers if isinstance(context, keras.Sequential) else [context]:
-            y = _context(graph, layer, y)
-        x = graph.add("Add", x, y)
+    added = x
+    for layer in classifier.context_layers:
+        added = _context(graph, layer, added)
+    if added != x:
+        x = graph.add("Add", x, added)
     head = classifier.head
     for layer, norm in zip(head.linears, head.norms, strict=True):
         x = elu(graph, linear(graph, x, *weights(layer, norm)))

@@ -316,8 +316,8 @@ def test_modules_are_those_of_plain_float64(rounding, tcm):
     """Along time, stretch by stretch, whatever stands in the padding of the shorter ones."""
     classifier = random_classifier(tcm, dtype="float64")
     x, mask = RNG.normal(size=(3, 9, 64)), np.arange(9) < np.array([9, 5, 1])[:, None]
-    context = [] if classifier.context is None else getattr(classifier.context, "layers", [classifier.context])
-    modules = [(layer, COMPUTED[name]) for layer, name in zip(context, classifier.tcm, strict=True)]
+    named = zip(classifier.context_layers, classifier.tcm, strict=True)
+    modules = [(layer, COMPUTED[name]) for layer, name in named]
     found = numpy(classifier(np.where(mask[..., None], x, 1e3), mask=ops.convert_to_tensor(mask)))
     for stretch, own, there in zip(found, x, mask, strict=True):
         expected = plain_numpy.classifier(classifier, modules, own[there])
@@ -341,7 +341,7 @@ def test_modules_of_pytorch():
     """With PyTorch's own values: two layers of its LSTM, and of its TransformerEncoderLayer."""
     torch = pytest.importorskip("torch", reason="PyTorch computes what is compared")
     classifier = random_classifier("lstm_mha")
-    lstm, first, second = classifier.context.layers
+    lstm, first, second = classifier.context_layers
     theirs = torch.nn.LSTM(64, 64, batch_first=True)
     one = torch.nn.TransformerEncoderLayer(64, 8, batch_first=True)
     encoder = torch.nn.TransformerEncoder(one, 2, enable_nested_tensor=False).eval()
