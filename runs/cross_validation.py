@@ -18,14 +18,21 @@ Result = TypeVar("Result")
 
 
 def nights_and_splits(
-    config: Config, data: Path, folds: Sequence[int], channels: Sequence[str], leave_out: bool = False
+    config: Config,
+    data: Path,
+    folds: Sequence[int],
+    channels: Sequence[str],
+    leave_out: bool = False,
+    listed: bool = False,
 ) -> tuple[Config, dict[int, list[NightFile]], list[Split]]:
     """What ``folds`` are trained on: the settings with the subjects found, the checked nights, and each fold's split.
 
     ``leave_out`` says whether a night in ``data`` without one of the ``channels`` is left out; else it is an error.
+    ``listed`` says whether the subjects are those of a list, of whom all must have nights.
 
     Raises:
-        InputError: there are no nights, one is damaged or lacks a channel, or a fold has too few subjects.
+        InputError: there are no nights, one is damaged or lacks a channel, a subject of a list has none, or a fold has
+            too few subjects.
     """
     spec, training = config.database, config.training
     nights = find_nights(spec, data)
@@ -38,10 +45,11 @@ def nights_and_splits(
         )
     spec = with_subjects_found(spec, nights)
     if missing := missing_subjects(spec, nights):
-        listed = ", ".join(map(str, missing))
-        print(
-            f"{len(missing)} of {len(spec.subjects)} subjects have no night file in {data} and are left out: {listed}."
-        )
+        some = f"{len(missing)} of {len(spec.subjects)} subjects"
+        names = ", ".join(map(str, missing))
+        if listed:
+            raise InputError(f"{some} of the list have no night file in {data}: take them off the list: {names}.")
+        print(f"{some} have no night file in {data} and are left out: {names}.")
     checked = check_nights(nights, channels, leave_out=leave_out)
     splits = [split(spec, fold, checked, training.seed, training.validation_fraction) for fold in folds]
     return replace(config, database=spec), checked, splits
