@@ -1,13 +1,14 @@
 """What a network predicts for a night file, beside what the scorer found: scores, and the table of every epoch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from data.store import written_aside
-from data.terms import STAGES, UNSCORED
+from data.store import reaching, written_aside
+from data.terms import STAGES, UNSCORED, InputError
 from evaluation.events import EventScores
 from evaluation.stages import Scores
 
@@ -56,7 +57,29 @@ class NightPredictions:
             table.to_csv(aside, index=False, float_format="%.6f")
 
 
-def pooled(nights: list[NightPredictions]) -> Scores | EventScores:
+def saved_scores(path: Path, task: str) -> Scores | EventScores:
+    """The scores of a table that :meth:`NightPredictions.save` wrote; InputError if it is missing or damaged."""
+    names = classes(task)
+    try:
+        with reaching(path), path.open(encoding="utf-8") as file:
+            table = pd.read_csv(file)
+        scored, predicted = (pd.Categorical(table[column], names).codes for column in ("scored", "predicted"))
+        probabilities = table[list(names)].to_numpy(np.float32)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path} does not exist (any more): predict.py evaluates the folds again.") from None
+    except (KeyError, ValueError):
+        raise InputError(f"{path} holds no predictions of {task}: predict.py evaluates the folds again.") from None
+    known = scored != UNSCORED
+    if task == "sleep_stage":
+        return Scores.of(scored[known], predicted[known])
+    return EventScores(scored[known].astype(bool), probabilities[known, 1])
+
+
+def total(scores: Sequence[Scores | EventScores]) -> Scores | EventScores:
+    """Several scores on the same task, pooled."""
+    return sum(scores[1:], scores[0])
+
+
+def pooled(nights: Sequence[NightPredictions]) -> Scores | EventScores:
     """The scores over all scored epochs of one or more nights."""
-    found = [night.scores for night in nights]
-    return sum(found[1:], found[0])
+    return total([night.scores for night in nights])
