@@ -63,8 +63,10 @@ def saved_scores(path: Path, task: str) -> Scores | EventScores:
     try:
         with reaching(path), path.open(encoding="utf-8") as file:
             table = pd.read_csv(file)
-        scored, predicted = (pd.Categorical(table[column], names).codes for column in ("scored", "predicted"))
+        scored, predicted = (pd.Index(names).get_indexer(table[column]) for column in ("scored", "predicted"))
         probabilities = table[list(names)].to_numpy(np.float32)
+        if min(predicted) < 0 or set(table["scored"]) - {*names, "unscored"} or not np.isfinite(probabilities).all():
+            raise ValueError
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path} does not exist (any more): predict.py evaluates the folds again.") from None
     except (KeyError, ValueError):

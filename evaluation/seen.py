@@ -33,9 +33,9 @@ class OtherFolds:
         return intervals({"ahead": draws(count) @ self.ahead / count})["ahead"]
 
     @property
-    def best_by_own(self) -> list[int]:
-        """The subjects on whom the fold that tests them does better than each of the others."""
-        return [subject for subject, accuracy in self.own.items() if accuracy > max(self.others[subject])]
+    def not_behind(self) -> list[int]:
+        """The subjects on whom the fold that tests them is as accurate as the others in the mean, or more."""
+        return [subject for subject, ahead in zip(self.own, self.ahead, strict=True) if ahead <= 0]
 
     def text(self) -> str:
         """What was found, for a terminal; a warning where the others do not do better."""
@@ -49,8 +49,8 @@ class OtherFolds:
             f"On {len(self.own)} subjects the folds that do not test them are more accurate than the fold that does by "
             f"{self.ahead.mean():+.3f}, 95 % interval {low:+.3f} to {high:+.3f}: {said}"
         )
-        best = ", ".join(map(str, self.best_by_own))
-        return told + (f"\n  The fold that tests it is the most accurate of all on subject {best}." if best else "")
+        subjects = ", ".join(map(str, self.not_behind))
+        return told + (f"\n  They are not on subject {subjects}." if subjects else "")
 
     def to_json(self) -> dict[str, Any]:
         """All values as JSON has them."""

@@ -238,7 +238,7 @@ def test_folds_that_seem_to_be_trained_on_whom_they_test_are_told(tmp_path, make
     told = json.loads((tmp_path / "r.json").read_text())["other_folds"]
     assert told["ahead"] == pytest.approx(-0.75 if trained_on_own else 0.75)
     assert ("WARNING" in printed) == trained_on_own
-    assert ("most accurate of all on subject 0, 1, 10, 11." in printed) == trained_on_own
+    assert ("They are not on subject 0, 1, 10, 11." in printed) == trained_on_own
     # One fold alone cannot be compared, but what is taken for granted is said.
     assert evaluate(tmp_path / "models", "--fold", "0") == 0
     printed = capsys.readouterr().out

@@ -143,9 +143,11 @@ def test_the_figures_of_all_folds_are_saved_with_intervals(trained, capsys):
 def test_a_lost_table_of_predictions_is_told(trained, tmp_path, capsys):
     shutil.copytree(trained / "out", tmp_path / "out")
     lost = tmp_path / "out/synthetic/1/predictions/synthetic03.csv"
-    lost.write_text("epoch,scored\n0,W\n")
-    assert trainer.main(options(*of_fold_1(trained, tmp_path / "out"))) == 2
-    assert f"{lost} holds no predictions of sleep_stage: predict.py evaluates" in capsys.readouterr().err
+    whole = lost.read_text()
+    for damaged in ("epoch,scored\n0,W\n", "", whole[:-40], whole.replace("N2", "Apnea"), whole.replace("0.", "?")):
+        lost.write_text(damaged)
+        assert trainer.main(options(*of_fold_1(trained, tmp_path / "out"))) == 2
+        assert f"{lost} holds no predictions of sleep_stage: predict.py evaluates" in capsys.readouterr().err
     lost.unlink()
     assert trainer.main(options(*of_fold_1(trained, tmp_path / "out"))) == 2
     assert f"{lost} does not exist (any more)" in capsys.readouterr().err
