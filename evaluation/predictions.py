@@ -63,7 +63,7 @@ def saved_scores(path: Path, task: str) -> Scores | EventScores:
     try:
         with reaching(path), path.open(encoding="utf-8") as file:
             table = pd.read_csv(file)
-        scored, predicted = (pd.Index(names).get_indexer(table[column]) for column in ("scored", "predicted"))
+        scored, predicted = (pd.Index(names).get_indexer(pd.Index(table[column])) for column in ("scored", "predicted"))
         probabilities = table[list(names)].to_numpy(np.float32)
         if min(predicted) < 0 or set(table["scored"]) - {*names, "unscored"} or not np.isfinite(probabilities).all():
             raise ValueError
