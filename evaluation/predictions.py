@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data.store import reaching, written_aside
+from data.store import written_aside
 from data.terms import STAGES, UNSCORED, InputError
 from evaluation.events import EventScores
 from evaluation.stages import Scores
@@ -61,7 +61,7 @@ def saved_scores(path: Path, task: str) -> Scores | EventScores:
     """The scores of a table that :meth:`NightPredictions.save` wrote; InputError if it is missing or damaged."""
     names = classes(task)
     try:
-        with reaching(path), path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8") as file:
             table = pd.read_csv(file)
         scored, predicted = (pd.Index(names).get_indexer(pd.Index(table[column])) for column in ("scored", "predicted"))
         probabilities = table[list(names)].to_numpy(np.float32)
