@@ -3,11 +3,14 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NoReturn
 
 from data.databases import Database
 from data.terms import InputError
+
+SUBJECTS = "text file with a subject's number, or a night's or recording's name, on each line: these subjects alone"
+"""Help of the option ``--subjects``."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,11 +35,16 @@ def check_workers(arguments: argparse.Namespace) -> None:
         raise InputError("--jobs counts processes of this machine, --cluster uses others: give one of them.")
 
 
-def print_published(spec: Database) -> None:
-    """Print published results on a database, to compare ours with."""
-    for model, accuracy, macro_f1, kappa in spec.published:
-        figures = f"accuracy {accuracy:.3f}   macro-F1 {macro_f1:.3f}   kappa {kappa:.2f}"
-        print(f"published on {spec.title}, {model}: {figures}")
+def print_published(spec: Database, tasks: Collection[str]) -> None:
+    """Print published results on a database for some tasks, to compare ours with."""
+    for result in spec.published:
+        if result.task in tasks:
+            task = "" if result.task == "sleep_stage" else f", {result.task}"
+            about = f" ({result.about})" if result.about else ""
+            figures = f"accuracy {result.accuracy:.3f}"
+            figures += "" if result.macro_f1 is None else f"   macro-F1 {result.macro_f1:.3f}"
+            figures += "" if result.kappa is None else f"   kappa {result.kappa:.2f}"
+            print(f"published on {spec.title}{task}, {result.model}{about}: {figures}")
 
 
 def run(command: Callable[[], int | None], prog: str) -> int:

@@ -6,15 +6,20 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import command_line
 from data.databases import NIGHT_PATTERN, Database, database
 from data.terms import InputError
+
+if TYPE_CHECKING:
+    from evaluation.seen import OtherFolds
+    from staging.evaluation import Evaluated
+    from staging.predictor import Predictor
 
 MODELS = {"recsleepnet": "recsleep.predictor", "synthsleepnet": "synth.predictor"}
 """The module that finds and loads the folds of each model."""
@@ -149,7 +154,7 @@ def _evaluate_database(arguments: argparse.Namespace, db: str | None) -> dict[st
     from data.nights.folds import subjects_tested
     from data.store import location
     from runs.saved import find_folds
-    from staging.evaluation import evaluate, print_and_save
+    from staging.evaluation import Evaluated, evaluate, print_and_save
 
     module = import_module(MODELS[arguments.model])
     found = find_folds(arguments.dir, db, module.is_fold)
@@ -174,7 +179,8 @@ def _evaluate_database(arguments: argparse.Namespace, db: str | None) -> dict[st
         from data.prepare.synthetic import ensure_nights
 
         ensure_nights(data, spec, SyntheticConfig())
-    evaluated = []
+    evaluated: list[Evaluated] = []
+    published: list[Evaluated] = []
     for fold in held:
         for predictor in module.load_fold(there[fold], db or found.db):
             trained = predictor.metadata.get("db", spec.db)
@@ -188,13 +194,23 @@ def _evaluate_database(arguments: argparse.Namespace, db: str | None) -> dict[st
                 print(f"fold {fold}: no night file of subject {subjects} in {data}.")
             if result.nights:
                 evaluated.append(result)
+                if not own:
+                    published.append(result)
     if not evaluated:
         raise InputError(
             f"{data} holds no night file of the subjects that the folds of {spec.db} test: name its folder with --data."
         )
     figures = print_and_save(evaluated, arguments.save and arguments.save / spec.db)
-    if arguments.model == "recsleepnet":
-        command_line.print_published(spec)
+    command_line.print_published(spec, {result.task for result in evaluated})
+    if spec.assumption and published:
+        print(
+            f"Who the subjects of the published folds of {spec.title} are is not known: {spec.assumption}. If that is "
+            "wrong, folds may have been trained on subjects that they test, and their figures are too high."
+        )
+        if len(published) > 1:
+            compared = _others_on(published, lambda fold: module.load_fold(there[fold], db or found.db)[0], spec, data)
+            print(compared.text())
+            figures["other_folds"] = compared.to_json()
     missing = sorted(set(chosen) - {result.fold for result in evaluated})
     if missing:
         print(f"Not evaluated, for want of a model or of night files: fold {', '.join(map(str, missing))}.")
@@ -204,6 +220,18 @@ def _evaluate_database(arguments: argparse.Namespace, db: str | None) -> dict[st
     if others:
         print(f"{found.root} holds {len(there)} of {spec.folds} folds; these figures are of the folds that it holds.")
     return {"db": spec.db, "dir": str(arguments.dir), **figures, "missing_folds": sorted({*missing, *others})}
+
+
+def _others_on(
+    tests: "Sequence[Evaluated]", load: "Callable[[int], Predictor]", spec: Database, data: Path
+) -> "OtherFolds":
+    """Each fold of ``tests`` on the subjects that the others test; ``load`` gives a fold's network by its number."""
+    from staging.evaluation import evaluate, other_folds
+
+    everyone = {subject for test in tests for subject in test.nights}
+    others = [sorted(everyone - test.nights.keys()) for test in tests]
+    found = [evaluate(load(test.fold), test.fold, part, spec, data) for test, part in zip(tests, others, strict=True)]
+    return other_folds(tests, found)
 
 
 def _database(metadata: dict[str, Any], db: str | None) -> Database:

@@ -5,11 +5,16 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import command_line
 from data.databases import DATABASES, Database
 from data.terms import MODALITIES, TASKS, InputError
 from synth.terms import DEFAULT_TCM, STEPS, STRATEGIES, TCMS
+
+if TYPE_CHECKING:
+    from data.nights.folds import Split
+    from data.nights.index import NightFile
 
 DEFAULT_MODALITIES = ("eeg", "eog", "emg")
 DEFAULTS = {
@@ -63,6 +68,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--to_fold", type=int, metavar="K", help="last fold (default: the database's last)")
     add("--suffix", default="", metavar="S", help="appended to the result folder's name")
     add("--data", metavar="DIR", help="folder of night files, local or such as s3://bucket/isruc (default data/DB)")
+    add("--subjects", metavar="FILE", help=command_line.SUBJECTS)
     add("--out", type=Path, default=Path("output"), metavar="DIR", help="folder of results (default output)")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="set a value of config.py; repeatable")
     parts = "; ".join(f"{model}: {', '.join(parts)}" for model, parts in ABLATIONS.items())
@@ -83,6 +89,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def train(arguments: argparse.Namespace) -> None:
+    from data.nights.folds import listed_subjects
+    from data.store import anywhere, location, require_writable
     from runs.settings import configure
 
     of_synth = arguments.model == "synthsleepnet"
@@ -90,7 +98,11 @@ def train(arguments: argparse.Namespace) -> None:
         raise InputError("--strategy shares one fold, --jobs and --cluster share the folds: give one of them.")
     if arguments.dry_run and (arguments.strategy or arguments.cluster):
         raise InputError("--dry-run tells what this machine takes, fold by fold: leave --strategy and --cluster out.")
-    config = configure(arguments.db, arguments.set, arguments.preset if of_synth else None, arguments.protocol)
+    rules = (arguments.preset if of_synth else None, arguments.protocol)
+    config = configure(arguments.db, arguments.set, *rules)
+    if arguments.subjects:
+        listed = listed_subjects(config.database, location(arguments.subjects))
+        config = configure(arguments.db, [*arguments.set, f"subjects={listed}"], *rules)
     folds = _folds(config.database, arguments.from_fold, arguments.to_fold)
     if any(character in arguments.suffix for character in "/\\\0"):
         raise InputError(f"--suffix {arguments.suffix!r} must not hold a path separator.")
@@ -100,7 +112,6 @@ def train(arguments: argparse.Namespace) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(arguments.gpu)
     command_line.check_workers(arguments)
 
-    from data.store import anywhere, location, require_writable
     from runs.cross_validation import nights_and_splits, rehearse_folds, train_folds
     from runs.machine import computing
 
@@ -117,7 +128,8 @@ def train(arguments: argparse.Namespace) -> None:
     modalities = _modalities(config.database, arguments.modality) if of_synth else ()
     if not of_synth and not config.database.channel:
         raise InputError(f"--db {db}: name the channel that is to be staged, with --set channel=NAME.")
-    config, nights, splits = nights_and_splits(config, data, folds, modalities)
+    listed_all = arguments.subjects is not None
+    config, nights, splits = nights_and_splits(config, data, folds, modalities, listed_all)
 
     steps = (arguments.step,) if arguments.step else STEPS
     alone = arguments.jobs == 1 and arguments.cluster is None
@@ -133,7 +145,7 @@ def train(arguments: argparse.Namespace) -> None:
 
             rehearse_folds(rehearse_fold, plans, arguments.jobs)
             return
-        train_folds(plan.train_fold, plans, arguments.jobs, arguments.cluster)
+        trained = dict(train_folds(plan.train_fold, plans, arguments.jobs, arguments.cluster))
     else:
         from recsleep import fold
 
@@ -141,16 +153,38 @@ def train(arguments: argparse.Namespace) -> None:
         if arguments.dry_run:
             rehearse_folds(fold.rehearse_fold, tasks, arguments.jobs)
             return
-        scores = dict(train_folds(fold.train_fold, tasks, arguments.jobs, arguments.cluster))
-        pooled = sum((scores[fold] for fold in folds[1:]), scores[folds[0]])
-        name = f"fold {folds[0]}" if len(folds) == 1 else f"folds {folds[0]} to {folds[-1]}"
-        print(f"\nTest subjects of {name}, pooled: {pooled.line()}\n{pooled.table()}")
-        command_line.print_published(config.database)
+        trained = dict(train_folds(fold.train_fold, tasks, arguments.jobs, arguments.cluster))
+    _print_pooled(trained, splits, nights, arguments.task, results)
+    if trained[folds[0]]:
+        command_line.print_published(config.database, [arguments.task])
+        print(f"\nIn {results}/pooled/: the figures of all folds together, with their intervals.", end="")
     print(f"\nIn {results}/<fold>/: {CONTENTS[arguments.model]}.")
     if not of_synth or "fine_tuning" in steps:
         again = ["python", "predict.py", *(("--model", arguments.model) if of_synth else ())]
         again += ["--db", db, "--dir", str(results), "--data", str(data), "--fold", *map(str, folds)]
         print(f"Evaluate again: {shlex.join(again)}")
+
+
+def _print_pooled(
+    trained: "dict[int, dict[str, Path]]",
+    splits: "list[Split]",
+    nights: "dict[int, list[NightFile]]",
+    task: str,
+    results: Path,
+) -> None:
+    """Print and save the figures over all folds of what was ``trained``: each fold's folders by the network's name."""
+    from data.store import write_json
+    from runs.saved import versions
+    from staging.evaluation import tested_in_training
+
+    folds = sorted(trained)
+    name = f"fold {folds[0]}" if len(folds) == 1 else f"folds {folds[0]} to {folds[-1]}"
+    for network, folder in trained[folds[0]].items():
+        pooled = tested_in_training({fold: trained[fold][network] for fold in folds}, splits, nights, task)
+        of = f"{network[0].upper()}{network[1:]}, test" if network else "Test"
+        print(f"\n{of} subjects of {name}, pooled: {pooled.text()}")
+        saved = results / "pooled" / folder.relative_to(results / str(folds[0])) / "figures.json"
+        write_json(saved, {"task": task, "folds": folds, **pooled.to_json(), "versions": versions()})
 
 
 def _modalities(spec: Database, wanted: list[str] | None) -> tuple[str, ...]:

@@ -32,6 +32,21 @@ class ChannelSpec:
 
 
 @dataclass(frozen=True)
+class Published:
+    """A published result to print beside ours: the model's name, its figures from 0 to 1, and the task.
+
+    ``about`` says what sets it apart from the others, if anything does.
+    """
+
+    model: str
+    accuracy: float
+    macro_f1: float | None = None
+    kappa: float | None = None
+    task: str = "sleep_stage"
+    about: str = ""
+
+
+@dataclass(frozen=True)
 class Database:
     """One sleep database.
 
@@ -44,7 +59,9 @@ class Database:
         channel: the night files' channel that RecSleepNet stages; empty where the user must name it.
         modalities: each modality that SynthSleepNet may take, and the night files' channels of it, the preferred one
             first.
-        published: published single-channel results to print beside ours: model, accuracy, macro-F1, kappa.
+        published: published results, of a single EEG channel where they do not say otherwise.
+        assumption: what is taken for granted about who is who among the subjects of the published folds, which cannot
+            be looked up; empty where nothing is.
         recording: regular expression of a recording's file name. Its groups, and ``name`` for the file's name without
             suffix, fill in the templates below. Empty where nights are made, not recorded.
         example: a recording's file name, for messages.
@@ -70,7 +87,8 @@ class Database:
     night_patterns: tuple[str, ...] = ()
     channel: str = ""
     modalities: tuple[tuple[str, ...], ...] = ()
-    published: tuple[tuple[str, float, float, float], ...] = ()
+    published: tuple[Published, ...] = ()
+    assumption: str = ""
     recording: str = ""
     example: str = ""
     night: str = ""
@@ -108,9 +126,9 @@ _SLEEP_EDF_20 = Database(
     night_patterns=("SC4{subject:02d}*.npz", "ST7{subject:02d}*.npz"),
     channel="EEG Fpz-Cz",
     published=(
-        ("TinySleepNet", 0.854, 0.805, 0.80),
-        ("AttnSleep", 0.844, 0.781, 0.79),
-        ("XSleepNet2", 0.864, 0.809, 0.81),
+        Published("TinySleepNet", 0.854, 0.805, 0.80),
+        Published("AttnSleep", 0.844, 0.781, 0.79),
+        Published("XSleepNet2", 0.864, 0.809, 0.81, about="of EEG and EOG"),
     ),
     # Of cassette night SC4ssNxx the scoring is SC4ssN with other last letters.
     recording=r"(?P<night>(?P<id>SC4(?P<subject>\d\d)\d)\w\d)-PSG\.edf",
@@ -127,9 +145,9 @@ _SLEEP_EDF_78 = replace(
     subjects=tuple(s for s in range(83) if s not in (39, 68, 69, 78, 79)),
     folds=10,
     published=(
-        ("TinySleepNet", 0.831, 0.781, 0.77),
-        ("AttnSleep", 0.813, 0.751, 0.74),
-        ("XSleepNet2", 0.840, 0.787, 0.78),
+        Published("TinySleepNet", 0.831, 0.781, 0.77),
+        Published("AttnSleep", 0.813, 0.751, 0.74),
+        Published("XSleepNet2", 0.840, 0.787, 0.78, about="of EEG and EOG"),
     ),
 )
 _ISRUC = Database(
@@ -138,6 +156,7 @@ _ISRUC = Database(
     subjects=tuple(range(99)),
     night_patterns=("subject{subject}.npz",),
     channel="C3-A2",
+    assumption="recording N is taken for subject N - 1",
     recording=r"(?P<subject>\d+)\.(rec|edf)",
     example="1.rec",
     night="subject{subject}",
@@ -162,10 +181,13 @@ _UCDDB = Database(
     channels=(ChannelSpec("C3A2", ("C3-A2",)),),
     as_stored=True,
 )
+_FINE_TUNED = "fine-tuned; chosen by its test subjects"
+_FEW_LABELS = "with few labels; chosen by its test subjects"
 _SHHS = Database(
     db="shhs",
     title="Sleep Heart Health Study",
-    night_patterns=("shhs1-{subject:06d}.npz",),
+    # The number alone names what SynthSleepNet's published parser writes.
+    night_patterns=("shhs1-{subject:06d}.npz", "{subject:06d}.npz"),
     channel="EEG_C4",
     modalities=(
         ("eeg", "EEG_C4", "EEG_C3"),
@@ -173,6 +195,15 @@ _SHHS = Database(
         ("emg", "EMG_Chin"),
         ("ecg", "ECG"),
         ("airflow", "Airflow"),
+    ),
+    # Lee et al., arXiv:2502.17481.
+    published=(
+        Published("SynthSleepNet", 0.8989, about=_FINE_TUNED),
+        Published("SynthSleepNet", 0.8798, about=_FEW_LABELS),
+        Published("SynthSleepNet", 0.9975, task="apnea", about=_FINE_TUNED),
+        Published("SynthSleepNet", 0.9937, task="apnea", about=_FEW_LABELS),
+        Published("SynthSleepNet", 0.8960, task="hypopnea", about=_FINE_TUNED),
+        Published("SynthSleepNet", 0.7752, task="hypopnea", about=_FEW_LABELS),
     ),
     recording=r"shhs\d-(?P<subject>\d{6})\.edf",
     example="shhs1-200001.edf",

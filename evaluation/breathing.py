@@ -4,6 +4,7 @@ Bland & Altman, "Statistical methods for assessing agreement between two methods
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 from data.recordings.quality import stretches
 from data.store import written_aside
 from data.terms import EPOCH_SECONDS
+from evaluation.intervals import Interval, draws, intervals, line
 from evaluation.stages import as_json
 
 
@@ -30,35 +32,60 @@ def apnea_hypopnea_index(events: np.ndarray, asleep: np.ndarray) -> float:
 class Agreement:
     """A figure of several nights, estimated and scored.
 
-    ``nights`` are their names; the two others are (nights,).
+    ``nights`` are their names, ``subjects`` whose they are; the two others are (nights,).
     """
 
     nights: tuple[str, ...]
+    subjects: tuple[int, ...]
     estimated: np.ndarray
     scored: np.ndarray
 
     @property
     def figures(self) -> dict[str, float]:
-        """Mean difference (estimated less scored), its standard deviation, and the limits that hold 95 % of nights.
+        """Mean difference (estimated less scored), its standard deviation, the limits that hold 95 % of nights, and
+        Pearson's correlation.
 
         NaN where there are too few nights.
         """
         difference = self.estimated - self.scored
         bias, deviation = difference.mean(), difference.std(ddof=1) if len(difference) > 1 else np.nan
         lower, upper = bias - 1.96 * deviation, bias + 1.96 * deviation
-        return {"bias": bias, "deviation": deviation, "lower_limit": lower, "upper_limit": upper}
+        (correlation,) = self._drawn(np.ones((1, len(self.nights))))["correlation"]
+        limits = {"lower_limit": lower, "upper_limit": upper}
+        return {"bias": bias, "deviation": deviation, **limits, "correlation": correlation}
+
+    @cached_property
+    def intervals(self) -> dict[str, Interval]:
+        """The 95 % intervals of bias and correlation over subjects; nights of a single one give none."""
+        subjects, whose = np.unique(self.subjects, return_inverse=True)
+        return intervals(self._drawn(draws(len(subjects))[:, whose])) if len(subjects) > 1 else {}
+
+    def _drawn(self, counts: np.ndarray) -> dict[str, np.ndarray]:
+        """Bias and correlation (draws,) of the nights that count so often, (draws, nights), in each draw."""
+
+        def mean(values: np.ndarray) -> np.ndarray:
+            return (counts * values).sum(axis=1, keepdims=True) / counts.sum(axis=1, keepdims=True)
+
+        off, scored = (values - mean(values) for values in (self.estimated, self.scored))
+        variances = mean(off**2) * mean(scored**2)
+        # Where all nights of a draw are the same, rounding alone differs.
+        correlation = mean(off * scored) / np.sqrt(np.where(variances > 1e-20, variances, np.nan))
+        return {"bias": mean(self.estimated - self.scored)[:, 0], "correlation": correlation[:, 0]}
 
     def line(self) -> str:
-        bias, deviation, lower, upper = self.figures.values()
-        return (
+        """All figures and, below them, their intervals, as far as there are any."""
+        bias, deviation, lower, upper, correlation = self.figures.values()
+        told = (
             f"bias {bias:+.1f}   standard deviation {deviation:.1f}   limits of agreement {lower:+.1f} to {upper:+.1f}"
-            f"   {len(self.nights)} nights"
+            f"   correlation {correlation:.3f}   {len(self.nights)} nights"
         )
+        return f"{told}\n{line(self.intervals, len(set(self.subjects)))}" if self.intervals else told
 
     def to_json(self) -> dict[str, Any]:
         """All values; NaN becomes None."""
-        nights = pd.DataFrame({"night": self.nights, "estimated": self.estimated, "scored": self.scored})
-        return {**as_json(self.figures), "nights": nights.to_dict("records")}
+        columns = {"night": self.nights, "subject": self.subjects, "estimated": self.estimated, "scored": self.scored}
+        limits = {name: list(interval) for name, interval in self.intervals.items()}
+        return {**as_json(self.figures), "intervals_95": limits, "nights": pd.DataFrame(columns).to_dict("records")}
 
     def plot(self, path: Path) -> None:
         """Write a Bland-Altman plot as a picture: difference against mean, night by night, with the limits."""

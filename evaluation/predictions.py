@@ -1,5 +1,6 @@
 """What a network predicts for a night file, beside what the scorer found: scores, and the table of every epoch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from data.store import written_aside
-from data.terms import STAGES, UNSCORED
+from data.terms import STAGES, UNSCORED, InputError
 from evaluation.events import EventScores
 from evaluation.stages import Scores
 
@@ -56,7 +57,31 @@ class NightPredictions:
             table.to_csv(aside, index=False, float_format="%.6f")
 
 
-def pooled(nights: list[NightPredictions]) -> Scores | EventScores:
+def saved_scores(path: Path, task: str) -> Scores | EventScores:
+    """The scores of a table that :meth:`NightPredictions.save` wrote; InputError if it is missing or damaged."""
+    names = classes(task)
+    try:
+        with path.open(encoding="utf-8") as file:
+            table = pd.read_csv(file)
+        scored, predicted = (pd.Index(names).get_indexer(pd.Index(table[column])) for column in ("scored", "predicted"))
+        probabilities = table[list(names)].to_numpy(np.float32)
+        if min(predicted) < 0 or set(table["scored"]) - {*names, "unscored"} or not np.isfinite(probabilities).all():
+            raise ValueError
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path} does not exist (any more): predict.py evaluates the folds again.") from None
+    except (KeyError, ValueError):
+        raise InputError(f"{path} holds no predictions of {task}: predict.py evaluates the folds again.") from None
+    known = scored != UNSCORED
+    if task == "sleep_stage":
+        return Scores.of(scored[known], predicted[known])
+    return EventScores(scored[known].astype(bool), probabilities[known, 1])
+
+
+def total(scores: Sequence[Scores | EventScores]) -> Scores | EventScores:
+    """Several scores on the same task, pooled."""
+    return sum(scores[1:], scores[0])
+
+
+def pooled(nights: Sequence[NightPredictions]) -> Scores | EventScores:
     """The scores over all scored epochs of one or more nights."""
-    found = [night.scores for night in nights]
-    return sum(found[1:], found[0])
+    return total([night.scores for night in nights])

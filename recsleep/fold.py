@@ -45,8 +45,11 @@ class FoldTask:
     bar: bool = True
 
 
-def train_fold(task: FoldTask) -> tuple[int, Scores]:
-    """Train one fold, or find it finished, in whatever process this is; returns its number and test scores.
+def train_fold(task: FoldTask) -> tuple[int, dict[str, Path]]:
+    """Train one fold, or find it finished, in whatever process this is.
+
+    Returns:
+        The fold's number, and the folder of its network by what it is called in print beside others: nothing.
 
     Raises:
         InputError: the folder holds another run's results, a night turned bad, or the training diverged.
@@ -55,7 +58,7 @@ def train_fold(task: FoldTask) -> tuple[int, Scores]:
     tf.config.experimental.enable_op_determinism()
     scores = FoldTrainer(task).train()
     print(f"fold {task.split.fold} test: {scores.line()}", flush=True)
-    return task.split.fold, scores
+    return task.split.fold, {"": task.folder}
 
 
 def rehearse_fold(task: FoldTask) -> list[Cost]:

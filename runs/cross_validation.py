@@ -25,15 +25,16 @@ Result = TypeVar("Result")
 
 
 def nights_and_splits(
-    config: Config, data: Path, folds: Sequence[int], modalities: Sequence[str] = ()
+    config: Config, data: Path, folds: Sequence[int], modalities: Sequence[str] = (), listed: bool = False
 ) -> tuple[Config, dict[int, list[NightFile]], list[Split]]:
     """What ``folds`` are trained on: the settings with what was found, the checked nights, and each fold's split.
 
     Without ``modalities``, all nights in ``data`` must have the database's channel; with them, nights that lack one of
-    their channels are left out.
+    their channels are left out. ``listed`` says whether the subjects are those of a list, of whom all must have nights.
 
     Raises:
-        InputError: there are no nights, one is damaged or lacks a channel, or a fold has too few subjects.
+        InputError: there are no nights, one is damaged or lacks a channel, a subject of a list has none, or a fold has
+            too few subjects.
     """
     spec, training = config.database, config.training
     nights = find_nights(spec, data)
@@ -46,10 +47,11 @@ def nights_and_splits(
         )
     spec = with_subjects_found(spec, nights)
     if missing := missing_subjects(spec, nights):
-        listed = ", ".join(map(str, missing))
-        print(
-            f"{len(missing)} of {len(spec.subjects)} subjects have no night file in {data} and are left out: {listed}."
-        )
+        some = f"{len(missing)} of {len(spec.subjects)} subjects"
+        names = ", ".join(map(str, missing))
+        if listed:
+            raise InputError(f"{some} of the list have no night file in {data}: take them off the list: {names}.")
+        print(f"{some} have no night file in {data} and are left out: {names}.")
     if modalities:
         spec = with_channels_found(spec, next(iter(nights.values()))[0])
     channels = [channel for name in modalities for channel in spec.streams(name).values()] or [spec.channel]

@@ -1,6 +1,6 @@
 """The one evaluation: a fold's networks on the night files of the subjects that they never saw, for both models."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,13 @@ import numpy as np
 from tqdm import tqdm
 
 from data.databases import Database
-from data.nights.folds import find_nights, missing_subjects
+from data.nights.folds import Split, find_nights, missing_subjects
+from data.nights.index import NightFile
 from data.terms import EPOCH_SECONDS, STAGES, TASKS, UNSCORED
 from evaluation.breathing import Agreement, apnea_hypopnea_index
-from evaluation.events import EventScores
-from evaluation.predictions import NightPredictions, pooled
+from evaluation.pooled import Pooled
+from evaluation.predictions import NightPredictions, pooled, saved_scores, total
+from evaluation.seen import OtherFolds
 from evaluation.stages import Scores
 from staging.predictor import Predictor, predict_nights
 
@@ -22,15 +24,15 @@ from staging.predictor import Predictor, predict_nights
 class Evaluated:
     """A fold's network and its predictions for that fold's test nights.
 
-    ``task`` and ``variant`` are those of the predictor, ``folder`` is the model's, for print, and
-    ``missing_subjects`` are the test subjects that have no night file.
+    ``task`` and ``variant`` are those of the predictor, ``folder`` is the model's, for print, ``nights`` are each test
+    subject's, and ``missing_subjects`` are the test subjects that have no night file.
     """
 
     fold: int
     folder: str
     task: str
     variant: str
-    nights: list[NightPredictions]
+    nights: dict[int, list[NightPredictions]]
     missing_subjects: list[int]
 
     @property
@@ -39,19 +41,19 @@ class Evaluated:
         return f"fold {self.fold}{what}"
 
     @property
-    def scores(self) -> Scores | EventScores:
-        return pooled(self.nights)
+    def pooled(self) -> Pooled:
+        return Pooled({subject: pooled(nights) for subject, nights in self.nights.items()})
 
     def to_json(self) -> dict[str, Any]:
         """All figures as JSON values."""
         about = {"task": self.task, "variant": self.variant} if self.variant else {}
-        return {
-            "fold": self.fold,
-            **about,
-            **self.scores.to_json(),
-            "missing_subjects": self.missing_subjects,
-            "nights": [{"night": night.name, **night.scores.to_json()} for night in self.nights],
-        }
+        nights = [
+            {"night": night.name, "subject": subject, **night.scores.to_json()}
+            for subject, own in self.nights.items()
+            for night in own
+        ]
+        of_all = self.pooled.scores.to_json()
+        return {"fold": self.fold, **about, **of_all, "missing_subjects": self.missing_subjects, "nights": nights}
 
 
 def evaluate(predictor: Predictor, fold: int, subjects: Sequence[int], database: Database, data: Path) -> Evaluated:
@@ -64,20 +66,49 @@ def evaluate(predictor: Predictor, fold: int, subjects: Sequence[int], database:
     """
     tested = replace(database, subjects=tuple(subjects))
     files = find_nights(tested, data)
-    paths = [path for nights in files.values() for path in nights]
-    with tqdm(paths, desc=f"fold {fold} {predictor.task}", unit="night", leave=False) as bar:
+    found = {}
+    title, count = f"fold {fold} {predictor.task}", sum(map(len, files.values()))
+    with tqdm(desc=title, total=count, unit="night", leave=False) as bar:
         # A night without one of several modalities is no mistake; one without the only channel is.
         leave_out = bar.write if predictor.variant else None
-        nights = list(predict_nights(predictor, bar, leave_out))
+        for subject, paths in files.items():
+            found[subject] = list(predict_nights(predictor, paths, leave_out))
+            bar.update(len(paths))
+    nights = {subject: own for subject, own in found.items() if own}
     folder = predictor.models[0]["folder"] if predictor.models else ""
     return Evaluated(fold, folder, predictor.task, predictor.variant, nights, missing_subjects(tested, files))
+
+
+def tested_in_training(
+    folders: Mapping[int, Path], splits: Sequence[Split], nights: Mapping[int, Sequence[NightFile]], task: str
+) -> Pooled:
+    """The scores of the predictions that training left of the test subjects of all ``splits``.
+
+    Args:
+        folders: of the trained network of each fold, by the fold's number.
+        splits: of the folds.
+        nights: each subject's night files.
+        task: of the networks.
+
+    Raises:
+        InputError: a table of predictions is missing or damaged.
+    """
+    tables = {
+        subject: [folders[split.fold] / "predictions" / f"{night.path.stem}.csv" for night in nights[subject]]
+        for split in splits
+        for subject in split.test
+    }
+    return Pooled({subject: total([saved_scores(path, task) for path in own]) for subject, own in tables.items()})
 
 
 def print_and_save(evaluated: Sequence[Evaluated], save: Path | None) -> dict[str, Any]:
     """Print all figures, save predictions and plots below ``save``, and return the figures as JSON values."""
     for each in evaluated:
-        _print_scores(each.title, each.scores)
-        for night in each.nights:
+        scores = each.pooled.scores
+        print(f"{each.title}: {scores.line()}")
+        if isinstance(scores, Scores):
+            print(scores.table())
+        for night in (night for nights in each.nights.values() for night in nights):
             print(f"  {night.name}: {night.scores.line()}")
             if save:
                 own = Path(each.variant) / each.task if each.variant else Path()
@@ -88,22 +119,34 @@ def print_and_save(evaluated: Sequence[Evaluated], save: Path | None) -> dict[st
         groups.setdefault((each.task, each.variant), []).append(each)
     totals = []
     for (task, variant), members in groups.items():
-        total = pooled([night for each in members for night in each.nights])
+        by_subject: dict[int, list[NightPredictions]] = {}
+        for subject, nights in (item for each in members for item in each.nights.items()):
+            by_subject.setdefault(subject, []).extend(nights)
+        total = Pooled({subject: pooled(nights) for subject, nights in by_subject.items()})
         about = {"task": task, "variant": variant} if variant else {}
         totals.append({**about, **total.to_json()})
         if len(members) > 1:
             of = f", {task} ({variant})" if variant else ""
-            _print_scores(f"{len(members)} folds pooled{of}", total)
+            print(f"{len(members)} folds pooled{of}: {total.text()}")
+        elif total.intervals:
+            print(f"{members[0].title}, {total.interval_line()}")
     found = [each.to_json() for each in evaluated]
     if not any(each.variant for each in evaluated):
         return {"folds": found, "pooled": totals[0]}
     return {"models": found, "pooled": totals, "indices": _print_indices(evaluated, save)}
 
 
-def _print_scores(title: str, scores: Scores | EventScores) -> None:
-    print(f"{title}: {scores.line()}")
-    if isinstance(scores, Scores):
-        print(scores.table())
+def other_folds(tests: Sequence[Evaluated], others: Sequence[Evaluated]) -> OtherFolds:
+    """Compare the folds on the subjects that they test with the same folds on each ``others``' subjects."""
+    theirs: dict[int, list[float]] = {}
+    for subject, accuracy in (found for each in others for found in _accuracies(each)):
+        theirs.setdefault(subject, []).append(accuracy)
+    return OtherFolds({s: own for each in tests for s, own in _accuracies(each) if s in theirs}, theirs)
+
+
+def _accuracies(evaluated: Evaluated) -> list[tuple[int, float]]:
+    """The accuracy of each subject."""
+    return [(s, scores.to_json()["accuracy"]) for s, scores in evaluated.pooled.by_subject.items()]
 
 
 def _print_indices(evaluated: Sequence[Evaluated], save: Path | None) -> list[dict[str, Any]]:
@@ -124,12 +167,13 @@ def indices(evaluated: Sequence[Evaluated]) -> dict[str, Agreement]:
     Hours of sleep are those that the variant's own stages give, or, where it has none, the scorer's. The scored index
     counts the scorer's events; of a night file that does not count them, runs of its epochs, by the same rule.
     """
-    tasks_of: dict[tuple[str, int, str], dict[str, NightPredictions]] = {}
+    tasks_of: dict[tuple[str, int, str, int], dict[str, NightPredictions]] = {}
     for each in evaluated:
-        for night in each.nights:
-            tasks_of.setdefault((each.variant, each.fold, night.name), {})[each.task] = night
-    found: dict[str, list[tuple[str, float, float]]] = {}
-    for (variant, _, name), tasks in tasks_of.items():
+        for subject, nights in each.nights.items():
+            for night in nights:
+                tasks_of.setdefault((each.variant, each.fold, night.name, subject), {})[each.task] = night
+    found: dict[str, list[tuple[str, int, float, float]]] = {}
+    for (variant, _, name, subject), tasks in tasks_of.items():
         if not {"apnea", "hypopnea"} <= tasks.keys():
             continue
         both = [tasks["apnea"], tasks["hypopnea"]]
@@ -139,13 +183,13 @@ def indices(evaluated: Sequence[Evaluated]) -> dict[str, Agreement]:
             asleep = tasks["sleep_stage"].probabilities.argmax(axis=1) > STAGES.index("W")
         events = np.any([night.probabilities[:, 1] > 0.5 for night in both], axis=0)
         estimated = apnea_hypopnea_index(events[scored], asleep[scored])
-        row = (name, estimated, _scored_index(both, scored))
-        if np.isfinite(row[1:]).all():
+        row = (name, subject, estimated, _scored_index(both, scored))
+        if np.isfinite(row[2:]).all():
             found.setdefault(variant, []).append(row)
     agreements = {}
     for variant, rows in found.items():
-        names, estimates, scores = zip(*sorted(rows), strict=True)
-        agreements[variant] = Agreement(names, np.array(estimates), np.array(scores))
+        names, subjects, estimates, scores = zip(*sorted(rows), strict=True)
+        agreements[variant] = Agreement(names, subjects, np.array(estimates), np.array(scores))
     return agreements
 
 

@@ -223,3 +223,16 @@ def test_a_mistake_in_the_file_is_one_sentence(project, line, wrong, reason, cap
     assert command_line.run(load, "trainer.py") == 2
     printed = capsys.readouterr().err
     assert reason in printed and printed.count("\n") == 1
+
+
+def test_published_results_say_what_they_are_of(capsys):
+    command_line.print_published(DATABASES["sleepedf"], {"sleep_stage"})
+    told = capsys.readouterr().out.splitlines()
+    assert told[2] == "published on Sleep-EDF-20, XSleepNet2 (of EEG and EOG): " + (
+        "accuracy 0.864   macro-F1 0.809   kappa 0.81"
+    )
+    assert told[0].startswith("published on Sleep-EDF-20, TinySleepNet: accuracy 0.854")
+    command_line.print_published(DATABASES["shhs"], {"hypopnea"})
+    fine_tuned, few_labels = capsys.readouterr().out.splitlines()
+    assert "Study, hypopnea, SynthSleepNet (fine-tuned; chosen by its test subjects): accuracy 0.896" in fine_tuned
+    assert "(with few labels; chosen by its test subjects): accuracy 0.775" in few_labels

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 
 import predict
 from recsleep.model import RecSleepNet
@@ -199,3 +200,62 @@ def test_saved_model_reloads_without_loss(models):
         np.testing.assert_array_equal(before, after)
     (again,) = load_fold(models / "again")
     assert again.metadata["split"] == loaded.metadata["split"]
+
+
+def always(folder, stage: int) -> None:
+    """A fold as a TensorFlow-1 checkpoint, which does not say whom it was trained on, and finds one stage alone."""
+    convolutions = ("conv1d_2_1", "conv1d_2_2", "conv1d_2_3", "rec_2_1", "rec_2_2")
+    lstm = "rnn/rnn/multi_rnn_cell/cell_0/lstm_cell"
+    shapes = {
+        "cnn/conv1d_1/conv2d/kernel": (50, 1, 1, 128),
+        **{f"cnn/{name}/conv2d/kernel": (8, 1, 128, 128) for name in convolutions},
+        **{f"{lstm}/w_{gate}_diag": (128,) for gate in "ifo"},
+        f"{lstm}/kernel": (384, 512),
+        f"{lstm}/bias": (512,),
+        "softmax_linear/dense/kernel": (128, 5),
+        "softmax_linear/dense/bias": (5,),
+    }
+    values = {name: np.zeros(shape, "float32") for name, shape in shapes.items()}
+    values["softmax_linear/dense/bias"][stage] = 10
+    folder.mkdir(parents=True)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        variables = {name: tf.compat.v1.get_variable(name, initializer=value) for name, value in values.items()}
+        session.run(tf.compat.v1.global_variables_initializer())
+        tf.compat.v1.train.Saver(variables).save(session, str(folder / "model.ckpt"), write_meta_graph=False)
+
+
+@pytest.mark.parametrize("trained_on_own", [False, True])
+def test_folds_that_seem_to_be_trained_on_whom_they_test_are_told(tmp_path, make_night, capsys, trained_on_own):
+    """Subjects 0 and 1 of fold 0 sleep in N2, subjects 10 and 11 of fold 1 in N3."""
+    for fold in (0, 1):
+        always(tmp_path / "models" / "isruc" / str(fold), 2 + (fold if trained_on_own else 1 - fold))
+        for subject in (10 * fold, 10 * fold + 1):
+            stages = np.r_[np.full(9, 2 + fold), np.full(3, 0)]
+            make_night(tmp_path / "nights" / f"subject{subject}.npz", 12, subject, y=stages)
+    assert evaluate(tmp_path / "models", "--json", str(tmp_path / "r.json")) == 0
+    printed = capsys.readouterr().out
+    assert "the published folds of ISRUC-Sleep are is not known: recording N is taken for subject N - 1" in printed
+    told = json.loads((tmp_path / "r.json").read_text())["other_folds"]
+    assert told["ahead"] == pytest.approx(-0.75 if trained_on_own else 0.75)
+    assert ("WARNING" in printed) == trained_on_own
+    assert ("They are not on subject 0, 1, 10, 11." in printed) == trained_on_own
+    # One fold alone cannot be compared, but what is taken for granted is said.
+    assert evaluate(tmp_path / "models", "--fold", "0") == 0
+    printed = capsys.readouterr().out
+    assert "is not known" in printed and "more accurate than the fold that does" not in printed
+
+
+def test_folds_that_say_whom_they_were_trained_on_raise_no_doubt(models, capsys):
+    assert evaluate(models) == 0
+    assert "is not known" not in capsys.readouterr().out
+
+
+def test_pooled_figures_come_with_intervals_over_subjects(models, capsys):
+    assert evaluate(models, "--json", str(models / "r.json")) == 0
+    pooled = json.loads((models / "r.json").read_text())["pooled"]
+    assert pooled["subjects"] == 2
+    low, high = pooled["intervals_95"]["accuracy"]
+    assert 0 <= low <= pooled["accuracy"] <= high <= 1
+    assert f"95 % intervals over 2 subjects: accuracy {low:.3f} to {high:.3f}" in capsys.readouterr().out
+    assert evaluate(models, "--fold", "1") == 0
+    assert "95 %" not in capsys.readouterr().out

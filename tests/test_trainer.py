@@ -124,6 +124,47 @@ def test_a_fold_leaves_model_logs_predictions_and_split(trained, capsys):
     assert metadata["best"]["pass"] == best[1]
 
 
+def test_the_figures_of_all_folds_are_saved_with_intervals(trained, capsys):
+    """Those of one fold are the fold's own; they are read from the tables of predictions."""
+    assert trainer.main(options(*of_fold_1(trained))) == 0
+    printed = capsys.readouterr().out
+    told = json.loads((trained / "out/synthetic/pooled/figures.json").read_text())
+    tested = json.loads((trained / "out/synthetic/1/metadata.json").read_text())["test"]
+    assert {name: told[name] for name in tested} == tested
+    assert (told["folds"], told["subjects"], told["task"]) == ([1], 2, "sleep_stage")
+    # Of two subjects, half of the draws hold one of them alone.
+    tables = [pd.read_csv(path) for path in sorted((trained / "out/synthetic/1/predictions").iterdir())]
+    alone = sorted((table["scored"] == table["predicted"]).mean() for table in tables)
+    assert told["intervals_95"]["accuracy"] == pytest.approx(alone)
+    assert f"95 % intervals over 2 subjects: accuracy {alone[0]:.3f} to {alone[1]:.3f}   macro-F1" in printed
+    assert f"In {trained / 'out/synthetic'}/pooled/:" in printed
+
+
+def test_a_lost_table_of_predictions_is_told(trained, tmp_path, capsys):
+    shutil.copytree(trained / "out", tmp_path / "out")
+    lost = tmp_path / "out/synthetic/1/predictions/synthetic03.csv"
+    whole = lost.read_text()
+    for damaged in ("epoch,scored\n0,W\n", "", whole[:-40], whole.replace("N2", "Apnea"), whole.replace("0.", "?")):
+        lost.write_text(damaged)
+        assert trainer.main(options(*of_fold_1(trained, tmp_path / "out"))) == 2
+        assert f"{lost} holds no predictions of sleep_stage: predict.py evaluates" in capsys.readouterr().err
+    lost.unlink()
+    assert trainer.main(options(*of_fold_1(trained, tmp_path / "out"))) == 2
+    assert f"{lost} does not exist (any more)" in capsys.readouterr().err
+
+
+def test_a_list_of_subjects_is_the_set_of_them(trained, tmp_path, capsys):
+    path = tmp_path / "list.txt"
+    settings = [value for value in TINY if not value.startswith("subjects")]
+    path.write_text("synthetic05\n0\n1\n2\nsynthetic03.npz\n4")
+    command = options(*of_fold_1(trained), "--subjects", path, settings=settings)
+    assert trainer.main(command) == 0
+    assert "fold 1 is finished: skipped" in capsys.readouterr().out
+    path.write_text("0\n1\n2\n3\n4\n")
+    assert trainer.main(command) == 2
+    assert "trained with subjects [0, 1, 2, 3, 4, 5], not [0, 1, 2, 3, 4]" in capsys.readouterr().err
+
+
 def assert_evaluated_again(
     out: Path, nights: Path, folder: Path, folds: tuple[int, ...] = (1,), of_version_1: tuple[int, ...] = ()
 ) -> None:
@@ -344,6 +385,25 @@ def test_wrong_nights_stop_before_anything_is_written(tmp_path, ucddb, make_nigh
     assert told in error
     assert error.startswith("trainer.py: error: ")
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ("2\nucddb003\n18\n", "1 of 3 subjects of the list have no night file in"),
+        ("2\nucddb004\n", "line 2 of list.txt, 'ucddb004', names no subject of ucddb"),
+        ("2\n3\n", "--set folds=3: with 2 subjects"),
+    ],
+)
+def test_wrong_lists_of_subjects(tmp_path, ucddb, monkeypatch, capsys, lines, told):
+    monkeypatch.chdir(tmp_path)
+    (ucddb / "ucddb018.npz").unlink()
+    Path("list.txt").write_text(lines)
+    arguments = ["--db", "ucddb", "--data", str(ucddb), "--subjects", "list.txt", "--set", "folds=3"]
+    assert trainer.main(arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("trainer.py: error: ") and told in error
+    assert not (tmp_path / "output").exists()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import fnmatch
 import itertools
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Container
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,8 @@ def find_nights(spec: Database, folder: Path) -> dict[int, list[Path]]:
     """The night files in ``folder``, local or remote, by subject; subjects without any are left out.
 
     Raises:
-        InputError: there is no such folder, a file could be two subjects', or a night is there in two forms.
+        InputError: there is no such folder, a file could be two subjects', or a night is there in two forms or under
+            two names.
     """
     try:
         with reaching(folder):
@@ -82,9 +83,7 @@ def find_nights(spec: Database, folder: Path) -> dict[int, list[Path]]:
     for subject in subjects:
         names = by_subject.get(subject, ())
         names = {name for name in names if name.endswith(".npz") or (there[name] / "y.parquet").exists()}
-        twice = sorted(name for name in names if f"{name}.npz" in names)
-        if twice:
-            raise InputError(f"{folder} holds night {twice[0]} as .npz and as Parquet: remove one of them.")
+        _require_each_night_once(folder, sorted(names))
         for name in sorted(names):
             if owners.setdefault(name, subject) != subject:
                 both = f"{there[name]} fits the names of subjects {owners[name]} and {subject}"
@@ -93,8 +92,61 @@ def find_nights(spec: Database, folder: Path) -> dict[int, list[Path]]:
     return nights
 
 
+def _require_each_night_once(folder: Path, names: list[str]) -> None:
+    """Refuse ``names`` of one subject's nights of which two mean the same, such as shhs1-200001 and 200001."""
+    for one, other in itertools.permutations(names, 2):
+        night, number = one.removesuffix(".npz"), other.removesuffix(".npz")
+        if night == number:
+            raise InputError(f"{folder} holds night {night} as .npz and as Parquet: remove one of them.")
+        if number.isdecimal() and re.search(f"[^0-9]{number}$", night):
+            raise InputError(f"{folder} holds one night as {one} and as {other}: remove one of them.")
+
+
+def listed_subjects(spec: Database, path: Path) -> tuple[int, ...]:
+    """The subjects whom the lines of a text file name, in the order of their numbers; empty lines do not count.
+
+    A line holds a subject's number, as in the names of night files, or the name of a night or of a recording, such as
+    shhs1-200001, with or without its suffix.
+
+    Raises:
+        InputError: there is no such file, a line names no subject of the database, or no line names any.
+    """
+    try:
+        with reaching(path):
+            lines = path.read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"the list of subjects {path} does not exist.") from None
+    except UnicodeDecodeError:
+        raise InputError(f"the list of subjects {path} is not text.") from None
+    found = set()
+    for number, line in enumerate(lines, 1):
+        if name := line.strip():
+            subject = _subject_of(spec, name)
+            if subject is None or (spec.subjects and subject not in spec.subjects):
+                what = "a subject's number, or the name of a night or a recording, is wanted on each line"
+                raise InputError(f"line {number} of {path}, {name!r}, names no subject of {spec.db}: {what}.")
+            found.add(subject)
+    if not found:
+        raise InputError(f"the list of subjects {path} names none.")
+    return tuple(sorted(found))
+
+
+def _subject_of(spec: Database, name: str) -> int | None:
+    """The number of the subject whose number, night or recording ``name`` is; None if it is nobody's."""
+    if re.fullmatch("[0-9]{1,9}", name):
+        return int(name)
+    for recording in (name, f"{name}.edf"):
+        match = re.fullmatch(spec.recording, recording, re.IGNORECASE)
+        if match and "subject" in match.groupdict():
+            return int(match["subject"]) - spec.first_subject
+        if match and spec.subject and (found := re.search(spec.subject, recording)) and (found[1] or "").isdecimal():
+            return int(found[1])
+    owners = _names_by_subject(spec.night_patterns, [name], range(10**9))
+    return next(iter(owners)) if len(owners) == 1 else None
+
+
 def _names_by_subject(
-    patterns: Collection[str], names: Collection[str], subjects: frozenset[int]
+    patterns: Collection[str], names: Collection[str], subjects: Container[int]
 ) -> dict[int, set[str]]:
     """The ``names`` that fit a pattern with the number of one of ``subjects``, by subject.
 

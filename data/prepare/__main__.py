@@ -21,6 +21,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", "--output_dir", metavar="DIR", help=f"{nights} (default data/DB)")
     instead = "channels to take instead of the database's own"
     parser.add_argument("--select_ch", nargs="+", default=[], metavar="NAME", help=instead)
+    parser.add_argument("--subjects", metavar="FILE", help=command_line.SUBJECTS)
     form = "form of the night files (default npz)"
     parser.add_argument("--format", choices=("npz", "parquet"), default="npz", help=form)
     parser.add_argument("--spec", metavar="FILE", help="of --db custom: a .toml or .yaml file that describes it")
@@ -45,6 +46,7 @@ def prepare(arguments: argparse.Namespace) -> int:
         return _synthetic(arguments, output)
 
     from config import PreparationConfig
+    from data.nights.folds import listed_subjects
     from data.prepare.batch import make_jobs, prepare_all, summary
     from data.prepare.custom import load_spec
     from data.prepare.sources import find_sources
@@ -55,7 +57,8 @@ def prepare(arguments: argparse.Namespace) -> int:
         from data.prepare.download import download
 
         download(db, folder)
-    sources = find_sources(spec, folder)
+    wanted = listed_subjects(spec, location(arguments.subjects)) if arguments.subjects else ()
+    sources = find_sources(spec, folder, wanted)
     if arguments.list:
         from data.prepare.listing import listing
 
@@ -72,7 +75,7 @@ def prepare(arguments: argparse.Namespace) -> int:
 
 
 def _synthetic(arguments: argparse.Namespace, output: Path) -> int:
-    for option in ("data", "list", "download"):
+    for option in ("data", "list", "download", "subjects"):
         if getattr(arguments, option):
             raise InputError(f"--{option} has no meaning for synthetic nights, which are made, not recorded.")
     if arguments.select_ch or arguments.format != "npz":

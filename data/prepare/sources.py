@@ -26,19 +26,27 @@ TABLE = "nights.csv"
 """What preparation writes beside the nights; never a scoring."""
 
 
-def find_sources(database: Database, folder: Path) -> list[Source]:
-    """The recordings below ``folder``, by path, each with its scoring or its problem; InputError if there is none."""
+def find_sources(database: Database, folder: Path, wanted: Sequence[int] = ()) -> list[Source]:
+    """The recordings below ``folder``, by path, each with its scoring or its problem.
+
+    Raises:
+        InputError: there is none, or none of one of the subjects that are ``wanted``, if it is not all of them.
+    """
+    if wanted and not database.subject and "(?P<subject>" not in database.recording:
+        raise InputError("--subjects needs a spec whose subject finds the subjects' numbers in the recordings' names.")
+    subjects = wanted or database.subjects
     files = [path for path in files_below(folder) if path.name != TABLE]
     found = [(path, match) for path in files if (match := re.fullmatch(database.recording, path.name, re.IGNORECASE))]
     listing = _Listing(files, {path.stem for path, _ in found})
     sources: dict[str, Source] = {}
-    outside = []
+    outside, seen = [], set()
     for path, match in found:
         groups: dict[str, str | int] = {**match.groupdict(), "name": path.stem}
         number = _subject(database, path, folder, groups, len(sources))
-        if database.subjects and number not in database.subjects:
+        if subjects and number not in subjects:
             outside.append(path.name)
             continue
+        seen.add(number)
         night = database.night.format(**{**groups, "subject": number})
         groups["subject"] = number + database.first_subject
         if night in sources:
@@ -49,10 +57,15 @@ def find_sources(database: Database, folder: Path) -> list[Source]:
     if not found:
         example = f"a name like {database.example}" if database.example else "what the spec calls recordings"
         raise InputError(f"{folder} holds no recording of {database.db}: {example} is looked for.")
+    if absent := sorted(set(wanted) - seen):
+        raise InputError(
+            f"{folder} holds no recording of {len(absent)} of the {len(wanted)} subjects of the list, such as subject "
+            f"{absent[0]}: add what is missing, or take it off the list."
+        )
     if outside:
-        subjects = f"{database.db}'s {database.subjects[0]} to {database.subjects[-1]}"
+        whom = f"the {len(wanted)} of the list" if wanted else f"{database.db}'s {subjects[0]} to {subjects[-1]}"
         some = f"{len(outside)} recordings in {folder}, such as {outside[0]},"
-        print(f"{some} are of subjects outside {subjects}, and are left out.")
+        print(f"{some} are of subjects outside {whom}, and are left out.")
     return _each_scoring_once(list(sources.values()))
 
 

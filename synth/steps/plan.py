@@ -10,6 +10,7 @@ from data.nights.folds import Split, labelled_subjects
 from data.nights.index import NightFile
 from synth.replicas import Replicas, replicas
 from synth.steps.fine_tuning import FineTuningStep
+from synth.steps.labelled import LabelledStep
 from synth.steps.pretraining import PretrainingStep
 from synth.steps.probing import LinearProbingStep
 from synth.steps.step import Fold
@@ -46,8 +47,11 @@ class FoldTask:
         return found
 
 
-def train_fold(task: FoldTask) -> int:
-    """Run the steps that are not finished, in whatever process this is; returns the fold's number.
+def train_fold(task: FoldTask) -> tuple[int, dict[str, Path]]:
+    """Run the steps that are not finished, in whatever process this is.
+
+    Returns:
+        The fold's number, and the folder of each step that was tested, by the step's name in print.
 
     Raises:
         InputError: a folder holds another run's results, a step lacks what one before it makes, a night turned bad, or
@@ -61,14 +65,17 @@ def train_fold(task: FoldTask) -> int:
                 PretrainingStep(fold, "unimodal", task.config.database.streams(modality)).train()
         if "multimodal" in task.steps:
             PretrainingStep(fold, "multimodal", task.streams).train()
+    tested: list[LabelledStep] = []
     # Not worth sharing: the embeddings are computed once.
     if "linear_probing" in task.steps and shared.chief:
-        LinearProbingStep(fold, (*task.streams,), task.task, task.label_fraction).train()
+        tested.append(LinearProbingStep(fold, (*task.streams,), task.task, task.label_fraction))
+        tested[-1].train()
     if "fine_tuning" in task.steps:
         with shared.strategy.scope():
-            FineTuningStep(fold, (*task.streams,), task.task, task.label_fraction, task.tcm).train()
+            tested.append(FineTuningStep(fold, (*task.streams,), task.task, task.label_fraction, task.tcm))
+            tested[-1].train()
     shared.wait()
-    return task.split.fold
+    return task.split.fold, {step.name: step.folder for step in tested}
 
 
 def fold_of(task: FoldTask, shared: Replicas) -> Fold:

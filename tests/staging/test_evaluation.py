@@ -20,7 +20,7 @@ def models(counts: dict[str, int]) -> list[Evaluated]:
     hypopnea[500] = 0.2, 0.8
     nights = {"apnea": (APNEA, found), "hypopnea": (np.zeros(840, int), hypopnea)}
     return [
-        Evaluated(0, "", task, "v", [NightPredictions("night", task, labels, probabilities, STAGES, counts)], [])
+        Evaluated(0, "", task, "v", {7: [NightPredictions("night", task, labels, probabilities, STAGES, counts)]}, [])
         for task, (labels, probabilities) in nights.items()
     ]
 
@@ -30,3 +30,4 @@ def test_the_scored_index_counts_events_where_the_night_tells_them(counts, score
     agreement = indices(models(counts))["v"]
     assert agreement.estimated == pytest.approx([1 / 6])
     assert agreement.scored == pytest.approx([scored])
+    assert agreement.subjects == (7,)

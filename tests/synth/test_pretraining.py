@@ -153,7 +153,16 @@ def test_every_task_by_either_step_with_any_share_of_the_labels(trained, synthet
     printed = capsys.readouterr().out
     # Another test may have done that already.
     assert ("is finished: skipped" in printed) == done
-    assert (f"accuracy {metadata['test']['accuracy']:.3f}" in printed) != done
+    # As the fold's own figure, and as that of all folds together, which are one.
+    assert printed.count(f"accuracy {metadata['test']['accuracy']:.3f}   ") == (1 if done else 2)
+    name = f"Fine-tuning for {task} ({tcm})" if tcm else f"Linear probing of {task}"
+    assert f"{name}, test subjects of fold 1, pooled: accuracy" in printed
+    assert f"published on Sleep Heart Health Study{'' if task == 'sleep_stage' else f', {task}'}, SynthSle" in printed
+    pooled = json.loads((folder / "out/shhs/pooled" / results.relative_to(fold) / "figures.json").read_text())
+    for figure, value in metadata["test"].items():
+        if isinstance(value, float):
+            assert pooled[figure] == pytest.approx(value, abs=1e-3), figure
+    assert pooled["subjects"] == len(subjects) and len(pooled["intervals_95"]["macro_f1"]) == 2
     assert load_model(results, [Head, FineTuning]) is not None
     chosen_by = "macro_f1" if task == "sleep_stage" else "average_precision"
     with (results / "log.csv").open() as file:
@@ -480,6 +489,9 @@ def test_evaluation_equals_what_training_found(trained, synthetic, tmp_path, cap
         assert [ours[name] for name in figures] == pytest.approx([metadata["test"][name] for name in figures])
     (index,) = (part for part in told["indices"] if "mamba2, 1 of" in part["variant"])
     subjects = metadata["split"]["test"]
+    assert [night["subject"] for night in index["nights"]] == subjects
+    low, high = index["intervals_95"]["bias"]
+    assert low <= index["bias"] <= high and f"over 3 subjects: bias {low:.3f} to {high:.3f}" in printed
     assert [night["night"] for night in index["nights"]] == [f"shhs1-{subject}" for subject in subjects]
     # The recording was written with an event for each epoch and kind.
     night = synthetic[subjects[0]]

@@ -1,7 +1,11 @@
 """Parquet nights: the same night as an .npz, and what may be wrong with one."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import recordings
 
@@ -11,6 +15,7 @@ from data.nights.files import read_about, read_arrays
 from data.nights.folds import find_nights
 from data.nights.night import read_night
 from data.prepare.__main__ import main
+from data.recipe import Recipe
 from data.terms import EVENTS, InputError
 
 CODES = "0" * 5 + "1234596" + "2" * 8
@@ -106,3 +111,42 @@ def test_bad_tables_are_told(shhs, spoil, told):
 def test_a_missing_channel_is_named(shhs):
     with pytest.raises(InputError, match="has no channel 'SpO2'; it has EEG_C4"):
         read_night(shhs / "parquet" / "shhs1-200001", ["SpO2"])
+
+
+def as_published(folder: Path, epochs: int, seed: int) -> None:
+    """A night as SynthSleepNet's published parser writes it: with Polars, so in float64 and int32, in its order.
+
+    Its stages can be told apart by their amplitude. A recording without airflow gives no such column.
+    """
+    rng = np.random.default_rng(seed)
+    stages = np.arange(epochs) % 5
+    names = ("EEG_C4", "EEG_C3", "EOG_Left", "EOG_Right", "ECG", "EMG_Chin")
+    signals = rng.normal(size=(len(names), epochs, 3000)) * (1 + stages[:, None])
+    labels = {name: rng.integers(0, 2, epochs) for name in EVENTS} | {"Sleep Stage": stages}
+    folder.mkdir(parents=True)
+    x = pa.table({name: signal.ravel() for name, signal in zip(names, signals, strict=True)})
+    y = pa.table({name: label.astype(np.int32) for name, label in labels.items()})
+    pq.write_table(x, folder / "x.parquet", compression="zstd")
+    pq.write_table(y, folder / "y.parquet", compression="zstd")
+
+
+def test_folders_of_the_published_parser_are_read_and_trained_on(tmp_path, capsys):
+    for subject in range(200001, 200005):
+        as_published(tmp_path / "nights" / str(subject), 20, subject)
+    folder = tmp_path / "nights" / "200003"
+    night = read_night(folder, ["EMG_Chin", "EEG_C4"])
+    x, y = pd.read_parquet(folder / "x.parquet"), pd.read_parquet(folder / "y.parquet")
+    for number, name in enumerate(night.channels):
+        assert np.array_equal(night.signals[:, number].ravel(), x[name].astype("float32"))
+    assert night.signals.dtype == np.float32 and night.stages.tolist() == y["Sleep Stage"].tolist()
+    assert np.array_equal(night.labels("hypopnea"), y["Hypopnea"])
+    assert np.array_equal(night.labels("apnea"), y[list(EVENTS[:3])].any(axis=1))
+    # The published parser has scaled the channels: they are taken as they are.
+    recipe = Recipe.of_nights(DATABASES["shhs"], {"eeg": "EEG_C4"}, night.about, scaled=True)
+    assert np.array_equal(night.inputs(recipe)["eeg"], night.signals[:, 1])
+    small = ["reconstruction_passes=1", "passes=1", "filters=4", "lstm_units=4", "window_epochs=5", "folds=4"]
+    options = [part for value in small for part in ("--set", value)]
+    command = ["--db", "shhs", "--data", str(tmp_path / "nights"), "--out", str(tmp_path / "models"), "--to_fold", "0"]
+    assert trainer.main([*command, *options]) == 0
+    assert "20 epochs" in capsys.readouterr().out
+    assert (tmp_path / "models/shhs/0/predictions/200001.csv").is_file()

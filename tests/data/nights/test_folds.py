@@ -1,6 +1,7 @@
 """The folds against the published protocol, spelled out again with the generator that the reference uses."""
 
 import fnmatch
+import re
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.databases import DATABASES
-from data.nights.folds import find_nights, split, subjects_tested, with_channels_found
+from data.nights.folds import find_nights, listed_subjects, split, subjects_tested, with_channels_found
 from data.terms import InputError
 
 PUBLISHED = ("sleepedf", "sleepedfx", "isruc", "ucddb")
@@ -140,7 +141,13 @@ def test_each_name_belongs_to_the_subjects_whose_patterns_it_fits(patterns, name
         expected = by_definition(spec, folder)
         owned = [name for mine in expected.values() for name in mine]
         if len(owned) > len(set(owned)):
-            with pytest.raises(InputError, match="fits the names of subjects"):
+            with pytest.raises(InputError, match=r"fits the names of subjects|holds one night as"):
+                find_nights(spec, folder)
+            return
+        # One night would be there under its subject's number and under another name that ends with it.
+        stems = [[name.removesuffix(".npz") for name in mine] for mine in expected.values()]
+        if any(n.isdecimal() and re.search(f"[^0-9]{n}$", other) for mine in stems for n in mine for other in mine):
+            with pytest.raises(InputError, match="holds one night as"):
                 find_nights(spec, folder)
             return
         found = find_nights(spec, folder)
@@ -172,3 +179,59 @@ def test_further_channels_that_the_nights_lack_are_left_out(tmp_path):
     assert spec.streams("eeg") == {"eeg": "EEG_C4"}
     # The first of a modality stays: whether it is needed is not known here.
     assert spec.streams("eog") == {"eog": "EOG_Left", "eog2": "EOG_Right"}
+
+
+def test_one_shhs_night_under_two_names_is_refused(tmp_path):
+    (tmp_path / "200001").mkdir()
+    (tmp_path / "200001" / "y.parquet").touch()
+    (tmp_path / "shhs1-200002.npz").touch()
+    found = find_nights(DATABASES["shhs"], tmp_path)
+    assert {subject: [path.name for path in paths] for subject, paths in found.items()} == {
+        200001: ["200001"],
+        200002: ["shhs1-200002.npz"],
+    }
+    (tmp_path / "shhs1-200001.npz").touch()
+    with pytest.raises(InputError, match=r"holds one night as shhs1-200001\.npz and as 200001: remove one"):
+        find_nights(DATABASES["shhs"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("db", "lines", "subjects"),
+    [
+        ("shhs", "shhs1-200010\n200001\n\n  shhs1-200003.edf \nshhs1-200001.npz\n", (200001, 200003, 200010)),
+        ("sleepedf", "SC4001E0-PSG.edf\nSC4012E0\n19\n", (0, 1, 19)),
+        # Recording 1 is subject 0; a number alone is a subject's.
+        ("isruc", "1.rec\r\nsubject7\r\n1\r\n", (0, 1, 7)),
+        ("ucddb", "ucddb002\n28", (2, 28)),
+        ("custom", "subject12_night", (12,)),
+    ],
+)
+def test_lists_of_subjects(tmp_path, db, lines, subjects):
+    path = tmp_path / "list.txt"
+    path.write_text(lines)
+    assert listed_subjects(DATABASES[db], path) == subjects
+
+
+def test_the_list_of_the_published_recordings(reference):
+    found = listed_subjects(DATABASES["shhs"], reference / "selected_shhs1_files.txt")
+    # The last of its lines has no end.
+    assert len(found) == 329 and found[0] == 200010
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"2\n4\n", "line 2 of .*, '4', names no subject of ucddb"),
+        (b"2\nshhs1-200001\n", "'shhs1-200001', names no subject of ucddb"),
+        (b"2\n-3\n", "'-3', names no subject"),
+        (b" \n", "names none"),
+        (b"\xff\xfe2", "is not text"),
+        (None, "does not exist"),
+    ],
+)
+def test_bad_lists_of_subjects_are_told(tmp_path, content, told):
+    path = tmp_path / "list.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=told):
+        listed_subjects(DATABASES["ucddb"], path)

@@ -150,3 +150,25 @@ def test_a_full_disk_fails_the_night_alone(ten, capsys, monkeypatch):
     monkeypatch.setattr("data.prepare.batch.write_arrays", full)
     assert main(command(ten)) == 1
     assert "No space left on device" in capsys.readouterr().out
+
+
+def test_a_list_of_subjects_is_prepared_alone(ten, capsys):
+    wanted = ten / "list.txt"
+    wanted.write_text("subject0\n2.rec\n")
+    assert main(command(ten, "--subjects", str(wanted))) == 0
+    assert sorted(path.name for path in (ten / "out").glob("*.npz")) == ["subject0.npz", "subject1.npz"]
+    assert "8 recordings in" in (printed := capsys.readouterr().out) and "outside the 2 of the list" in printed
+    wanted.write_text("subject0\nsubject40\nsubject41\n")
+    assert main(command(ten, "--subjects", str(wanted))) == 2
+    assert "no recording of 2 of the 3 subjects of the list, such as subject 40" in capsys.readouterr().err
+
+
+def test_a_spec_without_subjects_takes_no_list_of_them(tmp_path, capsys):
+    (tmp_path / "lab.toml").write_text(
+        'recordings = "*.edf"\nscoring = "{name}.txt"\nform = "lines"\n[channels]\nEEG = []\n[labels]\n0 = "W"\n'
+    )
+    (tmp_path / "list.txt").write_text("3\n")
+    (tmp_path / "raw").mkdir()
+    options = ["--spec", str(tmp_path / "lab.toml"), "--subjects", str(tmp_path / "list.txt")]
+    assert main(command(tmp_path, *options, db="custom")) == 2
+    assert "--subjects needs a spec whose subject finds" in capsys.readouterr().err
