@@ -59,6 +59,21 @@ class EventScores:
                 "average_precision": metrics.average_precision_score(scored, self.probabilities) if both else np.nan,
             }
 
+    @property
+    def best_threshold(self) -> float:
+        """The probability above which the event is found with the best F1, halfway between two epochs' probabilities.
+
+        It is 0.5 where all epochs hold the event, or none.
+        """
+        from sklearn.metrics import precision_recall_curve
+
+        if self.scored.all() or not self.scored.any():
+            return 0.5
+        precision, recall, probabilities = precision_recall_curve(self.scored, self.probabilities)
+        f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
+        best = int(f1[:-1].argmax())
+        return float((probabilities[best] + (probabilities[best - 1] if best else 0.0)) / 2)
+
     def line(self) -> str:
         """All figures on one line."""
         named = "   ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in self.figures.items())

@@ -22,7 +22,7 @@ from runs.resumable import PROGRESS
 from staging.predictor import predict, predict_nights
 from synth.in_training import TrainingPredictor
 from synth.initialisation import draw_as_pytorch
-from synth.models.classifier import FineTuning
+from synth.models.classifier import FineTuning, Head
 from synth.models.fusion import SynthSleepNetEncoder
 from synth.models.neuronet import adopt
 from synth.predictor import FineTunedPredictor, of_network
@@ -142,6 +142,10 @@ class FineTuningStep(LabelledStep):
         night = read_night(file.path, self.recipe.names)
         labels, signals = night.known_labels(self.task, self.recipe.wake_minutes), night.inputs(self.recipe)
         return labels, self.frozen.of(f"{night.name}-{file.checksum:08x}", signals) if self.frozen else signals
+
+    @property
+    def head(self) -> Head:
+        return self.network.classifier.head
 
     def losses(self, inputs: dict[str, Any]) -> dict[str, Any]:
         logits = tf.cast(self.network(inputs, training=True), "float32")

@@ -3,7 +3,9 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
+import keras
 import numpy as np
 
 from data.recipe import Recipe
@@ -12,6 +14,7 @@ from evaluation.events import EventScores
 from evaluation.predictions import NightPredictions, pooled
 from evaluation.stages import Scores
 from runs.saved import METADATA, WEIGHTS, read_metadata
+from synth.models.classifier import Head
 from synth.steps.step import Fold, Step
 
 
@@ -85,19 +88,41 @@ class LabelledStep(Step):
         figures = pooled(list(self.predicted("validation"))).to_json()
         return {name: figures[name] for name in dict.fromkeys(("accuracy", "macro_f1", *self.chosen_by))}
 
+    @property
+    @abstractmethod
+    def head(self) -> Head:
+        """What tells the classes of the task apart."""
+
     def finish(self) -> Scores | EventScores:
         if self.best and None in self.best.values():
             print(
                 f"{self.title}: the validation nights hold {self.task} in none of their epochs, or in all of them, so "
                 "that no pass can be chosen by them: the last one is kept."
             )
+        found: dict[str, Any] = {}
+        if self.task != "sleep_stage":
+            found["threshold"] = self._settle_threshold()
         nights = list(self.predicted("test"))
         for night in nights if self.chief else ():
             night.save(self.folder / "predictions" / f"{night.name}.csv")
         scores = pooled(nights)
-        self.save(test=scores.to_json())
+        self.save(test=scores.to_json(), **found)
         print(f"fold {self.fold.split.fold} test, {self.name}: {scores.line()}", flush=True)
         return scores
+
+    def _settle_threshold(self) -> float:
+        """Let 0.5 be the probability above which the validation subjects' events are found best: until now it was what
+        is returned.
+
+        The last layer's bias is moved, so that whoever uses the network, on its own or with those of other folds, finds
+        events by one rule.
+        """
+        scores = pooled(list(self.predicted("validation")))
+        assert isinstance(scores, EventScores)
+        threshold = min(max(scores.best_threshold, 1e-6), 1 - 1e-6)
+        bias = self.head.logits.bias
+        bias.assign(keras.ops.convert_to_numpy(bias) - np.array([0, np.log(threshold / (1 - threshold))], "float32"))
+        return threshold
 
     def drawn(self, labels: np.ndarray, with_replacement: bool = False) -> np.ndarray:
         """The places in all labelled subjects' ``labels`` that are used; InputError if those labels are the same."""

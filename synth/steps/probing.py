@@ -55,6 +55,10 @@ class LinearProbingStep(LabelledStep):
         draw_as_pytorch(self.network)
         self.begin(min(training.probing_batch, len(used)), "constant", self.steps)
 
+    @property
+    def head(self) -> Head:
+        return self.judged
+
     def losses(self, inputs: dict[str, Any]) -> dict[str, Any]:
         logits = self.network(inputs["embeddings"], training=True)
         entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(inputs["labels"], logits)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from evaluation.events import EventScores
 
@@ -34,3 +35,20 @@ def test_without_any_event_some_figures_have_no_meaning():
     found = EventScores(np.zeros(4, bool), PROBABILITIES[4:]).to_json()
     assert found["auroc"] is found["average_precision"] is found["sensitivity"] is None
     assert found["specificity"] == found["accuracy"] == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_other_threshold_finds_the_event_with_a_better_f1(seed):
+    rng = np.random.default_rng(seed)
+    scored = rng.random(200) < 0.1
+    # Rounded, so that several epochs have the same probability.
+    probabilities = np.round(rng.beta(1 + 2 * scored, 6), 2).astype("float32")
+    scores = EventScores(scored, probabilities)
+    all_f1 = [f1_score(scored, probabilities > t, zero_division=0) for t in np.arange(-0.005, 1, 0.01)]
+    found = f1_score(scored, probabilities > scores.best_threshold)
+    assert found == pytest.approx(max(all_f1)) and found > f1_score(scored, probabilities > 0.5, zero_division=0)
+
+
+@pytest.mark.parametrize("scored", [0, 1])
+def test_the_threshold_is_the_middle_where_there_is_nothing_to_find(scored):
+    assert EventScores(np.full(10, bool(scored)), np.linspace(0, 1, 10)).best_threshold == 0.5

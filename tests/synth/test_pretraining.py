@@ -149,6 +149,7 @@ def test_every_task_by_either_step_with_any_share_of_the_labels(trained, synthet
     table = pd.concat(tables)
     assert np.array_equal(table["scored"], labels_of(synthetic, task, subjects))
     assert metadata["test"]["epochs"] == len(table)
+    assert ("threshold" in metadata) == (task != "sleep_stage") and 0 < metadata.get("threshold", 0.5) < 1
     assert metadata["test"]["accuracy"] == pytest.approx((table["scored"] == table["predicted"]).mean())
     printed = capsys.readouterr().out
     # Another test may have done that already.

@@ -149,7 +149,7 @@ class Drawing(LabelledStep):
         self.fold, self.training = fold("published", folder), SynthSleepNetTraining()
         self.label_fraction, self.task, self.balance = 1.0, task, balance
 
-    recipe = losses = prepare = predicted = steps = train_unit = None
+    recipe = losses = prepare = predicted = steps = train_unit = head = None
 
 
 def test_labels_are_drawn_with_replacement_if_they_are_to(tmp_path):
