@@ -159,7 +159,7 @@ class SynthSleepNetTraining:
     round_nights: Count = 100
     """Nights between two states that a killed run can continue from."""
     knn_nights: Count = 20
-    """Nights of labelled subjects, and as many of validation subjects, on which a pass's network is judged."""
+    """Nights of labelled subjects, and as many of validation and test subjects, on which networks are judged."""
     knn_components: Annotated[int, Field(ge=1, le=8192)] = 50
     knn_neighbours: Annotated[int, Field(ge=1, le=1000)] = 5
     probing_passes: Passes = 100

@@ -1,7 +1,8 @@
 """Pretraining of a fold without labels, in rounds that survive being killed: a NeuroNet of each modality, then fusion.
 
 Scoring chooses the best network alone, on validation subjects: how well an epoch's nearest neighbours among labelled
-training subjects tell its stage (Lee et al., arXiv:2502.17481, section 4).
+training subjects tell its stage (Lee et al., arXiv:2502.17481, section 4). The same figure of the test subjects, and a
+picture of them, tell what the chosen network is worth.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,29 +11,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
-from sklearn.decomposition import PCA
-from sklearn.metrics import f1_score
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
 
 from data.nights.files import read_about
 from data.nights.index import NightFile
 from data.nights.night import read_night
 from data.recipe import Recipe
+from data.store import written_aside
 from data.streams.epochs import epochs
 from data.streams.windows import reading
 from data.terms import UNSCORED, InputError
+from evaluation.figures import map_of_epochs
 from runs.identity import MULTIMODAL, UNIMODAL
 from runs.networks import load_model
 from runs.saved import METADATA
 from synth.in_training import compiled, embed_epochs
 from synth.models.fusion import SynthSleepNet
 from synth.models.neuronet import NeuroNet, NeuroNetEncoder, adopt
+from synth.steps.neighbours import Embedded, on_a_map, told_by_neighbours
 from synth.steps.step import Fold, Step
 
 if TYPE_CHECKING:
     from config import SynthSleepNetConfig
     from runs.settings import Config
+
+
+PICTURE = "embedding.png"
+"""Beside an encoder: how it tells the test nights' stages apart."""
 
 
 class PretrainingStep(Step):
@@ -136,19 +140,13 @@ class PretrainingStep(Step):
         """At the end of a pass, the macro-F1 of the validation subjects' stages by their embeddings' neighbours."""
         if number + 1 < len(self.rounds) and self.rounds[number + 1][0] == self.rounds[number][0]:
             return {}
-        training, parts = self.training, (self.fold.labelled, self.fold.split.validation)
-        (known, stages), (asked, expected) = (
-            self._embedded(self.chosen_nights(subjects, training.knn_nights)) for subjects in parts
-        )
-        components = min(training.knn_components, *known.shape)
-        neighbours = KNeighborsClassifier(min(training.knn_neighbours, len(known)))
-        found = make_pipeline(PCA(components, random_state=0), neighbours).fit(known, stages).predict(asked)
-        return {"macro_f1": float(f1_score(expected, found, average="macro"))}
+        known, asked = (self._embedded(subjects) for subjects in (self.fold.labelled, self.fold.split.validation))
+        return {"macro_f1": told_by_neighbours(known, asked, self.training).macro_f1}
 
-    def _embedded(self, nights: list[NightFile]) -> tuple[np.ndarray, np.ndarray]:
-        """Embeddings and stages of the scored epochs of ``nights``."""
+    def _embedded(self, subjects: tuple[int, ...]) -> Embedded:
+        """Embeddings and stages of the scored epochs of some nights of ``subjects``."""
         found, stages = [], []
-        for file in nights:
+        for file in self.chosen_nights(subjects, self.training.knn_nights):
             night = read_night(file.path, self.recipe.names)
             scored = night.stages != UNSCORED
             stages.append(night.stages[scored])
@@ -162,7 +160,18 @@ class PretrainingStep(Step):
         return self.network.encoder(signals)
 
     def finish(self) -> None:
-        self.save()
+        """Judge the best network by the test subjects too, for the first and only time, and draw their epochs.
+
+        It takes as long as the judgement of a pass, and some seconds for the picture.
+        """
+        # All that train together do it, as they judge: a variable that they share may only be read by all.
+        known, asked = (self._embedded(subjects) for subjects in (self.fold.labelled, self.fold.split.test))
+        scores = told_by_neighbours(known, asked, self.training)
+        if self.chief:
+            with written_aside(self.folder / PICTURE) as aside:
+                map_of_epochs(*on_a_map(asked), f"{self.title}: test nights").savefig(aside, dpi=110)
+            self.save(test=scores.to_json())
+            print(f"{self.title}, test by nearest neighbours: {scores.line()}", flush=True)
 
 
 def neuronet(config: "Config") -> NeuroNet:
