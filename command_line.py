@@ -4,10 +4,15 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Collection
-from typing import NoReturn
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from data.databases import Database
 from data.terms import InputError
+
+if TYPE_CHECKING:
+    from staging.recordings import Source
 
 SUBJECTS = "text file with a subject's number, or a night's or recording's name, on each line: these subjects alone"
 """Help of the option ``--subjects``."""
@@ -33,6 +38,37 @@ def check_workers(arguments: argparse.Namespace) -> None:
         raise InputError(f"--jobs {arguments.jobs}: a number of processes is wanted, 1 or above.")
     if arguments.jobs > 1 and arguments.cluster:
         raise InputError("--jobs counts processes of this machine, --cluster uses others: give one of them.")
+
+
+def add_recordings(add: Callable[..., Any], required: bool = False) -> None:
+    """Add the options that name recordings and the folder of their results, and what is done with finished ones."""
+    recordings = (
+        "recordings in any format that MNE reads, or night files; folders of them, or patterns, local or remote"
+    )
+    add("--recording", nargs="+", required=required, metavar="FILE", help=recordings)
+    add("--out", metavar="DIR", help="folder of the results, local or remote (default results)")
+    add("--overwrite", action="store_true", help="work on finished recordings again")
+
+
+def recordings_and_folders(arguments: argparse.Namespace) -> tuple[list["Source"], Path, Path]:
+    """The recordings, the folder of models and that of results, as other machines know them if they do the work.
+
+    ``arguments`` hold those of :func:`add_recordings`, of :func:`add_workers`, and ``dir``.
+
+    Raises:
+        InputError: a recording is nowhere, or the results cannot be written.
+    """
+    check_workers(arguments)
+    from data.store import anywhere, location, require_writable
+    from staging.recordings import find_recordings
+
+    folder, trained = location(arguments.out or "results"), arguments.dir
+    sources = find_recordings(arguments.recording)
+    require_writable(folder)
+    if arguments.cluster:
+        folder, trained = anywhere(folder), anywhere(trained)
+        sources = [replace(source, path=anywhere(source.path)) for source in sources]
+    return sources, trained, folder
 
 
 def print_published(spec: Database, tasks: Collection[str]) -> None:

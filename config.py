@@ -189,7 +189,7 @@ class SynthSleepNetTraining:
     unimodal_ecg_chosen_by: Literal["sleep_stage", "apnea"] = "sleep_stage"
     """The task by which the best network of the ECG is chosen; that of other modalities is the sleep stage."""
     knn_nights: Count = 20
-    """Nights of labelled subjects, and as many of validation subjects, on which a pass's network is judged."""
+    """Nights of labelled subjects, and as many of validation and test subjects, on which networks are judged."""
     knn_components: Annotated[int, Field(ge=1, le=8192)] = 50
     knn_neighbours: Annotated[int, Field(ge=1, le=1000)] = 5
     probing_passes: Passes = 100

@@ -43,11 +43,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     tables = "write each night's probabilities to DIR/DB/FOLD/NIGHT.csv (DIR: predictions)"
     add("--save", type=Path, nargs="?", const=Path("predictions"), metavar="DIR", help=tables)
     add = parser.add_argument_group("staging recordings").add_argument
-    recordings = (
-        "recordings in any format that MNE reads, or night files; folders of them, or patterns, local or remote"
-    )
-    add("--recording", nargs="+", metavar="FILE", help=recordings)
-    add("--out", metavar="DIR", help="folder of the results, local or remote (default results)")
+    command_line.add_recordings(add)
     channels = (
         "channel or derivation such as C3-A2; several are averaged (default: up to three of the best EEG); of "
         "SynthSleepNet emg=NAME and the like"
@@ -60,7 +56,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     calibration = "leave the amplitude as it is instead of bringing it to that of the training data"
     add("--no-calibration", action="store_true", help=calibration)
     add("--no-smoothing", action="store_true", help="let each epoch's own probabilities decide its stage")
-    add("--overwrite", action="store_true", help="stage finished recordings again")
     command_line.add_workers(parser, "recordings")
     return parser.parse_args(arguments)
 
@@ -72,30 +67,26 @@ def stage(arguments: argparse.Namespace) -> int:
             raise InputError(f"--{option} is of evaluation on night files: leave it out with --recording.")
     if arguments.spec and not arguments.scoring:
         raise InputError("--spec says how the file of --scoring is written: give both.")
-    command_line.check_workers(arguments)
-    from data.store import anywhere, location, require_writable
-    from staging.recordings import find_recordings
+    sources, trained, folder = command_line.recordings_and_folders(arguments)
+    scoring = arguments.scoring or ""
+    if len(sources) > 1 and scoring and "{name}" not in scoring:
+        raise InputError("--scoring: with several recordings, write {name} where a recording's name stands in it.")
+    from data.store import anywhere, location
 
-    folder, trained, scoring = location(arguments.out or "results"), arguments.dir, arguments.scoring or ""
-    sources = find_recordings(arguments.recording)
-    require_writable(folder)
-    if arguments.cluster:
-        folder, trained = anywhere(folder), anywhere(trained)
-        sources = [replace(source, path=anywhere(source.path)) for source in sources]
-        scoring = scoring and str(anywhere(location(scoring)))
+    if arguments.cluster and scoring:
+        scoring = str(anywhere(location(scoring)))
     rules = None
     if arguments.spec:
         from data.prepare.custom import load_spec
 
         rules = load_spec(location(arguments.spec)).rules
 
-    from staging.batch import Models, Settings, stage_all, summary
+    from staging.batch import Models, Settings, Staging, work_on_all
 
-    models = Models(import_module(MODELS[arguments.model]).load_stager, trained, arguments.db)
+    models = Models(import_module(MODELS[arguments.model]).load_stager, trained, (arguments.db,))
     calibrate, smooth = not arguments.no_calibration, not arguments.no_smoothing
     settings = Settings(tuple(arguments.channel), calibrate, smooth, scoring, rules, arguments.overwrite)
-    outcomes = stage_all(sources, models, folder, settings, arguments.jobs, arguments.cluster)
-    print(summary(outcomes, folder))
+    outcomes = work_on_all(Staging, sources, models, folder, settings, arguments.jobs, arguments.cluster)
     return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
 
 

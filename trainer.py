@@ -29,7 +29,8 @@ CONTENTS = {
     "recsleepnet": "the model (config.json, model.weights.h5, model.onnx, metadata.json, split.json), its logs "
     "(log.csv, tensorboard/), its predictions on the test nights (predictions/)",
     "synthsleepnet": "unimodal/, multimodal/, linear_probing/ and fine_tuning/, with models (config.json, "
-    "model.weights.h5, metadata.json), logs (log.csv, tensorboard/) and predictions on the test nights",
+    "model.weights.h5, metadata.json), logs (log.csv, tensorboard/) and predictions on the test nights, or a picture "
+    "of them (embedding.png)",
 }
 """Of a fold's folder."""
 

@@ -153,6 +153,21 @@ def draw_confusion(axis: Axes, night: "Hypnogram") -> None:
     axis.set_ylabel("scorer")
 
 
+def map_of_epochs(places: np.ndarray, stages: np.ndarray, title: str) -> Figure:
+    """Epochs as dots at their ``places`` (epochs, 2), coloured by their ``stages`` int (epochs,), 0..4."""
+    figure = Figure(figsize=(7, 6))
+    axis = figure.add_axes((0.02, 0.02, 0.83, 0.9))
+    # In one call, in the order of the epochs: else the dots of one stage would lie above all others.
+    axis.scatter(places[:, 0], places[:, 1], s=8, c=[COLOURS[STAGES[stage]] for stage in stages], linewidths=0)
+    for stage in FROM_TOP:
+        axis.scatter([], [], s=30, c=COLOURS[stage], label=f"{stage} {(stages == STAGES.index(stage)).mean():.0%}")
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.set_title(title, loc="left", fontweight="bold", parse_math=False)
+    return figure
+
+
 def _shade(axis: Axes, which: np.ndarray) -> None:
     for first, end in stretches(which):
         axis.axvspan(first * HOURS, end * HOURS, facecolor="none", edgecolor="#bbbbbb", hatch="///", linewidth=0)

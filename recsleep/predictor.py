@@ -11,8 +11,7 @@ import numpy as np
 
 from data.databases import ChannelSpec, database
 from data.recipe import PUBLISHED, Level, Recipe
-from data.recordings.channels import open_signals
-from data.recordings.recording import Recording
+from data.recordings.channels import open_any
 from data.store import location
 from data.terms import STAGES, InputError
 from recsleep.inference import InferenceNetwork
@@ -252,8 +251,5 @@ def stage(
     """
     stager = as_stager(model)
     wanted = [name for name in ([channels] if isinstance(channels, str) else channels) if name]
-    if not isinstance(recording, (str, Path)):
-        path = Path(next((str(name) for name in recording.filenames if name), "recording"))
-        return stager.stage(Recording(path, None, recording), wanted, calibrate, smooth)
-    with open_signals(location(recording), wanted) as opened:
+    with open_any(recording, wanted) as opened:
         return stager.stage(opened, wanted, calibrate, smooth)

@@ -1,6 +1,7 @@
 """Many recordings, here or in several processes: goes on after a bad one, skips finished ones, and keeps the books."""
 
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, redirect_stdout
@@ -8,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from threading import Event, Lock, Thread
-from typing import Any
+from typing import Any, ClassVar
 
 from tqdm import tqdm
 
@@ -20,10 +21,8 @@ from data.terms import FAILURES, STAGES, InputError, failure
 from evaluation.report import FIGURES
 from runs import workers
 from staging.recordings import Source
-from staging.results import finished, stored, told, write_results
+from staging.results import NEEDED, finished, stored, told, write_results
 from staging.stager import Stager
-
-TABLE = "summary.csv"
 
 
 @dataclass(frozen=True)
@@ -49,23 +48,24 @@ class Settings:
 
 @dataclass(frozen=True)
 class Models:
-    """Where trained models are; called, it gives a worker process their stager, which it loads once.
+    """Where trained models are; called, it gives a worker process what they are loaded as, which it loads once.
 
     Attributes:
-        load: makes a stager of the next three, such as ``recsleep.load_stager``.
-        folder: holds one model, or folds of one database.
-        db: the database that they were trained on, where they do not say it.
+        load: makes of the next three what works on recordings, such as ``recsleep.load_stager`` a stager; its
+            ``models`` tell each network's ``folder`` and the ``sha256`` of its weights.
+        folder: holds the models.
+        options: whatever else ``load`` takes, such as the database that the models were trained on.
         threads: how many threads compute; 0 for one on each core.
         sha256: of the weights. By it a cluster's worker, which outlives a command, knows when the folder holds others.
     """
 
-    load: Callable[[Path, str | None, int], Stager]
+    load: Callable[..., Any]
     folder: Path
-    db: str | None
+    options: tuple[str | None, ...] = ()
     threads: int = 0
     sha256: tuple[str, ...] = ()
 
-    def __call__(self) -> Stager:
+    def __call__(self) -> Any:
         # A cluster's worker may have several threads.
         with _LOADING:
             return _loaded(self)
@@ -75,15 +75,15 @@ _LOADING = Lock()
 
 
 @lru_cache(maxsize=1)
-def _loaded(models: Models) -> Stager:
+def _loaded(models: Models) -> Any:
     # What there is to say of the models, the command has said.
     with redirect_stdout(None):
-        return models.load(models.folder, models.db, models.threads)
+        return models.load(models.folder, *models.options, models.threads)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one recording: ``status`` is staged, compared, kept, left out or failed."""
+    """What became of one recording: ``status`` is what was done with it, or kept, left out or failed."""
 
     source: Source
     status: str
@@ -91,19 +91,64 @@ class Outcome:
     reason: str = ""
 
 
-def stage_all(
+@dataclass(frozen=True)
+class Work(ABC):
+    """Works on one recording after another, in this process with models, in another with those that it loads there.
+
+    Attributes:
+        models: what they were loaded as, or where they are.
+        folder: of the results, local or remote.
+        settings: the same for all recordings.
+        doing: what is done, for the progress bar.
+        table: the file in ``folder`` that tells what became of all recordings.
+    """
+
+    models: Any
+    folder: Path
+    settings: Any
+
+    doing: ClassVar[str]
+    table: ClassVar[str]
+
+    def __call__(self, source: Source) -> Outcome:
+        """Work on one recording, or find it finished; a bad one is an outcome, not an error."""
+        try:
+            return self.outcome(source, self.models() if isinstance(self.models, Models) else self.models)
+        except FAILURES as error:
+            # In a folder, scorings lie beside recordings.
+            left_out = isinstance(error, NoSignals) and not source.named
+            return Outcome(source, "left out" if left_out else "failed", reason=failure(error, source.path))
+
+    @abstractmethod
+    def outcome(self, source: Source, models: Any) -> Outcome:
+        """What becomes of a recording; one of ``data.terms.FAILURES`` if it cannot be worked on."""
+
+    @staticmethod
+    @abstractmethod
+    def told(result: dict[str, Any]) -> str:
+        """A finished recording in a few lines, for a terminal."""
+
+    @staticmethod
+    @abstractmethod
+    def row(result: dict[str, Any]) -> dict[str, Any]:
+        """What the table tells of a recording besides what it tells of any; the result of a failed one is empty."""
+
+
+def work_on_all(
+    kind: type[Work],
     sources: Sequence[Source],
     models: Models,
     folder: Path,
-    settings: Settings,
+    settings: Any,
     jobs: int = 1,
     cluster: str | None = None,
 ) -> list[Outcome]:
-    """Stage every recording into ``folder``, saying of each what was found, and write ``summary.csv``.
+    """Work on every recording, saying of each what was found, write the table of all, and say how many there are.
 
     Args:
+        kind: of the work.
         sources: the recordings.
-        models: where those are that stage them.
+        models: where those are that it takes.
         folder: of the results, local or remote.
         settings: the same for all recordings.
         jobs: processes on this machine, which share its cores.
@@ -113,34 +158,32 @@ def stage_all(
         What became of each recording, in the order of ``sources``.
 
     Raises:
-        InputError: a model or the only recording is unusable, one scoring was given for several, or the cluster or a
-            worker process failed.
+        InputError: a model or the only recording is unusable, or the cluster or a worker process failed.
     """
-    if len(sources) > 1 and settings.scoring and "{name}" not in settings.scoring:
-        raise InputError("--scoring: with several recordings, write {name} where a recording's name stands in it.")
     # Loaded here too, which takes a tenth of a second: so mistakes in the models are told once, and first of all.
-    stager = models.load(models.folder, models.db, 0)
-    print(f"models: {len(stager.models)}, of {models.folder}")
+    loaded = models.load(models.folder, *models.options, 0)
+    print(f"models: {len(loaded.models)}, of {models.folder}")
     alone, jobs, outcomes = len(sources) == 1, min(jobs, len(sources)), {}
-    staging = Staging(stager, folder, settings)
+    work = kind(loaded, folder, settings)
     if jobs > 1 or cluster:
         from joblib import cpu_count
 
-        known = tuple(model["sha256"] for model in stager.models)
+        known = tuple(model["sha256"] for model in loaded.models)
         threads = 1 if cluster else max(1, cpu_count() // jobs)
-        staging = Staging(replace(models, threads=threads, sha256=known), folder, settings)
-    found = workers.each(staging, sources, jobs, cluster)
-    with _tidied(folder, jobs > 1 and cluster is None), closing(found), _progress(sources) as bar:
+        work = kind(replace(models, threads=threads, sha256=known), folder, settings)
+    found = workers.each(work, sources, jobs, cluster)
+    with _tidied(folder, jobs > 1 and cluster is None), closing(found), _progress(kind.doing, sources) as bar:
         for outcome in found:
             if alone and outcome.status == "failed":
                 raise InputError(outcome.reason)
             outcomes[outcome.source] = outcome
             failed = f"{outcome.source.name}: {outcome.status}: {outcome.reason}"
-            bar.write(told(outcome.result) if outcome.result else failed)
+            bar.write(kind.told(outcome.result) if outcome.result else failed)
             bar.update()
     ordered = [outcomes[source] for source in sources]
-    with written_aside(folder / TABLE) as aside:
-        as_table(map(_row, ordered)).to_csv(aside, index=False)
+    with written_aside(folder / kind.table) as aside:
+        as_table(_row(kind, outcome) for outcome in ordered).to_csv(aside, index=False)
+    print(_summary(ordered, folder, kind.table))
     return ordered
 
 
@@ -162,12 +205,12 @@ def _tidied(folder: Path, processes: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _progress(sources: Sequence[Source]) -> Iterator[tqdm]:
+def _progress(doing: str, sources: Sequence[Source]) -> Iterator[tqdm]:
     """A bar of the recordings on a terminal, of one the time alone; it goes on while a recording is worked on."""
     alone, ended = len(sources) == 1, Event()
     with tqdm(
         total=len(sources),
-        desc=f"staging {sources[0].path.name}" if alone else "staging",
+        desc=f"{doing} {sources[0].path.name}" if alone else doing,
         bar_format="{desc}: {elapsed}" if alone else None,
         leave=not alone,
         unit="recording",
@@ -189,38 +232,25 @@ def _progress(sources: Sequence[Source]) -> Iterator[tqdm]:
             clock.join()
 
 
-@dataclass(frozen=True)
-class Staging:
-    """Stages one recording after another, in this process with a stager, in another with one that it loads there."""
+class Staging(Work):
+    """Stages recordings, with a :class:`staging.stager.Stager` and :class:`Settings`."""
 
-    models: Stager | Models
-    folder: Path
-    settings: Settings
+    doing, table = "staging", "summary.csv"
 
-    def __call__(self, source: Source) -> Outcome:
-        """Stage one recording, or find it finished; a bad one is an outcome, not an error."""
-        try:
-            return self._outcome(source)
-        except FAILURES as error:
-            # In a folder, scorings lie beside recordings.
-            left_out = isinstance(error, NoSignals) and not source.named
-            return Outcome(source, "left out" if left_out else "failed", reason=failure(error, source.path))
-
-    def _outcome(self, source: Source) -> Outcome:
+    def outcome(self, source: Source, stager: Stager) -> Outcome:
         started, settings = time.perf_counter(), self.settings
-        stager = self.models() if isinstance(self.models, Models) else self.models
         scoring = location(settings.scoring.replace("{name}", source.name)) if settings.scoring else None
         origin = {
-            "recording": {"path": str(source.path), "bytes": _size(source.path)},
+            "recording": described(source.path),
             "settings": {
                 "channels": list(settings.channels),
                 "calibrate": settings.calibrate,
                 "smooth": settings.smooth,
                 "models": [model["sha256"] for model in stager.models],
             },
-            "scoring": scoring and {"path": str(scoring), "bytes": _size(scoring), "rules": settings.rules},
+            "scoring": scoring and {**described(scoring), "rules": settings.rules},
         }
-        before = None if settings.overwrite else finished(self.folder, source.name, origin)
+        before = None if settings.overwrite else finished(self.folder / f"{source.name}.json", origin, NEEDED)
         if before and (scoring is None or before["scoring"] == origin["scoring"]):
             return Outcome(source, "kept", before)
         with open_signals(source.path, settings.channels) as recording:
@@ -237,40 +267,51 @@ class Staging:
         night = replace(night, name=source.name, scored=scored)
         return Outcome(source, "compared" if before else "staged", write_results(night, self.folder, origin))
 
+    @staticmethod
+    def told(result: dict[str, Any]) -> str:
+        return told(result)
 
-def _size(path: Path) -> int:
-    """Bytes of a file, or of a folder's files."""
+    @staticmethod
+    def row(result: dict[str, Any]) -> dict[str, Any]:
+        statistics, agreement = result.get("statistics", {}), result.get("agreement") or {}
+        return {
+            **{name: statistics.get(name) for name in FIGURES},
+            **{f"{stage}_min": statistics.get("minutes", {}).get(stage) for stage in STAGES},
+            "apnea_hypopnea_index": (result.get("breathing") or {}).get("apnea_hypopnea_index"),
+            "confidence": result.get("confidence"),
+            **{name: agreement.get(name) for name in ("accuracy", "macro_f1", "kappa")},
+        }
+
+
+def described(path: Path) -> dict[str, Any]:
+    """Where a file, or a folder of files, lies and how many bytes it has; InputError if it is not there (any more)."""
     try:
         with reaching(path):
-            return sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
+            size = sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist (any more).") from None
+    return {"path": str(path), "bytes": size}
 
 
-def _row(outcome: Outcome) -> dict[str, Any]:
+def _row(kind: type[Work], outcome: Outcome) -> dict[str, Any]:
     """A recording's row of the table; a failed one has its reason alone."""
     result = outcome.result or {}
-    statistics, agreement = result.get("statistics", {}), result.get("agreement") or {}
     return {
         "name": outcome.source.name,
         "status": outcome.status,
         "recording": str(outcome.source.path),
         "channels": "; ".join(channel["name"] for channel in result.get("channels", ())),
         "epochs": result.get("epochs"),
-        **{name: statistics.get(name) for name in FIGURES},
-        **{f"{stage}_min": statistics.get("minutes", {}).get(stage) for stage in STAGES},
-        "apnea_hypopnea_index": (result.get("breathing") or {}).get("apnea_hypopnea_index"),
-        "confidence": result.get("confidence"),
-        **{name: agreement.get(name) for name in ("accuracy", "macro_f1", "kappa")},
+        **kind.row(result),
         "warnings": " ".join(result.get("warnings", ())),
         "reason": outcome.reason,
     }
 
 
-def summary(outcomes: Sequence[Outcome], folder: Path) -> str:
-    """What to print at the end: how many, and the failures with their reasons."""
+def _summary(outcomes: Sequence[Outcome], folder: Path, table: str) -> str:
+    """How many there are, and the failures with their reasons."""
     numbers = Counter(outcome.status for outcome in outcomes)
     told = ", ".join(f"{number} {status}" for status, number in numbers.items())
-    lines = [f"{told}; all is in {folder}, with {TABLE}."]
+    lines = [f"{told}; all is in {folder}, with {table}."]
     lines += [f"  failed: {o.source.name}: {o.reason}" for o in outcomes if o.status == "failed"]
     return "\n".join(lines)

@@ -16,7 +16,7 @@ ENDINGS = (".edf", ".bdf", ".rec", ".vhdr", ".fif", ".fif.gz", ".set", ".gdf", "
 PARQUET = "x.parquet"
 """The file by which a folder is known as a night of Parquet tables."""
 
-HYPNOGRAM = ".hypnogram"
+HYPNOGRAM, EMBEDDINGS = ".hypnogram", ".embeddings"
 """What results that could pass for recordings have before their ending."""
 
 
@@ -75,7 +75,7 @@ def _within(folder: Path) -> list[Path]:
 
 
 def _is_result(name: str) -> bool:
-    return name.rpartition(".")[0].endswith(HYPNOGRAM)
+    return name.rpartition(".")[0].endswith((HYPNOGRAM, EMBEDDINGS))
 
 
 def _matches(pattern: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """The files that a staged recording becomes; the JSON comes last, so that its presence means that all are there."""
 
 import time
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -60,19 +61,23 @@ def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dic
     return result
 
 
-def finished(folder: Path, name: str, origin: dict[str, Any]) -> dict[str, Any] | None:
+def finished(path: Path, origin: dict[str, Any], needed: Collection[str]) -> dict[str, Any] | None:
     """The JSON of a finished recording, or None; InputError if it is damaged or of another ``origin``.
 
     The scoring does not count to that, for a finished recording can be compared with another one.
+
+    Args:
+        path: of the JSON.
+        origin: see :func:`write_results`.
+        needed: what the JSON must hold.
     """
-    path = folder / f"{name}.json"
     try:
         result = read_json(path)
     except InputError:
         if path.exists():
             raise
         return None
-    if not isinstance(result, dict) or not result.keys() >= NEEDED:
+    if not isinstance(result, dict) or not result.keys() >= set(needed):
         raise InputError(f"{path} is no result of this command: remove it, or name another --out.")
     changed = next((key for key in ("recording", "settings") if result[key] != origin[key]), None)
     if changed:

@@ -5,6 +5,7 @@ Nothing here knows which network predicts: RecSleepNet and SynthSleepNet are pre
 
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from data.databases import ChannelSpec
+from data.recipe import Recipe
 from data.recordings.channels import (
     LOWEST_EEG_RATE,
     ChannelSignal,
@@ -46,8 +48,67 @@ LOWEST_RATES = {"eeg": LOWEST_EEG_RATE, "eog": LOWEST_EEG_RATE, "emg": LOWEST_EE
 """Hz, the lowest sampling rate at which a channel of each modality is of use."""
 
 
+class Reader(ABC):
+    """Reads of any recording what networks take: a channel of each modality of their recipes."""
+
+    @property
+    @abstractmethod
+    def recipes(self) -> list[Recipe]:
+        """Of the signals that each network takes."""
+
+    @cached_property
+    def channels(self) -> dict[str, ChannelSpec]:
+        """The channel of each stream that any of the networks takes, in the order of the modalities."""
+        known = {name: spec for recipe in self.recipes for name, spec in recipe.channels.items()}
+        names = sorted(known, key=lambda name: (MODALITIES.index(modality_of(name)), name))
+        return {name: known[name] for name in names}
+
+    def named(self, channels: Sequence[str]) -> dict[str, str]:
+        """The channels that the user named, by modality."""
+        named: dict[str, str] = {}
+        for text in channels:
+            modality, equals, name = text.partition("=")
+            if not equals or modality not in self.channels or not name or modality in named:
+                raise InputError(
+                    f"--channel {text}: networks of several modalities take MODALITY=NAME, each once, such as "
+                    f"{next(iter(self.channels))}=NAME; these models know {', '.join(self.channels)}."
+                )
+            named[modality] = name
+        return named
+
+    def signals(self, recording: AnyRecording, named: Mapping[str, str], calibrate: bool) -> tuple[Signals, list[str]]:
+        """The channels that can be used, and why others cannot; InputError if a named one, or the only one, cannot."""
+        signals, unusable = {}, []
+        for modality, spec in self.channels.items():
+            choice = None
+            try:
+                choice = _choice(recording, modality, spec, named.get(modality, ""))
+                if choice:
+                    signals[modality] = self._read(recording, modality, choice, calibrate)
+            except InputError as error:
+                if modality in named or len(self.channels) == 1:
+                    raise
+                if choice:
+                    unusable.append(str(error))
+        return signals, unusable
+
+    def _read(self, recording: AnyRecording, modality: str, choice: Choice, calibrate: bool) -> ChannelSignal:
+        recipe = next(recipe for recipe in self.recipes if modality in recipe.channels)
+        # What is calibrated may have any unit, and says it in µV where it can.
+        as_stored = recipe.as_stored and not (calibrate and recipe.level)
+        return read_channel(recording, choice, as_stored, LOWEST_RATES[modality_of(modality)])
+
+    def lacking(self, recording: AnyRecording, modalities: Sequence[str]) -> InputError:
+        """What a user is told whose recording has no channel for ``modalities``, which are needed."""
+        channels = ", ".join(f"{name} ({self.channels[name].name})" for name in modalities)
+        return InputError(
+            f"{recording.path} has no channel for {channels}, which the models need; it has "
+            f"{', '.join(recording.channels)}: name one with --channel {modalities[0]}=NAME."
+        )
+
+
 @dataclass(frozen=True)
-class Stager:
+class Stager(Reader):
     """Trained networks, and what it takes to stage any recording with them.
 
     The ``predictors`` are of one database; those for the same task take different modalities.
@@ -60,12 +121,9 @@ class Stager:
         """The folder of each network and the SHA-256 of its weights."""
         return [model for predictor in self.predictors for model in predictor.models]
 
-    @cached_property
-    def channels(self) -> dict[str, ChannelSpec]:
-        """The channel of each stream that any of the networks takes, in the order of the modalities."""
-        known = {name: spec for predictor in self.predictors for name, spec in predictor.recipe.channels.items()}
-        names = sorted(known, key=lambda name: (MODALITIES.index(modality_of(name)), name))
-        return {name: known[name] for name in names}
+    @property
+    def recipes(self) -> list[Recipe]:
+        return [predictor.recipe for predictor in self.predictors]
 
     def stage(
         self, recording: AnyRecording, channels: Sequence[str] = (), calibrate: bool = True, smooth: bool = True
@@ -162,12 +220,12 @@ class Stager:
         They are the channels that the user named, or else, of networks that take EEG alone, some of the best.
         """
         if len(self.channels) > 1:
-            signals, unusable = self._signals(recording, self._named(channels), calibrate)
+            signals, unusable = self.signals(recording, self.named(channels), calibrate)
             return [signals], unusable
         (modality,) = self.channels
         names = [name.removeprefix(f"{modality}=") for name in channels]
         if names or modality != "eeg":
-            montages = [self._signals(recording, {modality: name}, calibrate)[0] for name in names or [""]]
+            montages = [self.signals(recording, {modality: name}, calibrate)[0] for name in names or [""]]
             used = [signal.name for montage in montages for signal in montage.values()]
             if len(set(used)) < len(used):
                 raise InputError(
@@ -184,41 +242,6 @@ class Stager:
         if not montages:
             raise InputError(unusable[0])
         return montages, unusable
-
-    def _named(self, channels: Sequence[str]) -> dict[str, str]:
-        """The channels that the user named, by modality."""
-        named: dict[str, str] = {}
-        for text in channels:
-            modality, equals, name = text.partition("=")
-            if not equals or modality not in self.channels or not name or modality in named:
-                raise InputError(
-                    f"--channel {text}: networks of several modalities take MODALITY=NAME, each once, such as "
-                    f"{next(iter(self.channels))}=NAME; these models know {', '.join(self.channels)}."
-                )
-            named[modality] = name
-        return named
-
-    def _signals(self, recording: AnyRecording, named: Mapping[str, str], calibrate: bool) -> tuple[Signals, list[str]]:
-        """The channels that can be used, and why others cannot; InputError if a named one, or the only one, cannot."""
-        signals, unusable = {}, []
-        for modality, spec in self.channels.items():
-            choice = None
-            try:
-                choice = _choice(recording, modality, spec, named.get(modality, ""))
-                if choice:
-                    signals[modality] = self._read(recording, modality, choice, calibrate)
-            except InputError as error:
-                if modality in named or len(self.channels) == 1:
-                    raise
-                if choice:
-                    unusable.append(str(error))
-        return signals, unusable
-
-    def _read(self, recording: AnyRecording, modality: str, choice: Choice, calibrate: bool) -> ChannelSignal:
-        recipe = next(p.recipe for p in self.predictors if modality in p.recipe.channels)
-        # What is calibrated may have any unit, and says it in µV where it can.
-        as_stored = recipe.as_stored and not (calibrate and recipe.level)
-        return read_channel(recording, choice, as_stored, LOWEST_RATES[modality_of(modality)])
 
     def _usable(self, there: Collection[str]) -> dict[str, Predictor]:
         """The predictor of each task that takes most of the modalities that are ``there``, and no other."""
@@ -239,12 +262,7 @@ class Stager:
             raise InputError("these folds hold no model of sleep stages: fine-tune one with --task sleep_stage.")
         if unusable:
             raise InputError(unusable[0])
-        lacking = self._lacking("sleep_stage", there)
-        channels = ", ".join(f"{name} ({self.channels[name].name})" for name in lacking)
-        raise InputError(
-            f"{recording.path} has no channel for {channels}, which the models need; it has "
-            f"{', '.join(recording.channels)}: name one with --channel {lacking[0]}=NAME."
-        )
+        raise self.lacking(recording, self._lacking("sleep_stage", there))
 
     def _absences(self, there: Collection[str], used: Mapping[str, Predictor], calibrate: bool) -> list[str]:
         """What the recording or the networks lack, a sentence each."""

@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "models.fusion": ("SynthSleepNet", "SynthSleepNetEncoder"),
         "models.classifier": ("FineTuning", "Head", "SequenceClassifier"),
         "predictor": ("load_stager",),
+        "recordings": ("embed_recording", "load_embedder"),
         "pytorch.state_dict": ("load_state_dict", "read_state_dict"),
     },
 )

@@ -1,4 +1,4 @@
-"""A fine-tuned SynthSleepNet in ONNX Runtime."""
+"""A fine-tuned SynthSleepNet, or a pretrained encoder, in ONNX Runtime."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,3 +54,24 @@ class InferenceNetwork:
                 ["probabilities", "embeddings"], {**inputs, "before": embeddings}
             )
         return probabilities
+
+
+class InferenceEncoder:
+    """An encoder, as :func:`synth.onnx.encoder_to_onnx` wrote it; arguments and attributes of a network's.
+
+    Raises:
+        InputError: it is no such file.
+    """
+
+    def __init__(self, model: Path | bytes, threads: int = 0) -> None:
+        self._session = open_session(model, threads)
+        if [each.name for each in self._session.get_outputs()] != ["embeddings"]:
+            raise InputError(f"{model if isinstance(model, Path) else 'the model'} is no encoder.")
+        self.about: dict[str, Any] = metadata_of(self._session)
+
+    def embed(self, signals: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Embeddings float32 (epochs, features) of a night's ``signals``, float32 (epochs, 3000) of each modality."""
+        epochs = len(next(iter(signals.values())))
+        parts = (slice(first, first + PART_EPOCHS) for first in range(0, epochs, PART_EPOCHS))
+        batches = ({f"signals_{name}": x[part] for name, x in signals.items()} for part in parts)
+        return np.concatenate([self._session.run(["embeddings"], batch)[0] for batch in batches])

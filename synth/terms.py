@@ -1,4 +1,4 @@
-"""The names of SynthSleepNet's steps, temporal context modules and device strategies, as users type them."""
+"""The names of SynthSleepNet's steps, temporal context modules, device strategies and tables, as users type them."""
 
 STEPS = ("unimodal", "multimodal", "linear_probing", "fine_tuning")
 """The steps of a fold, in their order."""
@@ -17,3 +17,6 @@ DEFAULT_TCM = "mamba2"
 
 STRATEGIES = ("mirrored", "multiworker")
 """How several devices may train one network: all devices of this machine, or those of several machines."""
+
+FORMATS = ("parquet", "npz")
+"""Of tables of embeddings; the first is the default."""

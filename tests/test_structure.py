@@ -28,6 +28,7 @@ EXCEPTIONS = {
     ("runs.settings", "config"),
     ("synth.pytorch.__main__", "command_line"),
     ("recsleep.onnx.__main__", "command_line"),
+    ("synth.embed", "command_line"),
     ("synth.onnx.__main__", "command_line"),
 }
 # The modules that prepare nights, train or fetch weights. All others are what a recording is staged with.
@@ -44,6 +45,7 @@ NOT_FOR_STAGING = (
     "runs.machine",
     "runs.resumable",
     "runs.settings",
+    "synth.embed",
     "synth.embeddings",
     "synth.in_training",
     "synth.learner",

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,8 +14,11 @@ from data.nights.files import read_arrays
 from data.nights.night import night_from_arrays
 from data.recipe import in_epochs, resample
 from data.recordings.recording import Channel, Recording, open_recording
-from data.store import reaching
+from data.store import location, reaching
 from data.terms import EPOCH_SECONDS, SAMPLING_RATE, UNSCORED, InputError, whole_epochs
+
+if TYPE_CHECKING:
+    import mne
 
 DERIVATIONS: tuple[str, ...] = ("C4-M1", "C3-M2", "Fpz-Cz", "F4-M1", "F3-M2", "Fz-Cz", "C4-M2", "C3-M1", "F4-M2")
 DERIVATIONS += ("F3-M1", "Cz-M1", "Cz-M2", "Fz-M1", "Fz-M2", "Fp2-M1", "Fp1-M2", "O2-M1", "O1-M2", "Pz-Oz")
@@ -95,6 +98,19 @@ def open_signals(path: Path, wanted: Sequence[str] = ()) -> Iterator[Recording |
     else:
         with open_recording(path, gaps=True) as recording:
             yield recording
+
+
+@contextmanager
+def open_any(
+    recording: "mne.io.BaseRaw | str | Path", wanted: Sequence[str] = ()
+) -> Iterator[Recording | NightRecording]:
+    """As :func:`open_signals` what a name says, local or remote; or what MNE has opened already, which stays open."""
+    if isinstance(recording, (str, Path)):
+        with open_signals(location(recording), wanted) as opened:
+            yield opened
+    else:
+        path = Path(next((str(name) for name in recording.filenames if name), "recording"))
+        yield Recording(path, None, recording)
 
 
 def is_parquet_night(path: Path) -> bool:

@@ -1,7 +1,7 @@
-"""SynthSleepNet's fine-tuned models as ONNX files; ``python -m synth.onnx`` writes them.
+"""SynthSleepNet's fine-tuned models as ONNX files, which ``python -m synth.onnx`` writes, and its pretrained encoders.
 
-A model becomes one graph (opset 18, float32). It takes a stretch of consecutive epochs of one night, of any number, at
-once or in parts. Its inputs are
+A fine-tuned model becomes one graph (opset 18, float32). It takes a stretch of consecutive epochs of one night, of any
+number, at once or in parts. Its inputs are
 
 - ``signals_eeg`` and so on, of each modality (epochs, 3000): consecutive epochs, as the recipe makes them;
 - ``before`` (epochs before, features): the embeddings of the stretch's epochs before these; none where it begins.
@@ -15,15 +15,21 @@ Its metadata are JSON texts: ``format`` (the number of this description), ``db``
 trained on), ``task``, ``classes`` (their names), ``recipe`` (channel, unit, sampling rate, band and scaling of each
 modality), ``stretch_epochs`` (how many epochs the model was trained to see at once), and ``models`` (the SHA-256 of its
 files, the weights first).
+
+An encoder becomes a graph of the same inputs but for ``before``, and of the output ``embeddings`` (epochs, features)
+alone. Its metadata are ``format``, ``recipe`` and ``models``, and ``name``, by which tables of embeddings call it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from data.terms import InputError
 from staging.graph import Graph
 
 if TYPE_CHECKING:
     from synth.models.classifier import FineTuning
+    from synth.models.fusion import SynthSleepNetEncoder
+    from synth.models.neuronet import NeuroNetEncoder
 
 
 def to_onnx(network: "FineTuning", about: Mapping[str, Any] | None = None) -> bytes:
@@ -49,4 +55,35 @@ def to_onnx(network: "FineTuning", about: Mapping[str, Any] | None = None) -> by
         {**taken, "before": ("epochs before", encoder.dim)},
         {**found, "embeddings": ("epochs so far", encoder.dim)},
         about or {},
+    )
+
+
+def encoder_to_onnx(
+    encoder: "SynthSleepNetEncoder | NeuroNetEncoder", modalities: Sequence[str], about: Mapping[str, Any] | None = None
+) -> bytes:
+    """The content of an ONNX file of a pretrained encoder.
+
+    Args:
+        encoder: of several modalities, or of one.
+        modalities: their names.
+        about: the metadata, JSON values by name.
+
+    Raises:
+        InputError: the encoder is too large for such a file, or of other modalities.
+    """
+    from synth.models.neuronet import NeuroNetEncoder
+    from synth.onnx.encoder import description, embeddings
+
+    graph, signals = Graph("encoder"), {name: f"signals_{name}" for name in modalities}
+    alone = isinstance(encoder, NeuroNetEncoder)
+    if len(signals) > 1 if alone else signals.keys() != set(encoder.modalities):
+        raise InputError(f"the encoder is not one of {', '.join(modalities)}, as its recipe says.")
+    if alone:
+        (only,) = signals.values()
+        found = description(graph, encoder, only)
+    else:
+        found = embeddings(graph, encoder, signals)
+    graph.add("Identity", found, outputs=["embeddings"])
+    return graph.file(
+        dict.fromkeys(signals.values(), ("epochs", 3000)), {"embeddings": ("epochs", encoder.dim)}, about or {}
     )

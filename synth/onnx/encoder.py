@@ -31,6 +31,12 @@ def embeddings(graph: Graph, encoder: SynthSleepNetEncoder, signals: Mapping[str
     return graph.add("ReduceMean", normalised(graph, x, encoder.norm), graph.constant([1]), keepdims=0)
 
 
+def description(graph: Graph, encoder: NeuroNetEncoder, signals: str) -> str:
+    """One modality's ``signals`` (B, 3000) to embeddings (B, D): the cls token."""
+    tokens = _tokens(graph, encoder, signals)
+    return graph.add("Gather", tokens, graph.constant(np.array(0)), axis=1)
+
+
 def _tokens(graph: Graph, encoder: NeuroNetEncoder, signals: str) -> str:
     """One modality's ``signals`` (B, 3000) to tokens (B, 1 + F, D), the cls token first."""
     positions = values(encoder.positions)

@@ -1,7 +1,8 @@
 """Pretraining of a fold without labels, in rounds that survive being killed: a NeuroNet of each modality, then fusion.
 
 Scoring chooses the best network alone, on validation subjects: how well an epoch's nearest neighbours among labelled
-training subjects tell its stage (Lee et al., arXiv:2502.17481, section 4).
+training subjects tell its stage (Lee et al., arXiv:2502.17481, section 4). The same figure of the test subjects, and a
+picture of them, tell what the chosen network is worth.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -11,18 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
-from sklearn.decomposition import PCA
-from sklearn.metrics import f1_score
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
 
 from data.nights.files import read_about
 from data.nights.index import NightFile
 from data.nights.night import read_night
 from data.recipe import Recipe
+from data.store import written_aside
 from data.streams.epochs import epochs
 from data.streams.windows import reading
 from data.terms import UNSCORED, InputError, modality_of
+from evaluation.figures import map_of_epochs
 from runs.identity import MULTIMODAL, UNIMODAL
 from runs.networks import load_model
 from runs.saved import METADATA
@@ -30,11 +29,16 @@ from synth.in_training import compiled, embed_epochs
 from synth.initialisation import draw_as_pytorch
 from synth.models.fusion import BACKBONE_LORA, SynthSleepNet
 from synth.models.neuronet import NeuroNet, NeuroNetEncoder, adopt
+from synth.steps.neighbours import Embedded, as_many_of_each, on_a_map, told_by_neighbours
 from synth.steps.step import Fold, Step
 
 if TYPE_CHECKING:
     from config import SynthSleepNetConfig
     from runs.settings import Config
+
+
+PICTURE = "embedding.png"
+"""Beside an encoder: how it tells the test nights' stages apart."""
 
 
 class PretrainingStep(Step):
@@ -161,24 +165,17 @@ class PretrainingStep(Step):
         """At the end of a pass, the macro-F1 of the validation subjects' labels by their embeddings' neighbours."""
         if number + 1 < len(self.rounds) and self.rounds[number + 1][0] == self.rounds[number][0]:
             return {}
-        training, parts = self.training, (self.fold.labelled, self.fold.split.validation)
         of_ecg = self.alone and self.streams == ("ecg",)
-        task = training.unimodal_ecg_chosen_by if of_ecg else "sleep_stage"
-        (known, labels), (asked, expected) = (
-            self._embedded(self.chosen_nights(subjects, training.knn_nights), task) for subjects in parts
-        )
+        task = self.training.unimodal_ecg_chosen_by if of_ecg else "sleep_stage"
+        known, asked = (self._embedded(part, task) for part in (self.fold.labelled, self.fold.split.validation))
         if task != "sleep_stage":
-            kept = _as_many_of_each(labels)
-            known, labels = known[kept], labels[kept]
-        components = min(training.knn_components, *known.shape)
-        neighbours = KNeighborsClassifier(min(training.knn_neighbours, len(known)))
-        found = make_pipeline(PCA(components, random_state=0), neighbours).fit(known, labels).predict(asked)
-        return {"macro_f1": float(f1_score(expected, found, average="macro"))}
+            known = as_many_of_each(known)
+        return {"macro_f1": told_by_neighbours(known, asked, self.training).macro_f1}
 
-    def _embedded(self, nights: list[NightFile], task: str) -> tuple[np.ndarray, np.ndarray]:
-        """Embeddings of the scored epochs of ``nights``, and their labels; InputError if there are no such labels."""
+    def _embedded(self, subjects: tuple[int, ...], task: str = "sleep_stage") -> Embedded:
+        """Embeddings and labels of the scored epochs of some nights of ``subjects``; InputError without such labels."""
         found, known = [], []
-        for file in nights:
+        for file in self.chosen_nights(subjects, self.training.knn_nights):
             night = read_night(file.path, self.recipe.names)
             labels = night.known_labels(task, self.recipe.wake_minutes)
             scored = labels != UNSCORED
@@ -193,14 +190,18 @@ class PretrainingStep(Step):
         return self.network.encoder(signals)
 
     def finish(self) -> None:
-        self.save()
+        """Judge the best network by the test subjects too, for the first and only time, and draw their epochs.
 
-
-def _as_many_of_each(labels: np.ndarray) -> np.ndarray:
-    """Places of as many labels of each class as the rarest has, the same in every run."""
-    rng = np.random.default_rng(0)
-    classes, counts = np.unique(labels, return_counts=True)
-    return np.concatenate([rng.permutation(np.flatnonzero(labels == one))[: counts.min()] for one in classes])
+        It takes as long as the judgement of a pass, and some seconds for the picture.
+        """
+        # All that train together do it, as they judge: a variable that they share may only be read by all.
+        known, asked = (self._embedded(subjects) for subjects in (self.fold.labelled, self.fold.split.test))
+        scores = told_by_neighbours(known, asked, self.training)
+        if self.chief:
+            with written_aside(self.folder / PICTURE) as aside:
+                map_of_epochs(*on_a_map(asked), f"{self.title}: test nights").savefig(aside, dpi=110)
+            self.save(test=scores.to_json())
+            print(f"{self.title}, test by nearest neighbours: {scores.line()}", flush=True)
 
 
 def neuronet(config: "Config") -> NeuroNet:

@@ -51,7 +51,7 @@ def rehearse_fold(task: FoldTask) -> list[Cost]:
             found = step.rehearse(_real(task, step), partial(_judging, step))
             costs += found if kind in task.steps else []
             if not (step.folder / METADATA).is_file():
-                step.finish()
+                step.save()
         if {"linear_probing", "fine_tuning"} & set(task.steps):
             costs += _labelled(task, fold)
         return costs
@@ -63,12 +63,15 @@ def _real(task: FoldTask, step: Step) -> Path:
 
 
 def _judging(step: PretrainingStep, numbers: Sequence[int]) -> float:
-    """Seconds of embedding the nights on which a pass is judged, for all passes that the rounds end."""
-    parts = (step.fold.labelled, step.fold.split.validation)
-    nights = [night for subjects in parts for night in step.chosen_nights(subjects, step.training.knn_nights)]
+    """Seconds of embedding the nights on which a pass is judged, for all passes that the rounds end, and the test's."""
+    split = step.fold.split
+    known, validation, test = (
+        _epochs(step.chosen_nights(subjects, step.training.knn_nights))
+        for subjects in (step.fold.labelled, split.validation, split.test)
+    )
     passes = len({step.rounds[number][0] for number in numbers})
     shapes = dict.fromkeys(step.streams, (EPOCH_SAMPLES,))
-    return passes * _epochs(nights) * _seconds_an_epoch(step.embed, shapes)
+    return (passes * (known + validation) + known + test) * _seconds_an_epoch(step.embed, shapes)
 
 
 def _labelled(task: FoldTask, fold: Fold) -> list[Cost]:

@@ -9,7 +9,7 @@ from keras import ops
 
 from staging.engine import open_session
 from staging.graph import Graph
-from synth.inference import InferenceNetwork
+from synth.inference import InferenceEncoder, InferenceNetwork
 from synth.layers.contrastive import nt_xent
 from synth.layers.frames import FrameBackbone
 from synth.layers.lora import Lora
@@ -18,9 +18,8 @@ from synth.layers.transformer import random_masking, sine_positions
 from synth.models.classifier import FineTuning, SequenceClassifier
 from synth.models.fusion import SynthSleepNet
 from synth.models.neuronet import NeuroNet, NeuroNetEncoder
-from synth.onnx import to_onnx
+from synth.onnx import encoder_to_onnx, to_onnx
 from synth.onnx.context import logits
-from synth.onnx.encoder import embeddings
 from synth.pytorch.state_dict import entries_of, load_state_dict
 
 pytestmark = pytest.mark.model
@@ -97,6 +96,12 @@ def test_neuronet(neuronet, key, ratio):
     file.check("forward_latent", model.encoder(file.given("x"))[:, 0])
 
 
+def test_a_modality_alone_in_onnx_runtime(neuronet):
+    file, model = neuronet
+    network = InferenceEncoder(encoder_to_onnx(model.encoder, ["eeg"]))
+    file.check("forward_latent", network.embed({"eeg": file.arrays["in/x"]}))
+
+
 def test_an_encoder_takes_its_part_of_a_pretrained_network(neuronet):
     """The cls token of the encoder alone, once it has the encoder's weights of a pretrained NeuroNet."""
     file, _ = neuronet
@@ -142,10 +147,8 @@ def test_fusion(fusion, key, ratio):
 
 def test_fusion_in_onnx_runtime(fusion):
     file, model, _ = fusion
-    graph, signals = Graph("encoder"), {name: file.arrays[f"in/x/{name}"] for name in MODALITIES}
-    found = embeddings(graph, model.encoder, {name: name for name in MODALITIES})
-    content = graph.file(dict.fromkeys(MODALITIES, ("epochs", 3000)), {found: ("epochs", 48)}, {})
-    file.check("multimodal_embed", open_session(content).run([found], signals)[0])
+    network = InferenceEncoder(encoder_to_onnx(model.encoder, MODALITIES))
+    file.check("multimodal_embed", network.embed({name: file.arrays[f"in/x/{name}"] for name in MODALITIES}))
 
 
 @pytest.fixture

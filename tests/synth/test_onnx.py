@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from fine_tuned import write_model
+from fine_tuned import randomise, write_model
 from keras import ops
 
 from data.recipe import Recipe
@@ -36,16 +36,8 @@ def fine_tuned(modalities, tcm, classes=5, **changes) -> FineTuning:
 
     The same on every backend, in whatever order the tests run.
     """
-    rng = np.random.default_rng(1)
     encoder = {"modalities": modalities, "backbone": {**BACKBONE, **changes}, "dim": 32, "heads": 2, "depth": 2}
-    network = FineTuning(encoder, classes, tcm)
-    for weight in network.weights:
-        if weight.name in ("gamma", "moving_variance", "norm_scale", "skip"):
-            weight.assign(rng.uniform(0.5, 1.5, weight.shape))
-        elif weight.name in ("beta", "moving_mean", "bias", "lora_b", "modality_token", "cls_token"):
-            weight.assign(rng.normal(0, 0.3, weight.shape))
-        elif weight.name.endswith("kernel"):
-            weight.assign(rng.normal(0, 1 / np.sqrt(np.prod(weight.shape[:-1])), weight.shape))
+    network = randomise(FineTuning(encoder, classes, tcm))
     # Centred on a night and spread out: else one class may have all the probability.
     night = {name: x[None] for name, x in signals(modalities, LENGTH).items()}
     found, last = ops.convert_to_numpy(network({"signals": night}))[0], network.classifier.head.logits

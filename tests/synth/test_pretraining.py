@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from nearest import macro_f1, nearest_stages
 from recordings import as_shhs
 
 import predict
@@ -28,6 +29,7 @@ from data.nights.index import NightFile
 from data.nights.night import read_night
 from data.prepare.__main__ import main as prepare
 from data.prepare.synthetic import make_night
+from data.recipe import Recipe
 from data.terms import STAGES, TASKS, InputError
 from runs.networks import load_model
 from runs.settings import configure
@@ -120,7 +122,7 @@ def test_every_step_leaves_an_encoder_and_its_log(trained):
     where = shlex.join(["--dir", str(folder / "out" / "shhs"), "--data", str(folder / "nights")])
     assert f"Evaluate again: python predict.py --model synthsleepnet --db shhs {where} --fold 1\n" in printed
     for step in ("unimodal/eeg", "unimodal/airflow", "multimodal/eeg-airflow"):
-        names = {"config.json", "model.weights.h5", "metadata.json", "log.csv", "tensorboard"}
+        names = {"config.json", "model.weights.h5", "metadata.json", "log.csv", "tensorboard", "embedding.png"}
         assert {path.name for path in (fold_of(folder) / step).iterdir()} - {"embeddings"} == names
         with (fold_of(folder) / step / "log.csv").open() as file:
             rows = list(csv.DictReader(file))
@@ -129,6 +131,32 @@ def test_every_step_leaves_an_encoder_and_its_log(trained):
         assert [bool(row["val_macro_f1"]) for row in rows] == [False, True] * passes
         best = max(float(row["val_macro_f1"]) for row in rows if row["val_macro_f1"])
         assert json.loads((fold_of(folder) / step / "metadata.json").read_text())["best"]["macro_f1"] == best
+
+
+@pytest.mark.parametrize(
+    ("step", "kind"), [("unimodal/eeg", NeuroNetEncoder), ("multimodal/eeg-airflow", SynthSleepNetEncoder)]
+)
+def test_pretrained_networks_are_tested_by_nearest_neighbours(trained, step, kind):
+    """Each on the best network, and as NumPy finds it with the night of a labelled and of a test subject."""
+    folder, printed = trained
+    metadata = json.loads((fold_of(folder) / step / "metadata.json").read_text())
+    split, recipe, encoder = metadata["split"], Recipe.of_metadata(metadata), load_model(fold_of(folder) / step, [kind])
+
+    def embedded(subjects):
+        # One of them is drawn, the same in every run; see knn_nights.
+        subject = subjects[np.random.default_rng((270, 1)).permutation(len(subjects))[0]]
+        night = read_night(folder / "nights" / f"shhs1-{subject}.npz", recipe.names)
+        inputs = night.inputs(recipe)
+        found = encoder(inputs["eeg"])[:, 0] if kind is NeuroNetEncoder else encoder(inputs)
+        return keras.ops.convert_to_numpy(found), night.stages
+
+    known, (asked, expected) = embedded(split["labelled"]), embedded(split["test"])
+    found = nearest_stages(*known, asked, components=50, neighbours=5)
+    assert metadata["test"]["epochs"] == len(expected)
+    assert metadata["test"]["macro_f1"] == pytest.approx(macro_f1(expected, found))
+    line = f"fold 1 {step}, test by nearest neighbours: accuracy {metadata['test']['accuracy']:.3f}"
+    assert f"{line}   macro-F1 {metadata['test']['macro_f1']:.3f}" in printed
+    assert (fold_of(folder) / step / "embedding.png").read_bytes()[:4] == b"\x89PNG"
 
 
 @pytest.mark.parametrize(("task", "fraction"), SHARES)
