@@ -321,8 +321,8 @@ def test_modules_are_those_of_plain_float64(rounding, tcm):
     found = numpy(classifier(np.where(mask[..., None], x, 1e3), mask=ops.convert_to_tensor(mask)))
     for stretch, own, there in zip(found, x, mask, strict=True):
         expected = plain_numpy.classifier(classifier, modules, own[there])
-        # Keras rounds the scale of attention to float32.
-        np.testing.assert_allclose(stretch[there], expected, rtol=0, atol=max(rounding, 1e-7))
+        # On TensorFlow, too, Keras rounds one number to float32: the scale of attention.
+        np.testing.assert_allclose(stretch[there], expected, rtol=0, atol=max(10 * rounding, 1e-7))
 
 
 @pytest.mark.parametrize("tcm", TCMS)

@@ -22,7 +22,7 @@ BUILT = {
         "decoder_dim": 32,
         "heads": 4,
     },
-    "ft_full": {"classes": 5, "tcm": "mamba2", "rank": 4},
+    "ft_full": {"classes": 5, "tcm": ("mamba2",), "rank": 4},
 }
 
 
