@@ -156,7 +156,7 @@ def draw_confusion(axis: Axes, night: "Hypnogram") -> None:
 def map_of_epochs(places: np.ndarray, stages: np.ndarray, title: str) -> Figure:
     """Epochs as dots at their ``places`` (epochs, 2), coloured by their ``stages`` int (epochs,), 0..4."""
     figure = Figure(figsize=(7, 6))
-    axis = figure.add_axes((0.02, 0.02, 0.83, 0.9))
+    axis = figure.add_axes((0.02, 0.02, 0.8, 0.91))
     # In one call, in the order of the epochs: else the dots of one stage would lie above all others.
     axis.scatter(places[:, 0], places[:, 1], s=8, c=[COLOURS[STAGES[stage]] for stage in stages], linewidths=0)
     for stage in FROM_TOP:
