@@ -139,8 +139,8 @@ def test_folders_of_the_published_parser_are_read_and_trained_on(tmp_path, capsy
     for number, name in enumerate(night.channels):
         assert np.array_equal(night.signals[:, number].ravel(), x[name].astype("float32"))
     assert night.signals.dtype == np.float32 and night.stages.tolist() == y["Sleep Stage"].tolist()
-    assert np.array_equal(night.labels("hypopnea"), y["Hypopnea"])
-    assert np.array_equal(night.labels("apnea"), y[list(EVENTS[:3])].any(axis=1))
+    assert np.array_equal(night.labels("hypopnea", wake_minutes=30), y["Hypopnea"])
+    assert np.array_equal(night.labels("apnea", wake_minutes=30), y[list(EVENTS[:3])].any(axis=1))
     # The published parser has scaled the channels: they are taken as they are.
     recipe = Recipe.of_nights(DATABASES["shhs"], {"eeg": "EEG_C4"}, night.about, scaled=True)
     assert np.array_equal(night.inputs(recipe)["eeg"], night.signals[:, 1])
