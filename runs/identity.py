@@ -88,7 +88,9 @@ def deciding_values(names: Sequence[str], record: dict[str, Any], config: Config
         if name not in values or (name in _SYNTHETIC and values["db"] != "synthetic"):
             continue
         value = json.loads(json.dumps(values[name]))
-        flat |= {f"{name} {part}": v for part, v in value.items()} if isinstance(value, dict) else {name: value}
+        # A channel more or less is a difference, too.
+        parts = isinstance(value, dict) and name != "channels"
+        flat |= {f"{name} {part}": v for part, v in value.items()} if parts else {name: value}
     return flat
 
 

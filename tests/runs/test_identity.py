@@ -5,7 +5,16 @@ from dataclasses import asdict, fields, replace
 import pytest
 
 from data.terms import InputError
-from runs.identity import FINE_TUNING, LINEAR_PROBING, NO_EFFECT, RECSLEEPNET, STEPS, require_same_run, seed_of
+from runs.identity import (
+    FINE_TUNING,
+    LINEAR_PROBING,
+    NO_EFFECT,
+    RECSLEEPNET,
+    STEPS,
+    UNIMODAL,
+    require_same_run,
+    seed_of,
+)
 from runs.settings import SETTABLE, Config, configure
 from synth.terms import TCMS
 
@@ -70,6 +79,16 @@ def test_a_pretrained_encoder_is_known_by_its_weights(tmp_path):
     require_same_run(tmp_path, LINEAR_PROBING, before, now, config)
     with pytest.raises(InputError, match="encoder abc, not abd"):
         require_same_run(tmp_path, LINEAR_PROBING, before, {**now, "encoder": "abd"}, config)
+
+
+def test_a_channel_more_or_less_is_noticed(tmp_path):
+    config = configure("shhs", preset="tiny")
+    one = {"config": asdict(config), "channels": {"eeg": "EEG_C4"}}
+    two = {**one, "channels": {"eeg": "EEG_C4", "eeg2": "EEG_C3"}}
+    for before, now in ((one, two), (two, one)):
+        require_same_run(tmp_path, UNIMODAL, now, now, config)
+        with pytest.raises(InputError, match="was trained with channels"):
+            require_same_run(tmp_path, UNIMODAL, before, now, config)
 
 
 @pytest.mark.parametrize(("tcm", "same"), [("mamba2", True), ("mamba", True), ("lstm", False), ("mha", False)])
