@@ -155,8 +155,8 @@ class SynthSleepNetTraining:
     """Wake before and after sleep whose labels are learnt and tested, of nights that were prepared whole, as the SHHS's
     are; pretraining sees all of a night."""
     event_balance: Balance = "none"
-    """Whether epochs with a breathing event, which are rare, count as much as all others together: by the weight of
-    their loss, or by how often they are drawn."""
+    """Whether epochs with a breathing event, which are rare, count for more: by the weight of their loss, or by how
+    often they are drawn. In fine-tuning, stretches are drawn, more often the more of their epochs hold an event."""
     pretraining_on_labelled: bool = True
     """Whether the signals of the labelled subjects serve pretraining too."""
     unimodal_passes: Passes = 20
