@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+RANDOM = ("unimodal_passes=1", "multimodal_passes=1", "pretraining_rate=1e-12")
+"""Values of config.py by which pretraining leaves the weights random, but fits the normalisation to the signals."""
+
 
 def interleaved(
     tasks: dict[str, Callable[[], object]], rounds: int = 7, clock: Callable[[], float] = time.perf_counter
@@ -26,10 +29,10 @@ def interleaved(
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def trainer(nights: Path, out: Path, settings: Sequence[str], *options: str) -> list[str]:
-    """The command that trains SynthSleepNet's ``tiny`` preset on synthetic nights."""
+def trainer(db: str, nights: Path, out: Path, settings: Sequence[str], *options: str) -> list[str]:
+    """The command that trains SynthSleepNet's ``tiny`` preset on the nights of a database."""
     values = [part for value in settings for part in ("--set", value)]
-    common = ["--model", "synthsleepnet", "--preset", "tiny", "--db", "synthetic"]
+    common = ["--model", "synthsleepnet", "--preset", "tiny", "--db", db]
     return [sys.executable, "trainer.py", *common, "--data", str(nights), "--out", str(out), *values, *options]
 
 

@@ -1,28 +1,31 @@
 """Does pretraining help? ``python -m benchmarks.pretraining [FOLDER]``.
 
-Synthetic nights, whose stages and events are known; fold 0, whose test subjects nothing has seen; the ``tiny`` preset
-with more passes. A network whose pretraining had a learning rate of nearly 0 has random weights; its batch
-normalisation, however, has met the signals, which alone helps: it is probed with and without that. From scratch means:
-from those weights, with fitted normalisation, all of them learning, on the same 5 % of the labels. Figures are of the
-test subjects.
+Synthetic nights of an hour, whose stages and events are known; fold 0, whose six test subjects nothing has seen; the
+``tiny`` preset with more passes, by both protocols; eight labelled subjects. A network whose pretraining had a learning
+rate of nearly 0 has random weights; its batch normalisation, however, has met the signals, which alone helps: it is
+probed with and without that. From scratch means: from those weights, with fitted normalisation, all of them learning.
+Figures are of the test subjects, with 95 % intervals over them. A command that was stopped goes on.
 """
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import tensorflow as tf
 
 from benchmarks.device import machine
-from benchmarks.measure import interleaved, trainer
-from config import SynthSleepNetTraining
+from benchmarks.measure import RANDOM, interleaved, trainer
+from config import Balance, SynthSleepNetTraining
 from data.nights.folds import find_nights, labelled_subjects, split
 from data.nights.index import check_nights
 from data.terms import TASKS
+from evaluation.pooled import Pooled
+from evaluation.predictions import saved_scores
 from runs.networks import load_model, save_model
 from runs.saved import read_metadata
 from runs.settings import configure
@@ -34,9 +37,20 @@ from synth.steps.fine_tuning import FineTuningStep
 from synth.steps.step import Fold
 from synth.terms import DEFAULT_TCM, TCMS
 
+EVENT_TASKS, LABELLED = ("apnea", "hypopnea"), ("linear_probing", "fine_tuning")
 MODALITIES = ("eeg", "emg", "airflow")
-SETTINGS = ("hours=2", "unimodal_passes=6", "multimodal_passes=8", "fine_tuning_passes=20", "probing_passes=60")
-RANDOM = ("unimodal_passes=1", "multimodal_passes=1", "pretraining_rate=1e-12")
+TESTED = range(6)
+SETTINGS = (
+    *(f"subjects={tuple(range(24))}", "folds=4", "hours=1", "labelled_subjects=8"),
+    *("unimodal_passes=4", "multimodal_passes=6", "fine_tuning_passes=20", "probing_passes=60"),
+)
+FEW = 0.05
+BALANCES = get_args(Balance)
+KINDS: dict[str, tuple[str, ...]] = {
+    **{"random": RANDOM, "initial": RANDOM, "corrected": (), "published": ()},
+    **{balance: (f"event_balance={balance}",) for balance in BALANCES},
+}
+"""Trainings by their names, and the values of config.py that are theirs."""
 
 
 class FromScratch(FineTuningStep):
@@ -49,10 +63,15 @@ class FromScratch(FineTuningStep):
         return network
 
 
-def train(folder: Path, suffix: str, *arguments: str, settings: tuple[str, ...] = SETTINGS) -> None:
-    chosen = [part for name in MODALITIES for part in ("--modality", name)]
-    options = ("--to_fold", "0", "--suffix", suffix, *chosen, *arguments)
-    subprocess.run(trainer(folder / "nights", folder, settings, *options), check=True)
+def train(
+    folder: Path, kind: str, step: str, task: str = TASKS[0], fraction: float = 1, tcm: str = DEFAULT_TCM
+) -> None:
+    modalities = [part for name in MODALITIES for part in ("--modality", name)]
+    options = ("--to_fold", "0", "--suffix", kind, "--step", step, "--task", task, "--tcm", tcm, *modalities)
+    protocol = "published" if kind == "published" else "corrected"
+    settings = (*SETTINGS, *KINDS[kind])
+    own = ("--protocol", protocol, "--label_fraction", f"{fraction:g}")
+    subprocess.run(trainer("synthetic", folder / "nights", folder, settings, *options, *own), check=True)
 
 
 def forget_statistics(folder: Path) -> None:
@@ -82,8 +101,13 @@ def results(folder: Path, suffix: str, step: str, task: str, fraction: float, tc
     return folder / f"synthetic_{suffix}" / "0" / step / f"{task}_{fraction:g}" / "-".join(MODALITIES) / tcm
 
 
-def figures(*where: Any) -> dict[str, Any]:
-    return read_metadata(results(*where))["test"]
+def row(title: str, figures: tuple[str, ...], folder: Path, *where: Any) -> None:
+    """Print these figures of the test subjects, each with its interval."""
+    tables, task = results(folder, *where) / "predictions", where[2]
+    pooled = Pooled({subject: saved_scores(tables / f"synthetic{subject:02d}.csv", task) for subject in TESTED})
+    told = pooled.to_json()
+    limits = {name: f" ({low:.3f} to {high:.3f})" for name, (low, high) in pooled.intervals.items()}
+    print(f"{title:48}{'  '.join(f'{told[name]:.3f}{limits.get(name, str())}' for name in figures)}")
 
 
 def seconds_per_night(folder: Path) -> dict[str, tuple[float, float]]:
@@ -92,7 +116,7 @@ def seconds_per_night(folder: Path) -> dict[str, tuple[float, float]]:
     rng = np.random.default_rng(0)
     signals = {name: rng.normal(size=(960, 3000)).astype("float32") for name in MODALITIES}
     for tcm in TCMS:
-        model = FineTunedPredictor(results(folder, "pretrained", "fine_tuning", "sleep_stage", 1, tcm))
+        model = FineTunedPredictor(results(folder, "corrected", "fine_tuning", "sleep_stage", 1, tcm))
         network = load_model(model.folder, [FineTuning])
         stretches = rng.normal(size=(48, 20, network.encoder.dim)).astype("float32")
         module = tf.function(network.classifier.context or tf.identity)
@@ -102,47 +126,59 @@ def seconds_per_night(folder: Path) -> dict[str, tuple[float, float]]:
     return {tcm: (found[tcm], found[f"{tcm} alone"]) for tcm in TCMS}
 
 
+def train_all(folder: Path) -> None:
+    for kind in ("random", "corrected", "published"):
+        for step in ("unimodal", "multimodal"):
+            train(folder, kind, step)
+        for fraction in (1, FEW):
+            train(folder, kind, "linear_probing", fraction=fraction)
+            if kind != "random":
+                train(folder, kind, "fine_tuning", fraction=fraction)
+    forget_statistics(folder)
+    train(folder, "initial", "linear_probing")
+    from_scratch(folder, "sleep_stage", FEW)
+    for tcm in TCMS:
+        train(folder, "corrected", "fine_tuning", tcm=tcm)
+    for balance in BALANCES:
+        pretrained = (folder / f"synthetic_{kind}" / "0" / "multimodal" for kind in ("corrected", balance))
+        shutil.copytree(*pretrained, dirs_exist_ok=True)
+    for task in EVENT_TASKS:
+        train(folder, "random", "linear_probing", task)
+        for step in LABELLED:
+            for kind in (*BALANCES, "published"):
+                train(folder, kind, step, task)
+
+
+def print_tables(folder: Path) -> None:
+    figures: tuple[str, ...] = ("accuracy", "macro_f1", "kappa")
+    for fraction in (1, FEW):
+        print(f"\nsleep stages by {fraction:.0%} of the labels: {', '.join(figures)}")
+        kinds = {"initial": "random weights"} if fraction == 1 else {}
+        kinds |= {"random": "random weights, fitted normalisation", "corrected": "corrected", "published": "published"}
+        for kind, title in kinds.items():
+            row(f"probing, {title}", figures, folder, kind, "linear_probing", "sleep_stage", fraction)
+        for tcm in TCMS if fraction == 1 else (DEFAULT_TCM,):
+            row(f"fine-tuning, {tcm}", figures, folder, "corrected", "fine_tuning", "sleep_stage", fraction, tcm)
+        row("fine-tuning, published", figures, folder, "published", "fine_tuning", "sleep_stage", fraction, DEFAULT_TCM)
+    row("from scratch", figures, folder, "random", "fine_tuning", "sleep_stage", FEW, DEFAULT_TCM)
+    figures = ("prevalence", "average_precision", "auroc", "f1")
+    for task in EVENT_TASKS:
+        print(f"\n{task}: {', '.join(figures)}")
+        row("probing, random weights, fitted normalisation", figures, folder, "random", "linear_probing", task, 1)
+        for step in LABELLED:
+            tcm = DEFAULT_TCM if step == "fine_tuning" else ""
+            for kind in (*BALANCES, "published"):
+                row(f"{step.replace('_', ' ')}, {kind}", figures, folder, kind, step, task, 1, tcm)
+
+
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "output/pretraining")
     print(machine())
-    for step in ("unimodal", "multimodal"):
-        train(folder, "pretrained", "--step", step)
-        train(folder, "random", "--step", step, settings=(*SETTINGS, *RANDOM))
-    forget_statistics(folder)
-    for suffix in ("initial", "random"):
-        train(folder, suffix, "--step", "linear_probing", settings=(*SETTINGS, *RANDOM))
-    for task in TASKS:
-        train(folder, "pretrained", "--step", "linear_probing", "--task", task)
-    for fraction in ("1", "0.05"):
-        train(folder, "pretrained", "--step", "fine_tuning", "--label_fraction", fraction)
-    train(folder, "pretrained", "--step", "linear_probing", "--label_fraction", "0.05")
-    from_scratch(folder, "sleep_stage", 0.05)
-    train(folder, "pretrained", "--step", "fine_tuning", "--task", "apnea")
-    for tcm in TCMS:
-        train(folder, "pretrained", "--step", "fine_tuning", "--tcm", tcm)
-    rows = [
-        ("probing, random weights", ("initial", "linear_probing", "sleep_stage", 1)),
-        ("the same, normalisation fitted", ("random", "linear_probing", "sleep_stage", 1)),
-        ("probing", ("pretrained", "linear_probing", "sleep_stage", 1)),
-        *((f"fine-tuning, {tcm}", ("pretrained", "fine_tuning", "sleep_stage", 1, tcm)) for tcm in TCMS),
-        ("probing, 5 % of the labels", ("pretrained", "linear_probing", "sleep_stage", 0.05)),
-        ("fine-tuning, 5 % of the labels", ("pretrained", "fine_tuning", "sleep_stage", 0.05, DEFAULT_TCM)),
-        ("from scratch, 5 % of the labels", ("random", "fine_tuning", "sleep_stage", 0.05, DEFAULT_TCM)),
-    ]
-    print(f"\n{'sleep stage':34}accuracy  macro-F1  kappa")
-    for name, where in rows:
-        found = figures(folder, *where)
-        print(f"{name:34}{found['accuracy']:8.3f}{found['macro_f1']:10.3f}{found['kappa']:7.3f}")
+    train_all(folder)
+    print_tables(folder)
     print("\nan 8-hour night through the whole network, and through its temporal context module alone")
     for tcm, (whole, alone) in seconds_per_night(folder).items():
         print(f"{tcm:34}{whole:8.2f} s{alone * 1e3:10.1f} ms")
-    print(f"\n{'apnea':34}macro-F1  sensitivity  specificity  AUROC  prevalence")
-    for step, tcm in (("linear_probing", ""), ("fine_tuning", DEFAULT_TCM)):
-        found = figures(folder, "pretrained", step, "apnea", 1, tcm)
-        print(
-            f"{step.replace('_', ' '):34}{found['macro_f1']:8.3f}{found['sensitivity']:13.3f}"
-            f"{found['specificity']:13.3f}{found['auroc']:7.3f}{found['prevalence']:12.3f}"
-        )
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def memory(folder: Path, count: int) -> None:
     settings = (subjects, f"folds={count}", "hours=0.25", "unimodal_passes=1", "unimodal_batch=64", "round_nights=100")
     started = time.perf_counter()
     out = folder / f"out_{count}_{os.getpid()}"
-    command = trainer(nights, out, settings, *STEP)
+    command = trainer("synthetic", nights, out, settings, *STEP)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0
@@ -138,7 +138,7 @@ def workers(folder: Path, count: int) -> None:
     cluster = {"worker": [f"127.0.0.1:{free_port()}" for _ in range(count)]}
     out = folder / f"workers_{count}_{os.getpid()}"
     settings = ("hours=1", "unimodal_passes=3", "unimodal_batch=64")
-    command, running = trainer(folder / "nights", out, settings, *STEP, "--strategy", "multiworker"), []
+    command, running = trainer("synthetic", folder / "nights", out, settings, *STEP, "--strategy", "multiworker"), []
     for index in range(count):
         config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
         environment = os.environ | {"TF_CONFIG": config}

@@ -19,7 +19,7 @@ TRAINING = {
     "filters": 32,
     "lstm_units": 64,
     "reconstruction_passes": 1,
-    "passes": 16,
+    "passes": 20,
     "batch_nights": 1,
     "learning_rate": 1e-3,
     "dropout": 0.2,

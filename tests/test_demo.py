@@ -12,6 +12,6 @@ def test_the_demo_stages_sleepers_that_it_did_not_learn_from(tmp_path, monkeypat
     assert demo.main() == 0
     tested = read_json(demo.FOLDER / "models/synthetic/0/metadata.json")["test"]
     staged = read_json(demo.FOLDER / "results/sleeper.json")["agreement"]
-    assert tested["macro_f1"] > 0.8 and staged["macro_f1"] > 0.7
+    assert tested["macro_f1"] > 0.7 and staged["macro_f1"] > 0.6
     page = (tmp_path / demo.FOLDER / "results/sleeper.html").resolve()
     assert page.exists() and str(page) in capsys.readouterr().out

@@ -2,7 +2,9 @@
 
 The signals follow textbook descriptions of each stage (Iber et al., The AASM Manual for the Scoring of Sleep, 2007):
 alpha in quiet wakefulness; theta, vertex waves and slow eye movements in N1; spindles and K-complexes in N2; slow
-waves in N3; sawtooth waves, rapid eye movements and muscle atonia in REM. They are no substitute for real data.
+waves in N3; sawtooth waves, rapid eye movements and muscle atonia in REM. What makes real nights hard to stage is there
+too: sleepers and amplifiers differ, stages mix within an epoch, and movements and sweat disturb the signals. They are
+no substitute for real data.
 """
 
 import json
@@ -47,6 +49,9 @@ EVENTS_PER_EPOCH = (0.0, 0.8, 1.0, 0.4, 1.2)
 """Relative to the subject's own rate."""
 HEARTBEAT = ((90, 0.08, 0.025), (-110, 0.17, 0.01), (1000, 0.2, 0.012), (-220, 0.23, 0.012), (230, 0.43, 0.05))
 """Height (µV), centre and width (s) of its waves P, Q, R, S and T."""
+INTRUSIONS = {N1: ((W, 0.25), (N2, 0.1)), W: ((N1, 0.08),), N2: ((N1, 0.08),), N3: ((N2, 0.25),), REM: ((N1, 0.08),)}
+"""Other stages that a stage's epochs hold for some seconds at a time, and their shares of it: a scorer goes by what
+prevails."""
 DESATURATION, DELAY = EVENTS[-1], 15 * SAMPLING_RATE
 """The event that follows an apnea or hypopnea, and after how many samples."""
 
@@ -77,11 +82,14 @@ def make_night(subject: int, config: "SyntheticConfig") -> dict[str, np.ndarray]
     true = _hypnogram(rng, epochs)
     # What the body does changes within seconds, not at the epoch's edge.
     stage = np.roll(np.repeat(true, EPOCH_SAMPLES), int(rng.integers(-5, 6)) * SAMPLING_RATE)
+    stage = _mixed(rng, stage)
     breathing = _breathing_events(rng, true)
     left, right, gaze = _eyes(rng, stage)
     airflow, saturation = _breathing(rng, stage, breathing)
     eeg = rng.uniform(0.87, 1.15) * _brain(rng, stage) + 0.12 * gaze
-    channels = (eeg, left, right, _muscle(rng, stage), _heart(rng, stage), airflow, saturation)
+    restless = _restless(rng, stage)
+    electric = (eeg, left, right, _muscle(rng, stage), _heart(rng, stage))
+    channels = (*(_recorded(rng, channel, restless) for channel in electric), airflow, saturation)
     x = np.stack([channel.reshape(epochs, EPOCH_SAMPLES) for channel in channels], axis=1).astype(np.float32)
     breathing += [(DESATURATION, start + DELAY, end + DELAY) for _, start, end in breathing]
     events = tuple(Event(name, a / SAMPLING_RATE, (b - a) / SAMPLING_RATE) for name, a, b in breathing)
@@ -156,6 +164,35 @@ def _as_scored(rng: Generator, true: np.ndarray) -> np.ndarray:
     return scored
 
 
+def _mixed(rng: Generator, stage: np.ndarray) -> np.ndarray:
+    """The stage of each sample, where others intrude for 4 s at a time."""
+    pieces = stage[:: 4 * SAMPLING_RATE].copy()
+    drawn = rng.random(len(pieces))
+    for own, others in INTRUSIONS.items():
+        here, begin = stage[:: 4 * SAMPLING_RATE] == own, 0.0
+        for other, share in others:
+            pieces[here & (begin <= drawn) & (drawn < begin + share)] = other
+            begin += share
+    return np.repeat(pieces, 4 * SAMPLING_RATE)[: len(stage)]
+
+
+def _restless(rng: Generator, stage: np.ndarray) -> np.ndarray:
+    """How strongly the body moves at each sample, 0 to 1: for some seconds, some ten times an hour, most when awake."""
+    moved = np.zeros(len(stage))
+    rates = (0.5, 0.25, 0.12, 0.05, 0.12)
+    _scatter(moved, rng, stage, rates, lambda: np.hanning(rng.integers(3, 25) * SAMPLING_RATE))
+    return moved.clip(0, 1)
+
+
+def _recorded(rng: Generator, channel: np.ndarray, restless: np.ndarray) -> np.ndarray:
+    """A channel as an amplifier records it: its gain and noise, sweat's slow drift, and the movements of the body."""
+    samples = len(channel)
+    sweat = rng.uniform(0, 15) * (_drift(rng, samples, 0.6) - 1).clip(0, 2) * _rhythm(rng, samples, 0.15, 0.5)
+    movement = rng.uniform(30, 80) * (_rhythm(rng, samples, 0.3, 3) + 0.4 * _rhythm(rng, samples, 10, 45))
+    noise = rng.uniform(0.5, 2) * rng.standard_normal(samples)
+    return rng.lognormal(0, 0.1) * (channel + sweat + restless * movement + noise)
+
+
 def _rhythm(rng: Generator, samples: int, low: float, high: float) -> np.ndarray:
     """Band-limited noise of unit variance, waxing and waning as noise does."""
     band = signal.butter(2, (low, high), "bandpass", fs=SAMPLING_RATE, output="sos")
@@ -198,13 +235,15 @@ def _scatter(
 def _brain(rng: Generator, stage: np.ndarray) -> np.ndarray:
     """EEG in µV."""
     samples = len(stage)
-    fade = 1 / np.fft.rfftfreq(samples, 1 / SAMPLING_RATE).clip(0.3) ** 0.5
+    fade = 1 / np.fft.rfftfreq(samples, 1 / SAMPLING_RATE).clip(0.3) ** rng.uniform(0.35, 0.75)
     background = np.fft.irfft(np.fft.rfft(rng.standard_normal(samples)) * fade, samples)
     eeg = 4.5 * background / background.std()
     for (low, high), amplitudes in RHYTHMS.values():
-        eeg += _by_stage(stage, amplitudes) * _drift(rng, samples, 0.2) * _rhythm(rng, samples, low, high)
+        own = rng.lognormal(0, 0.15) * _drift(rng, samples, 0.2)
+        eeg += own * _by_stage(stage, amplitudes) * _rhythm(rng, samples, low, high)
     peak = rng.uniform(8.7, 11.0)
-    eeg += _by_stage(stage, ALPHA) * _drift(rng, samples, 0.35) * _rhythm(rng, samples, peak - 0.7, peak + 0.7)
+    own = rng.lognormal(0, 0.3) * _drift(rng, samples, 0.35)
+    eeg += own * _by_stage(stage, ALPHA) * _rhythm(rng, samples, peak - 0.7, peak + 0.7)
     spindle_rate = rng.uniform(12.3, 14.0)
     starts = _starts(rng, stage, (0.0, 0.2, 4.5, 1.2, 0.0))
     lengths = rng.integers(SAMPLING_RATE // 2, 3 * SAMPLING_RATE // 2, len(starts))
@@ -218,12 +257,6 @@ def _brain(rng: Generator, stage: np.ndarray) -> np.ndarray:
     _scatter(eeg, rng, stage, (0.0, 0.0, 0.0, 0.0, 3.0), lambda: rng.uniform(18, 32) * sawtooth)
     vertex_wave = -np.exp(-(((time - 0.2) / 0.05) ** 2))
     _scatter(eeg, rng, stage, (0.0, 5.0, 1.0, 0.0, 0.0), lambda: rng.uniform(50, 100) * vertex_wave)
-
-    def movement() -> np.ndarray:
-        return rng.uniform(30, 90) * rng.standard_normal(150).cumsum() / 12 * np.hanning(150)
-
-    # Movements disturb the wake EEG most.
-    _scatter(eeg, rng, stage, (0.6, 0.15, 0.05, 0.02, 0.08), movement)
     return eeg
 
 
@@ -269,7 +302,7 @@ def _heart(rng: Generator, stage: np.ndarray) -> np.ndarray:
 
 def _breathing_events(rng: Generator, true: np.ndarray) -> list[tuple[str, int, int]]:
     """(name, first sample, last sample + 1) of each apnea and hypopnea, in order, in sleep only."""
-    per_hour = float(np.exp(rng.uniform(np.log(3), np.log(45))))
+    per_hour = float(np.exp(rng.uniform(np.log(8), np.log(60))))
     kinds = rng.dirichlet((6, 1.5, 1.5, 9))
     chance = per_hour * EPOCH_SECONDS / 3600 * np.asarray(EVENTS_PER_EPOCH)
     events, free = [], 0
