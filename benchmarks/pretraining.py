@@ -47,7 +47,10 @@ SETTINGS = (
 FEW = 0.05
 BALANCES = get_args(Balance)
 KINDS: dict[str, tuple[str, ...]] = {
-    **{"random": RANDOM, "initial": RANDOM, "corrected": (), "published": ()},
+    "random": RANDOM,
+    "initial": RANDOM,
+    "corrected": (),
+    "published": (),
     **{balance: (f"event_balance={balance}",) for balance in BALANCES},
 }
 """Trainings by their names, and the values of config.py that are theirs."""
@@ -139,9 +142,9 @@ def train_all(folder: Path) -> None:
     from_scratch(folder, "sleep_stage", FEW)
     for tcm in TCMS:
         train(folder, "corrected", "fine_tuning", tcm=tcm)
+    pretrained = folder / "synthetic_corrected" / "0" / "multimodal"
     for balance in BALANCES:
-        pretrained = (folder / f"synthetic_{kind}" / "0" / "multimodal" for kind in ("corrected", balance))
-        shutil.copytree(*pretrained, dirs_exist_ok=True)
+        shutil.copytree(pretrained, folder / f"synthetic_{balance}" / "0" / "multimodal", dirs_exist_ok=True)
     for task in EVENT_TASKS:
         train(folder, "random", "linear_probing", task)
         for step in LABELLED:
