@@ -23,7 +23,6 @@ from benchmarks.measure import RANDOM, interleaved, trainer
 from config import Balance, SynthSleepNetTraining
 from data.nights.folds import find_nights, labelled_subjects, split
 from data.nights.index import check_nights
-from data.terms import TASKS
 from evaluation.pooled import Pooled
 from evaluation.predictions import saved_scores
 from runs.networks import load_model, save_model
@@ -67,7 +66,7 @@ class FromScratch(FineTuningStep):
 
 
 def train(
-    folder: Path, kind: str, step: str, task: str = TASKS[0], fraction: float = 1, tcm: str = DEFAULT_TCM
+    folder: Path, kind: str, step: str, task: str = "sleep_stage", fraction: float = 1, tcm: str = DEFAULT_TCM
 ) -> None:
     modalities = [part for name in MODALITIES for part in ("--modality", name)]
     options = ("--to_fold", "0", "--suffix", kind, "--step", step, "--task", task, "--tcm", tcm, *modalities)
