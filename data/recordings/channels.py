@@ -135,11 +135,17 @@ def choose(recording: Recording | NightRecording, wanted: str = "") -> Choice:
         if choice is None:
             raise InputError(f"{recording.path} has no channel {wanted}; it has {', '.join(names)}.")
         return choice
-    found = _ranked(names) or [Choice(name, (name,)) for name in names if "eeg" in name.casefold()]
+    found = eeg_channels(recording)
     if not found:
         reason = f"has no channel that is EEG by its name; it has {', '.join(names)}"
         raise InputError(f"{recording.path} {reason}: name one with --channel.")
     return found[0]
+
+
+def eeg_channels(recording: Recording | NightRecording) -> list[Choice]:
+    """All EEG there is: the best derivations first, then electrodes, then what is called EEG without saying where."""
+    names = recording.channels
+    return _ranked(names) + [Choice(name, (name,)) for name in names if "eeg" in name.casefold()]
 
 
 def _ranked(names: Sequence[str]) -> list[Choice]:
@@ -163,6 +169,11 @@ def voters(recording: Recording | NightRecording, first: Choice) -> list[Choice]
             chosen.append(choice)
             electrodes.add(electrode)
     return chosen
+
+
+def is_eeg(name: str) -> bool:
+    """Whether a channel is EEG by its name."""
+    return _parts(name) is not None or "eeg" in name.casefold()
 
 
 def _electrode(choice: Choice) -> str | None:

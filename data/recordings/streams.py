@@ -1,0 +1,81 @@
+"""Which channel of a recording serves each stream that networks take; none serves two."""
+
+import re
+from collections.abc import Iterator, Mapping
+
+from data.databases import ChannelSpec
+from data.recordings.channels import Choice, NightRecording, choose, derivation, eeg_channels, is_eeg
+from data.recordings.recording import Recording
+from data.terms import InputError, modality_of
+
+NAMES = {
+    "eog": (r"eog", r"\b[lr]oc\b", r"\be[12]\b"),
+    "emg": (r"\bchin|\b(sub)?ment", r"^(?!.*(leg|tib|lat|rat)).*emg"),
+    "ecg": (r"e[ck]g",),
+    "airflow": (r"flow", r"therm", r"nasal|cannula"),
+}
+"""What the name of a modality's channel may hold where the channel of the recipe is absent; the likeliest first."""
+
+
+def assigned(
+    recording: Recording | NightRecording, streams: Mapping[str, ChannelSpec], named: Mapping[str, str]
+) -> dict[str, Choice]:
+    """The channel of each of ``streams`` that the recording has one for.
+
+    It is the channel that the user ``named`` for it, else its own, else one like it. Where a modality has too few
+    channels, its first streams get them.
+
+    Raises:
+        InputError: a named channel is not there, or is named for two streams.
+    """
+    chosen: dict[str, Choice] = {}
+    for stream, name in named.items():
+        choice = choose(recording, name)
+        other = next((known for known, its in chosen.items() if its.recorded == choice.recorded), None)
+        if other:
+            raise InputError(f"{recording.path}: --channel names {choice.name} for {other} and for {stream}.")
+        chosen[stream] = choice
+    for candidates in (_own, _alike):
+        for stream in [stream for stream in streams if stream not in chosen]:
+            # Two derivations may share their reference.
+            taken = {choice.recorded[0] for choice in chosen.values()}
+            found = candidates(recording, stream, streams[stream])
+            free = next((choice for choice in found if choice.recorded[0] not in taken), None)
+            if free:
+                chosen[stream] = free
+    for stream in [stream for stream in streams if stream not in chosen]:
+        later = (other for other in streams if other > stream and modality_of(other) == modality_of(stream))
+        spare = next((other for other in later if other in chosen and other not in named), None)
+        if spare:
+            chosen[stream] = chosen.pop(spare)
+    return {stream: chosen[stream] for stream in streams if stream in chosen}
+
+
+def told_by_name(name: str, stream: str) -> str:
+    """The modality that a recorded channel is of by its name, if that is not the stream's own; else empty."""
+    told = [modality for modality, patterns in NAMES.items() if any(re.search(p, _spaced(name)) for p in patterns)]
+    if is_eeg(name):
+        told.append("eeg")
+    return told[0] if told and modality_of(stream) not in told else ""
+
+
+def _own(recording: Recording | NightRecording, stream: str, spec: ChannelSpec) -> Iterator[Choice]:
+    """The channel of the recipe, or the derivation that it is."""
+    name = spec.find(recording.channels)
+    if name:
+        yield Choice(name, (name,))
+    elif modality_of(stream) == "eeg":
+        derivations = [spelled for spelled in (spec.name, *spec.spellings) if "-" in spelled] or [spec.name]
+        yield from filter(None, (derivation(spelled, recording.channels) for spelled in derivations))
+
+
+def _alike(recording: Recording | NightRecording, stream: str, spec: ChannelSpec) -> Iterator[Choice]:  # noqa: ARG001
+    """The channels of the same modality, by their names, the likeliest first."""
+    if modality_of(stream) == "eeg":
+        yield from eeg_channels(recording)
+    for pattern in NAMES.get(modality_of(stream), ()):
+        yield from (Choice(name, (name,)) for name in recording.channels if re.search(pattern, _spaced(name)))
+
+
+def _spaced(name: str) -> str:
+    return name.casefold().replace("_", " ")
