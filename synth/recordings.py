@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data.recipe import Recipe
+from data.recordings import edf
 from data.recordings.channels import open_any, open_signals
 from data.store import location, read_json, write_json, written_aside
 from data.terms import EPOCH_SECONDS, InputError
@@ -272,7 +273,7 @@ class Embedding(Work):
             "name": source.name,
             **origin,
             "model": {"name": night.model, **model},
-            "start": night.start and night.start.isoformat(),
+            "start": edf.as_json(night.start),
             "epochs": epochs,
             "missing": int(night.missing.sum()),
             "features": features,

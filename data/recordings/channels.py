@@ -245,7 +245,10 @@ def read_channel(
         signal -= recording.read(header, as_stored)
     gaps = np.flatnonzero(np.isnan(signal))
     if len(gaps) == len(signal):
-        raise InputError(f"{path}: {choice.name} holds no number all night: NaN, infinite or not recorded.")
+        raise InputError(
+            f"{path}: channel {choice.name} holds no number, only samples that are NaN, infinite or missing: mend the "
+            "recording, or name another channel with --channel."
+        )
     if np.nanmin(signal) == np.nanmax(signal):
         raise InputError(f"{path}: {choice.name} is flat all night.")
     if len(gaps):

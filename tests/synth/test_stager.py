@@ -15,11 +15,14 @@ from recordings import write_edf
 import predict
 from data.databases import DATABASES, ChannelSpec
 from data.prepare.synthetic import make_night
-from data.recipe import Recipe, band_pass, scale
-from data.recordings.channels import open_signals
+from data.recipe import Level, Recipe, band_pass, scale
+from data.recordings.channels import choose, open_signals, read_channel
 from data.recordings.streams import assigned
 from data.terms import STAGES, TASKS
+from recsleep.model import RecSleepNet
+from recsleep.predictor import of_network
 from runs.settings import configure
+from staging.stager import Stager
 from synth.predictor import FineTunedPredictor, MeanPredictor, is_fold, load_stager
 
 # One process makes the folds.
@@ -286,6 +289,19 @@ def test_mistakes_are_told(folds, recording, tmp_path, capsys, options, told):
     arguments = ["--model", "synthsleepnet", "--dir", str(folds), "--recording", str(recording), "--out"]
     assert predict.main([*arguments, str(tmp_path / "out"), *options]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_events_without_eeg_beside_stages_of_calibrated_eeg(recording, tmp_path):
+    """RecSleepNet's channel is brought to a level; the other network's is not."""
+    sizes = {"filters": 4, "first_kernel": 12, "lstm_units": 4, "block_kernel": 3}
+    stages = of_network(RecSleepNet(**sizes), Recipe({"eeg": ChannelSpec("EEG C4-M1")}, level=Level(12.5)))
+    of_events = FineTunedPredictor(write_model(tmp_path, ("airflow",), "apnea"))
+    night = staged(Stager((stages, of_events)), recording)
+    with open_signals(recording) as opened:
+        airflow = read_channel(opened, choose(opened, "Airflow"), lowest_rate=1).signals
+    np.testing.assert_allclose(
+        night.events["apnea"], of_events.probabilities({"airflow": scale(airflow)})[:, 1], atol=1e-5
+    )
 
 
 def test_no_model_can_be_used(arrays, tmp_path):
