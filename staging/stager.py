@@ -55,16 +55,19 @@ class Reader(ABC):
         return {name: known[name] for name in names}
 
     def named(self, channels: Sequence[str]) -> dict[str, str]:
-        """The channels that the user named, by modality."""
+        """The channels that the user named, by stream; of a single one, NAME means what STREAM=NAME does."""
         named: dict[str, str] = {}
+        first, *others = self.channels
         for text in channels:
-            modality, equals, name = text.partition("=")
-            if not equals or modality not in self.channels or not name or modality in named:
+            stream, equals, name = text.partition("=")
+            if not others and (not equals or stream != first):
+                stream, name = first, text
+            if stream not in self.channels or not name or stream in named:
                 raise InputError(
-                    f"--channel {text}: networks of several modalities take MODALITY=NAME, each once, such as "
-                    f"{next(iter(self.channels))}=NAME; these models know {', '.join(self.channels)}."
+                    f"--channel {text}: these models take MODALITY=NAME, each once, such as {first}=NAME; they know "
+                    f"{', '.join(self.channels)}."
                 )
-            named[modality] = name
+            named[stream] = name
         return named
 
     def signals(self, recording: AnyRecording, named: Mapping[str, str], calibrate: bool) -> tuple[Signals, list[str]]:
@@ -210,9 +213,8 @@ class Stager(Reader):
             signals, unusable = self.signals(recording, self.named(channels), calibrate)
             return [signals], unusable
         (modality,) = self.channels
-        names = [name.removeprefix(f"{modality}=") for name in channels]
-        if names or modality != "eeg":
-            each = [{modality: name} for name in names] or [{}]
+        if channels or modality != "eeg":
+            each = [self.named([name]) for name in channels] or [{}]
             montages = [self.signals(recording, named, calibrate)[0] for named in each]
             used = [signal.name for montage in montages for signal in montage.values()]
             if len(set(used)) < len(used):

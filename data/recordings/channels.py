@@ -70,10 +70,10 @@ class NightRecording:
     start = None
 
     def __init__(self, path: Path, wanted: Sequence[str]) -> None:
-        """Open ``path``; a channel without a name is called as the first of ``wanted``, or EEG."""
+        """Open ``path``; a channel without a name has the first one ``wanted``, NAME or MODALITY=NAME, or EEG."""
         self.path = path
         arrays = read_arrays(path, ("x", "y", "fs", "ch_names", "about"))
-        unnamed = wanted[0] if wanted else "EEG"
+        unnamed = (wanted[0].partition("=")[2] or wanted[0]) if wanted else "EEG"
         self.channels = tuple(map(str, np.atleast_1d(arrays.get("ch_names", unnamed))))
         night = night_from_arrays(path, arrays, self.channels, scored=False)
         self.stages = night.stages if (night.stages != UNSCORED).any() else None

@@ -242,7 +242,9 @@ def said(start: datetime) -> str:
 
 def as_json(start: datetime | None) -> str | None:
     """A recording's start for a JSON file: ISO 8601, of an unknown date the time alone."""
-    return start and (start.timetz() if start.date() == UNKNOWN_DATE else start).isoformat()
+    if start is None:
+        return None
+    return (start.timetz() if start.date() == UNKNOWN_DATE else start).isoformat()
 
 
 def from_json(start: str | None) -> datetime | None:

@@ -1,7 +1,7 @@
 """Which channel of a recording serves each stream that networks take; none serves two."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from data.databases import ChannelSpec
 from data.recordings.channels import Choice, NightRecording, choose, derivation, eeg_channels, is_eeg
@@ -53,7 +53,7 @@ def assigned(
 
 def told_by_name(name: str, stream: str) -> str:
     """The modality that a recorded channel is of by its name, if that is not the stream's own; else empty."""
-    told = [modality for modality, patterns in NAMES.items() if any(re.search(p, _spaced(name)) for p in patterns)]
+    told = [modality for modality in NAMES if called(modality, [name])]
     if is_eeg(name):
         told.append("eeg")
     return told[0] if told and modality_of(stream) not in told else ""
@@ -73,9 +73,11 @@ def _alike(recording: Recording | NightRecording, stream: str, spec: ChannelSpec
     """The channels of the same modality, by their names, the likeliest first."""
     if modality_of(stream) == "eeg":
         yield from eeg_channels(recording)
-    for pattern in NAMES.get(modality_of(stream), ()):
-        yield from (Choice(name, (name,)) for name in recording.channels if re.search(pattern, _spaced(name)))
+    else:
+        yield from (Choice(name, (name,)) for name in called(modality_of(stream), recording.channels))
 
 
-def _spaced(name: str) -> str:
-    return name.casefold().replace("_", " ")
+def called(modality: str, names: Sequence[str]) -> list[str]:
+    """Those of ``names`` that tell a modality other than EEG, the likeliest first."""
+    spaced = {name: name.casefold().replace("_", " ") for name in names}
+    return [name for pattern in NAMES[modality] for name in names if re.search(pattern, spaced[name])]

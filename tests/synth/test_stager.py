@@ -279,7 +279,7 @@ def test_missing_folds_are_in_print_and_report(arrays, tmp_path, capsys):
     [
         (["--no-calibration"], "leave --no-calibration out"),
         (["--channel", "EMG"], "take MODALITY=NAME"),
-        (["--channel", "eog=EOG L"], "these models know eeg, emg, airflow"),
+        (["--channel", "eog=EOG L"], "they know eeg, emg, airflow"),
         (["--channel", "emg=Leg"], "has no channel Leg"),
         (["--channel", "emg=EOG L", "--channel", "eeg=eog l"], "--channel names EOG L for emg and for eeg"),
         (["--db", "shhs"], "was trained on synthetic, not shhs"),
