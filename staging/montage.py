@@ -9,9 +9,9 @@ import numpy as np
 from data.databases import plain
 from data.recipe import Level, Recipe
 from data.recordings.channels import ChannelSignal
+from data.recordings.modalities import told_by_name
 from data.recordings.quality import Quality, assess, calibrated, warnings
 from data.recordings.recording import MICROVOLTS
-from data.recordings.streams import told_by_name
 from data.terms import InputError, modality_of
 
 LEAST_NEAR_SLEEP = 0.75

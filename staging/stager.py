@@ -24,9 +24,9 @@ from data.recordings.channels import (
     read_channel,
     voters,
 )
+from data.recordings.modalities import assigned
 from data.recordings.quality import near_sleep, unscored
 from data.recordings.recording import Recording
-from data.recordings.streams import assigned
 from data.terms import MODALITIES, STAGES, TASKS, UNSCORED, InputError, modality_of
 from evaluation.hypnogram import Hypnogram, spectra
 from staging.montage import Montage, Signals, assessed, weights_of, without_bad

@@ -7,8 +7,8 @@ import edfio
 import numpy as np
 
 from data.recordings.channels import NightRecording, choose, open_signals
+from data.recordings.modalities import called
 from data.recordings.recording import open_recording
-from data.recordings.streams import called
 from data.scorings.any_form import read_scoring
 from data.store import written_aside
 from data.terms import SAMPLING_RATE, InputError

@@ -17,7 +17,7 @@ from data.databases import DATABASES, ChannelSpec
 from data.prepare.synthetic import make_night
 from data.recipe import Level, Recipe, band_pass, scale
 from data.recordings.channels import choose, open_signals, read_channel
-from data.recordings.streams import assigned
+from data.recordings.modalities import assigned
 from data.terms import STAGES, TASKS
 from recsleep.model import RecSleepNet
 from recsleep.predictor import of_network

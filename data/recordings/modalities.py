@@ -1,4 +1,4 @@
-"""Which channel of a recording serves each stream that networks take; none serves two."""
+"""Of which modality the channels of a recording are, and which serves each stream that networks take: none two."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,11 +35,11 @@ def assigned(
         if other:
             raise InputError(f"{recording.path}: --channel names {choice.name} for {other} and for {stream}.")
         chosen[stream] = choice
-    for candidates in (_own, _alike):
+    for own in (True, False):
         for stream in [stream for stream in streams if stream not in chosen]:
             # Two derivations may share their reference.
             taken = {choice.recorded[0] for choice in chosen.values()}
-            found = candidates(recording, stream, streams[stream])
+            found = _own(recording, stream, streams[stream]) if own else _alike(recording, stream)
             free = next((choice for choice in found if choice.recorded[0] not in taken), None)
             if free:
                 chosen[stream] = free
@@ -69,7 +69,7 @@ def _own(recording: Recording | NightRecording, stream: str, spec: ChannelSpec) 
         yield from filter(None, (derivation(spelled, recording.channels) for spelled in derivations))
 
 
-def _alike(recording: Recording | NightRecording, stream: str, spec: ChannelSpec) -> Iterator[Choice]:  # noqa: ARG001
+def _alike(recording: Recording | NightRecording, stream: str) -> Iterator[Choice]:
     """The channels of the same modality, by their names, the likeliest first."""
     if modality_of(stream) == "eeg":
         yield from eeg_channels(recording)
