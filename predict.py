@@ -94,7 +94,7 @@ def predict(arguments: argparse.Namespace) -> int | None:
     from runs.saved import require_models
 
     # Asked here too, before a framework starts.
-    require_models(arguments.dir)
+    require_models(arguments.dir, arguments.model)
     if arguments.recording:
         return stage(arguments)
     given = vars(arguments) | {"jobs": arguments.jobs != 1}
@@ -148,7 +148,7 @@ def _evaluate_database(arguments: argparse.Namespace, db: str | None) -> dict[st
     from staging.evaluation import Evaluated, evaluate, print_and_save
 
     module = import_module(MODELS[arguments.model])
-    found = find_folds(arguments.dir, db, module.is_fold)
+    found = find_folds(arguments.dir, db, module.is_fold, arguments.model)
     there = {int(path.name): path for path in found.folders if path.name.isdecimal()}
     if not there:
         raise InputError(f"{found.folders[0]} must have its fold's number as its name, which says whom it tests.")

@@ -155,15 +155,17 @@ def train(arguments: argparse.Namespace) -> None:
             rehearse_folds(fold.rehearse_fold, tasks, arguments.jobs)
             return
         trained = dict(train_folds(fold.train_fold, tasks, arguments.jobs, arguments.cluster))
-    _print_pooled(trained, splits, nights, arguments.task, results)
-    if trained[folds[0]]:
-        command_line.print_published(config.database, [arguments.task])
-        print(f"\nIn {results}/pooled/: the figures of all folds together, with their intervals.", end="")
-    print(f"\nIn {results}/<fold>/: {CONTENTS[arguments.model]}.")
-    if not of_synth or "fine_tuning" in steps:
-        again = ["python", "predict.py", *(("--model", arguments.model) if of_synth else ())]
-        again += ["--db", db, "--dir", str(results), "--data", str(data), "--fold", *map(str, folds)]
-        print(f"Evaluate again: {shlex.join(again)}")
+    try:
+        _print_pooled(trained, splits, nights, arguments.task, results)
+    finally:
+        # Of a fold that was finished before, a table of predictions may be lost.
+        if trained[folds[0]]:
+            command_line.print_published(config.database, [arguments.task])
+        print(f"\nIn {results}/<fold>/: {CONTENTS[arguments.model]}.")
+        if not of_synth or "fine_tuning" in steps:
+            again = ["python", "predict.py", *(("--model", arguments.model) if of_synth else ())]
+            again += ["--db", db, "--dir", str(results), "--data", str(data), "--fold", *map(str, folds)]
+            print(f"Evaluate again: {shlex.join(again)}")
 
 
 def _print_pooled(
@@ -180,12 +182,15 @@ def _print_pooled(
 
     folds = sorted(trained)
     name = f"fold {folds[0]}" if len(folds) == 1 else f"folds {folds[0]} to {folds[-1]}"
+    # Other folds that were trained before have a folder of their own: what these figures are of is in its name.
+    pooled_in = results / "pooled" / name.replace(" ", "_")
     for network, folder in trained[folds[0]].items():
         pooled = tested_in_training({fold: trained[fold][network] for fold in folds}, splits, nights, task)
         of = f"{network[0].upper()}{network[1:]}, test" if network else "Test"
         print(f"\n{of} subjects of {name}, pooled: {pooled.text()}")
-        saved = results / "pooled" / folder.relative_to(results / str(folds[0])) / "figures.json"
+        saved = pooled_in / folder.relative_to(results / str(folds[0])) / "figures.json"
         write_json(saved, {"task": task, "folds": folds, **pooled.to_json(), "versions": versions()})
+        print(f"Saved, with the intervals, as {saved}.")
 
 
 def _modalities(spec: Database, wanted: list[str] | None) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ or calibrated to a level.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -39,7 +39,8 @@ class Recipe:
         scaled: whether each channel is scaled by its quartiles, see :func:`scale`.
         nights_scaled: whether night files that do not say their channels' unit hold scaled channels.
         level: of the training nights, to which a recording is calibrated; None if unknown, or if channels are scaled.
-        wake_minutes: how much wake before and after sleep is learnt and tested, of nights that were prepared whole.
+        wake_minutes: how much wake before and after sleep is learnt and tested, of nights that were prepared whole; it
+            makes no difference to the signals, so recipes with another one are equal.
     """
 
     channels: dict[str, ChannelSpec]
@@ -47,7 +48,7 @@ class Recipe:
     scaled: bool = False
     nights_scaled: bool = False
     level: Level | None = None
-    wake_minutes: float = 30.0
+    wake_minutes: float = field(default=30.0, compare=False)
 
     @classmethod
     def of_nights(

@@ -13,6 +13,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from data.recordings.edf import said
 from data.terms import EPOCH_SECONDS, STAGES, VERSION
 from evaluation.figures import (
     Draw,
@@ -102,7 +103,7 @@ def page(night: Hypnogram, statistics: dict[str, Any]) -> str:
 
 
 def _summary(night: Hypnogram, statistics: dict[str, Any]) -> Section:
-    begin = f", from {night.start:%Y-%m-%d %H:%M:%S}" if night.start else ""
+    begin = f", from {said(night.start)}" if night.start else ""
     length = len(night.stages) * EPOCH_SECONDS / 3600
     tasks = Counter(model.get("task", "sleep_stage") for model in night.about.get("models", ()))
     return Section(

@@ -11,9 +11,10 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from data.nights.files import read_about, read_arrays
+from data.nights.files import about_of, read_about, read_arrays
 from data.nights.folds import Split
 from data.nights.index import NightFile
+from data.nights.night import counted
 from data.recipe import Recipe
 from data.store import write_json
 from data.streams.windows import count_windows, reading, windows
@@ -184,7 +185,7 @@ class FoldTrainer(ResumableRun):
             "db": self.config.database.db,
             "recipe": self.recipe.calibrated_to(median_level(self.files["train"])).to_json(),
             "seed": sum(self.seed),
-            "transitions": np.sum([_transitions(night) for night in self.files["train"]], axis=0).tolist(),
+            "transitions": np.sum([self._transitions(night) for night in self.files["train"]], axis=0).tolist(),
             "best": self.best,
             "test": scores.to_json(),
         }
@@ -199,7 +200,7 @@ class FoldTrainer(ResumableRun):
             raise ValueError("it holds no test scores")
         return Scores(confusion)
 
-
-def _transitions(night: NightFile) -> np.ndarray:
-    """How often each stage follows each in a night's scoring, int (5, 5); by these, staged nights are smoothed."""
-    return transitions(read_arrays(night.path, ["y"])["y"].astype(int))
+    def _transitions(self, night: NightFile) -> np.ndarray:
+        """How often each stage follows each in what is learnt of a night, int (5, 5); by it nights are smoothed."""
+        arrays = read_arrays(night.path, ("y", "about"))
+        return transitions(counted(arrays["y"], about_of(arrays), self.recipe.wake_minutes))

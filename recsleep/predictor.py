@@ -84,10 +84,7 @@ class SavedFold:
         """What ``folder`` says; InputError if it holds no model, or does not say its database and ``db`` is None."""
         if (folder / METADATA).is_file():
             metadata = read_metadata(folder)
-            try:
-                recipe = Recipe.of_metadata(metadata)
-            except InputError as error:
-                raise InputError(f"{folder / METADATA}: {error}") from None
+            recipe = saved.read_recipe(folder, metadata)
             if recipe.channels.keys() != {"eeg"}:
                 raise InputError(
                     f"{folder / METADATA}: a RecSleepNet takes one EEG channel; its recipe says otherwise."

@@ -1,6 +1,7 @@
 """A cross-validation of either model: which nights there are, which subjects each fold has, and the folds' training."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from data.nights.folds import (
     with_channels_found,
     with_subjects_found,
 )
-from data.nights.index import NightFile, check_nights
+from data.nights.index import NightFile, channels_of, check_nights
 from data.terms import InputError
 from runs import workers
 from runs.budget import Cost, duration, size, table
@@ -30,7 +31,8 @@ def nights_and_splits(
     """What ``folds`` are trained on: the settings with what was found, the checked nights, and each fold's split.
 
     Without ``modalities``, all nights in ``data`` must have the database's channel; with them, nights that lack one of
-    their channels are left out. ``listed`` says whether the subjects are those of a list, of whom all must have nights.
+    the channels that are used are left out, which is said. ``listed`` says whether the subjects are those of a list, of
+    whom all must have nights.
 
     Raises:
         InputError: there are no nights, one is damaged or lacks a channel, a subject of a list has none, or a fold has
@@ -52,12 +54,36 @@ def nights_and_splits(
         if listed:
             raise InputError(f"{some} of the list have no night file in {data}: take them off the list: {names}.")
         print(f"{some} have no night file in {data} and are left out: {names}.")
+    channels = [spec.channel]
+    usable = nights
     if modalities:
-        spec = with_channels_found(spec, next(iter(nights.values()))[0])
-    channels = [channel for name in modalities for channel in spec.streams(name).values()] or [spec.channel]
-    checked = check_nights(nights, channels, leave_out=bool(modalities))
-    splits = [split(spec, fold, checked, training.seed, training.validation_fraction) for fold in folds]
-    return replace(config, database=spec), checked, splits
+        held = channels_of(nights)
+        found = with_channels_found(spec, held.values())
+        wanted, channels = ([c for name in modalities for c in each.streams(name).values()] for each in (spec, found))
+        for channel in (channel for channel in wanted if channel not in channels):
+            lack = sum(channel not in names for names in held.values())
+            print(f"{channel} is not used: {lack} of {len(held)} nights lack it.")
+        spec = found
+        usable = _with_channels(nights, held, channels)
+    checked = check_nights(usable, channels)
+    drawn = (training.seed, training.validation_fraction, nights.keys() - usable.keys())
+    return replace(config, database=spec), checked, [split(spec, fold, checked, *drawn) for fold in folds]
+
+
+def _with_channels(
+    nights: Mapping[int, Sequence[Path]], held: Mapping[Path, Sequence[str]], channels: Sequence[str]
+) -> dict[int, list[Path]]:
+    """Those of the ``nights`` that hold all ``channels``; how many lack which is said.
+
+    The check of a night of one channel without a name decides whether that serves.
+    """
+    lacking = {path: [c for c in channels if names and c not in names] for path, names in held.items()}
+    numbers = Counter(channel for lacks in lacking.values() for channel in lacks)
+    if numbers:
+        which = ", ".join(f"{channel} in {number}" for channel, number in numbers.items())
+        print(f"{sum(map(bool, lacking.values()))} of {len(held)} nights lack a channel and are left out: {which}.")
+    found = {subject: [path for path in paths if not lacking[path]] for subject, paths in nights.items()}
+    return {subject: paths for subject, paths in found.items() if paths}
 
 
 def train_folds(

@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from data.databases import ALIASES, DATABASES, database
+from data.recipe import Recipe
 from data.store import read_json
 from data.terms import VERSION, InputError
 
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
-HOW_TO_GET_MODELS = (
-    "fetch RecSleepNet's published ones with `make weights` or `python -m recsleep.weights [DB]`, "
-    "or name another folder with --dir"
-)
+HOW_TO_GET_MODELS = {
+    "recsleepnet": "fetch RecSleepNet's published ones with `make weights` or `python -m recsleep.weights [DB]`, or "
+    "name another folder with --dir, and with --model whose it is",
+    "synthsleepnet": "fine-tune some with `python trainer.py --model synthsleepnet`, or name the folder of others",
+}
+"""By the model's name, as in ``trainer.py --model``."""
 PROGRESS = "progress"
 """Folder, in that of the results, of a training that has not finished."""
 
@@ -41,6 +44,14 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         if sha256(folder / name) != expected:
             raise InputError(f"{folder / name} is not the file that {METADATA} describes: it is damaged or exchanged.")
     return metadata
+
+
+def read_recipe(folder: Path, metadata: dict[str, Any]) -> Recipe:
+    """The recipe of the model in ``folder``, which has these metadata; InputError if they hold none."""
+    try:
+        return Recipe.of_metadata(metadata)
+    except InputError as error:
+        raise InputError(f"{folder / METADATA}: {error}") from None
 
 
 PACKAGES = ("keras", "mne", "numpy", "onnxruntime", "scipy")
@@ -98,24 +109,25 @@ def databases_in(folder: Path) -> list[str]:
     return list(dict.fromkeys(database(name).db for name in NAMES if (folder / name).is_dir()))
 
 
-def require_models(folder: Path) -> None:
-    """Raise InputError, which says how to get models, if there is no such ``folder``."""
+def require_models(folder: Path, model: str) -> None:
+    """Raise InputError, which says how to get a ``model``, if there is no such ``folder``."""
     if not folder.is_dir():
-        raise InputError(f"the folder of models {folder} does not exist: {HOW_TO_GET_MODELS}.")
+        raise InputError(f"the folder of models {folder} does not exist: {HOW_TO_GET_MODELS[model]}.")
 
 
-def find_folds(folder: Path, db: str | None, is_fold: Callable[[Path], bool]) -> Folds:
+def find_folds(folder: Path, db: str | None, is_fold: Callable[[Path], bool], model: str = "recsleepnet") -> Folds:
     """The folds in ``folder``: itself, its numbered folders, or those of its folder that bears a database's name.
 
     Args:
         folder: one fold, or a folder of folds by number, or one that holds that folder under a database's name.
         db: the database that is wanted; None for the only one there is.
         is_fold: whether a folder is a fold of the model that is wanted.
+        model: its name, as in ``trainer.py --model``.
 
     Raises:
         InputError: there is no fold, or folds of several databases.
     """
-    require_models(folder)
+    require_models(folder, model)
     named = next((part for part in reversed(folder.absolute().parts[-2:]) if part in NAMES), db)
     known = named and database(named).db
     if is_fold(folder):
@@ -130,5 +142,5 @@ def find_folds(folder: Path, db: str | None, is_fold: Callable[[Path], bool]) ->
         if len(chosen) > 1 or (held and db is None):
             raise InputError(f"{folder} holds models of {', '.join(held)}: choose one with --db.")
         of = f" of {db}, but of {', '.join(held)}" if held else ""
-        raise InputError(f"{folder} holds no trained model{of}: {HOW_TO_GET_MODELS}, and with --model whose it is.")
-    return find_folds(folder / chosen[0], chosen[0], is_fold)
+        raise InputError(f"{folder} holds no trained model{of}: {HOW_TO_GET_MODELS[model]}.")
+    return find_folds(folder / chosen[0], chosen[0], is_fold, model)

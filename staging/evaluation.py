@@ -177,7 +177,8 @@ def indices(evaluated: Sequence[Evaluated]) -> dict[str, Agreement]:
         if not {"apnea", "hypopnea"} <= tasks.keys():
             continue
         both = [tasks["apnea"], tasks["hypopnea"]]
-        scored = both[0].stages != UNSCORED
+        # Of a night that was kept whole, wake far from sleep does not count.
+        scored = both[0].labels != UNSCORED
         asleep = both[0].stages > STAGES.index("W")
         if "sleep_stage" in tasks:
             asleep = tasks["sleep_stage"].probabilities.argmax(axis=1) > STAGES.index("W")

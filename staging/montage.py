@@ -9,9 +9,10 @@ import numpy as np
 from data.databases import plain
 from data.recipe import Level, Recipe
 from data.recordings.channels import ChannelSignal
+from data.recordings.modalities import told_by_name
 from data.recordings.quality import Quality, assess, calibrated, warnings
 from data.recordings.recording import MICROVOLTS
-from data.terms import InputError
+from data.terms import InputError, modality_of
 
 LEAST_NEAR_SLEEP = 0.75
 """Share of a recording near sleep from which on its level is that of the whole recording."""
@@ -78,7 +79,7 @@ class Montage:
     def inputs(self, recipe: Recipe) -> dict[str, np.ndarray]:
         """The signals (epochs, 3000) of each modality as the network takes them."""
         found = {modality: self._applied(recipe, modality) for modality in recipe.channels}
-        if self.level and self.quality:
+        if self.level and self.quality and "eeg" in found:
             found["eeg"] = calibrated(found["eeg"], self.quality, self.level)
         return found
 
@@ -120,6 +121,11 @@ class Montage:
             for signal in self.signals.values()
             if signal.about["missing_seconds"]
         ]
+        for stream, signal in self.signals.items():
+            other = told_by_name(signal.about["from"][0], stream)
+            if other:
+                known = f"{signal.name} is {other} by its name, and is used as {modality_of(stream)}"
+                found.append(f"{known}: name another channel with --channel if that is wrong.")
         if self.quality:
             eeg, expected = self.signals["eeg"], None if self.level else self.recipe.level
             found += [f"{eeg.name}: {warning}" for warning in warnings(self.quality, eeg.about["unit"], expected)]

@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Collection
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from data.recordings import edf
 from data.store import read_json, write_json, written_aside
 from data.terms import EPOCH_SECONDS, InputError, in_one_line
 from evaluation.hypnogram import Hypnogram
@@ -44,7 +44,7 @@ def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dic
     result = {
         "name": night.name,
         **origin,
-        "start": night.start and night.start.isoformat(),
+        "start": edf.as_json(night.start),
         "epochs": len(night.stages),
         # Those with which the recording was staged, where it is compared with a scoring later.
         "versions": versions(),
@@ -91,10 +91,10 @@ def stored(folder: Path, name: str, result: dict[str, Any]) -> Hypnogram:
     Raises:
         InputError: one of the two files is damaged.
     """
-    path, start = folder / f"{name}{HYPNOGRAM}.csv", result["start"]
+    path = folder / f"{name}{HYPNOGRAM}.csv"
     about = {key: value for key, value in result.items() if key not in (*ORIGIN, *COMPUTED)}
     try:
-        night = Hypnogram.read_csv(path, name=name, start=start and datetime.fromisoformat(start), about=about)
+        night = Hypnogram.read_csv(path, name=name, start=edf.from_json(result["start"]), about=about)
         if len(night.stages) != result["epochs"]:
             raise InputError(f"{path} and the JSON beside it tell of other numbers of epochs.")
     except (InputError, TypeError, ValueError) as error:

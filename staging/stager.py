@@ -3,7 +3,6 @@
 Nothing here knows which network predicts: RecSleepNet and SynthSleepNet are predictors, see :mod:`staging.predictor`.
 """
 
-import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
@@ -22,10 +21,10 @@ from data.recordings.channels import (
     Choice,
     NightRecording,
     choose,
-    derivation,
     read_channel,
     voters,
 )
+from data.recordings.modalities import assigned
 from data.recordings.quality import near_sleep, unscored
 from data.recordings.recording import Recording
 from data.terms import MODALITIES, STAGES, TASKS, UNSCORED, InputError, modality_of
@@ -35,14 +34,6 @@ from staging.predictor import Predictor, predict
 from staging.smoothing import smoothed
 
 AnyRecording = Recording | NightRecording
-
-NAMES = {
-    "eog": (r"eog", r"\b[lr]oc\b", r"\be[12]\b"),
-    "emg": (r"\bchin|\b(sub)?ment", r"^(?!.*(leg|tib|lat|rat)).*emg"),
-    "ecg": (r"e[ck]g",),
-    "airflow": (r"flow", r"therm", r"nasal|cannula"),
-}
-"""What the name of a modality's channel may hold where the channel of the recipe is absent; the likeliest first."""
 
 LOWEST_RATES = {"eeg": LOWEST_EEG_RATE, "eog": LOWEST_EEG_RATE, "emg": LOWEST_EEG_RATE, "ecg": 1, "airflow": 1}
 """Hz, the lowest sampling rate at which a channel of each modality is of use."""
@@ -64,32 +55,31 @@ class Reader(ABC):
         return {name: known[name] for name in names}
 
     def named(self, channels: Sequence[str]) -> dict[str, str]:
-        """The channels that the user named, by modality."""
+        """The channels that the user named, by stream; of a single one, NAME means what STREAM=NAME does."""
         named: dict[str, str] = {}
+        first, *others = self.channels
         for text in channels:
-            modality, equals, name = text.partition("=")
-            if not equals or modality not in self.channels or not name or modality in named:
+            stream, equals, name = text.partition("=")
+            if not others and (not equals or stream != first):
+                stream, name = first, text
+            if stream not in self.channels or not name or stream in named:
                 raise InputError(
-                    f"--channel {text}: networks of several modalities take MODALITY=NAME, each once, such as "
-                    f"{next(iter(self.channels))}=NAME; these models know {', '.join(self.channels)}."
+                    f"--channel {text}: these models take MODALITY=NAME, each once, such as {first}=NAME; they know "
+                    f"{', '.join(self.channels)}."
                 )
-            named[modality] = name
+            named[stream] = name
         return named
 
     def signals(self, recording: AnyRecording, named: Mapping[str, str], calibrate: bool) -> tuple[Signals, list[str]]:
         """The channels that can be used, and why others cannot; InputError if a named one, or the only one, cannot."""
         signals, unusable = {}, []
-        for modality, spec in self.channels.items():
-            choice = None
+        for stream, choice in assigned(recording, self.channels, named).items():
             try:
-                choice = _choice(recording, modality, spec, named.get(modality, ""))
-                if choice:
-                    signals[modality] = self._read(recording, modality, choice, calibrate)
+                signals[stream] = self._read(recording, stream, choice, calibrate)
             except InputError as error:
-                if modality in named or len(self.channels) == 1:
+                if stream in named or len(self.channels) == 1:
                     raise
-                if choice:
-                    unusable.append(str(error))
+                unusable.append(str(error))
         return signals, unusable
 
     def _read(self, recording: AnyRecording, modality: str, choice: Choice, calibrate: bool) -> ChannelSignal:
@@ -223,9 +213,9 @@ class Stager(Reader):
             signals, unusable = self.signals(recording, self.named(channels), calibrate)
             return [signals], unusable
         (modality,) = self.channels
-        names = [name.removeprefix(f"{modality}=") for name in channels]
-        if names or modality != "eeg":
-            montages = [self.signals(recording, {modality: name}, calibrate)[0] for name in names or [""]]
+        if channels or modality != "eeg":
+            each = [self.named([name]) for name in channels] or [{}]
+            montages = [self.signals(recording, named, calibrate)[0] for named in each]
             used = [signal.name for montage in montages for signal in montage.values()]
             if len(set(used)) < len(used):
                 raise InputError(
@@ -233,8 +223,9 @@ class Stager(Reader):
                 )
             return montages, []
         montages, unusable = [], []
-        first = _choice(recording, modality, self.channels[modality], "")
-        for choice in voters(recording, first) if first else ():
+        # Where no channel is EEG, it says so.
+        first = assigned(recording, self.channels, {}).get(modality) or choose(recording)
+        for choice in voters(recording, first):
             try:
                 montages.append({modality: self._read(recording, modality, choice, calibrate)})
             except InputError as error:
@@ -280,26 +271,6 @@ class Stager(Reader):
         if calibrate and not recipe.scaled and recipe.level is None:
             sentences.append("the model does not say its training level, so the signal is not calibrated.")
         return sentences
-
-
-def _choice(recording: AnyRecording, modality: str, spec: ChannelSpec, name: str) -> Choice | None:
-    """The channel ``name``, or else the recipe's, or one like it, or None; InputError if there is no ``name``."""
-    if name:
-        return choose(recording, name)
-    own = spec.find(recording.channels)
-    if own:
-        return Choice(own, (own,))
-    if modality_of(modality) == "eeg":
-        derivations = [spelled for spelled in (spec.name, *spec.spellings) if "-" in spelled] or [spec.name]
-        found = (derivation(spelled, recording.channels) for spelled in derivations)
-        choice = next((choice for choice in found if choice), None)
-        # What is most like a second channel may be the first.
-        return choice or (choose(recording) if modality == "eeg" else None)
-    for pattern in NAMES.get(modality, ()):
-        for recorded in recording.channels:
-            if re.search(pattern, recorded.casefold().replace("_", " ")):
-                return Choice(recorded, (recorded,))
-    return None
 
 
 def _voted(montages: Sequence[Montage], predictor: Predictor, path: Path) -> np.ndarray:

@@ -9,13 +9,15 @@ from tqdm import tqdm
 
 from data.nights.index import NightFile
 from data.nights.night import read_night
-from data.recipe import Recipe
 from data.store import written_aside
 from data.terms import TASKS, UNSCORED, InputError
 from runs.networks import load_model
-from runs.saved import WEIGHTS, read_metadata
+from runs.saved import WEIGHTS, read_metadata, read_recipe
 from synth.in_training import compiled, embed_epochs
 from synth.models.fusion import SynthSleepNetEncoder
+
+WAKE = "labelled_wake_minutes"
+"""What a file of embeddings calls the minutes of wake around sleep that have labels in it."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Embedder:
 
     def __init__(self, folder: Path, wake_minutes: float) -> None:
         metadata = read_metadata(folder)
-        self.recipe = replace(Recipe.of_metadata(metadata), wake_minutes=wake_minutes)
+        self.recipe = replace(read_recipe(folder, metadata), wake_minutes=wake_minutes)
         self.weights, self.kept = metadata["sha256"][WEIGHTS], folder / "embeddings"
         self.embed = compiled(load_model(folder, [SynthSleepNetEncoder]))
 
@@ -59,33 +61,35 @@ class Embedder:
 
     def _night(self, file: NightFile) -> EmbeddedNight:
         kept = self.kept / f"{file.path.stem}.npz"
-        found = self._found(kept, file)
-        if found is not None:
-            return found
-        night = read_night(file.path, self.recipe.names)
-        embeddings = embed_epochs(self.embed, night.inputs(self.recipe))
-        known = {task: night.labels(task, self.recipe.wake_minutes) for task in TASKS}
-        labels = {task: values for task, values in known.items() if values is not None}
-        self.kept.mkdir(exist_ok=True)
-        with written_aside(kept) as aside:
-            made_of = {"weights": self.weights, "checksum": file.checksum, "wake_minutes": self.recipe.wake_minutes}
-            np.savez(aside, **made_of, all_epochs=embeddings, **labels)
+        embeddings, labels = self._found(kept, file)
+        if embeddings is None or labels is None:
+            night = read_night(file.path, self.recipe.names)
+            if embeddings is None:
+                embeddings = embed_epochs(self.embed, night.inputs(self.recipe))
+            known = {task: night.labels(task, self.recipe.wake_minutes) for task in TASKS}
+            labels = {task: values for task, values in known.items() if values is not None}
+            self.kept.mkdir(exist_ok=True)
+            made_of = {"weights": self.weights, "checksum": file.checksum, WAKE: self.recipe.wake_minutes}
+            with written_aside(kept) as aside:
+                np.savez(aside, **made_of, all_epochs=embeddings, **labels)
         return EmbeddedNight(file.path.stem, embeddings, labels)
 
-    def _found(self, kept: Path, file: NightFile) -> EmbeddedNight | None:
-        """What was kept of a night; None if nothing was, or what is damaged, another encoder's or another night's."""
+    def _found(self, kept: Path, file: NightFile) -> tuple[np.ndarray | None, dict[str, np.ndarray] | None]:
+        """What was kept of a night, None for its labels where other wake has some.
+
+        Both are None if nothing was kept, or what is damaged, another encoder's or another night's.
+        """
         try:
             with np.load(kept, allow_pickle=False) as arrays:
                 if str(arrays["weights"]) != self.weights or int(arrays["checksum"]) != file.checksum:
-                    return None
-                if float(arrays["wake_minutes"]) != self.recipe.wake_minutes:
-                    return None
-                labels = {task: arrays[task] for task in TASKS if task in arrays.files}
-                return EmbeddedNight(file.path.stem, arrays["all_epochs"], labels)
+                    return None, None
+                same_wake = WAKE in arrays.files and float(arrays[WAKE]) == self.recipe.wake_minutes
+                labels = {task: arrays[task] for task in TASKS if task in arrays.files} if same_wake else None
+                return arrays["all_epochs"], labels
         # NumPy and zipfile meet a damaged file with almost any exception; it is then made anew. So are the files of
         # version 1, which held the scored epochs alone.
         except Exception:
-            return None
+            return None, None
 
 
 def scored_together(nights: Iterable[EmbeddedNight], task: str) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from data.recipe import Recipe
 from data.store import location
 from data.terms import TASKS, InputError
 from evaluation.predictions import classes
-from runs.saved import CONFIG, METADATA, WEIGHTS, find_folds, read_metadata
+from runs.saved import CONFIG, METADATA, WEIGHTS, find_folds, read_metadata, read_recipe
 from staging.engine import kept_or_made
 from staging.smoothing import counted_in
 from staging.stager import Stager
@@ -71,8 +71,8 @@ class FineTunedPredictor:
 
     def __init__(self, folder: Path, threads: int = 0) -> None:
         self.folder, self.threads, self.metadata = folder, threads, read_metadata(folder)
+        self.recipe = read_recipe(folder, self.metadata)
         try:
-            self.recipe = Recipe.of_metadata(self.metadata)
             self.task, tcm = self.metadata["task"], self.metadata["tcm"]
             self.stretch_epochs = self.metadata["config"]["training"]["stretch_epochs"]
             best, share = self.metadata["best"], float(self.metadata["label_fraction"])
@@ -81,8 +81,6 @@ class FineTunedPredictor:
             known = self.task in TASKS and tcm in TCMS and isinstance(self.metadata["db"], str)
             known = known and isinstance(self.stretch_epochs, int) and self.stretch_epochs > 0
             known = known and all(type(subject) is int for subject in self.metadata["split"]["test"])
-        except InputError as error:
-            raise InputError(f"{folder / METADATA}: {error}") from None
         except (KeyError, TypeError, ValueError, AttributeError):
             known = False
         if not known:
@@ -178,7 +176,7 @@ def load_stager(folder: str | Path, db: str | None = None, threads: int = 0) -> 
     Raises:
         InputError: there is none, one is damaged, or they are of several databases.
     """
-    folds = find_folds(location(folder), db, is_fold)
+    folds = find_folds(location(folder), db, is_fold, "synthsleepnet")
     folds.say_unfinished()
     loaded = [load_fold(path, threads=threads) for path in folds.folders]
     folds.require_one_database((model.metadata["db"] for fold in loaded for model in fold), db)

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data.recipe import Recipe
+from data.recordings import edf
 from data.recordings.channels import open_any, open_signals
 from data.store import location, read_json, write_json, written_aside
 from data.terms import EPOCH_SECONDS, InputError
-from runs.saved import CONFIG, METADATA, WEIGHTS, read_metadata, versions
+from runs.saved import CONFIG, METADATA, WEIGHTS, read_metadata, read_recipe, versions
 from staging.batch import Outcome, Work, described
 from staging.engine import kept_or_made
 from staging.montage import Montage
@@ -119,10 +120,7 @@ class RecordingEmbedder(Reader):
                 f"{folder / METADATA} does not say how the signals are made that its encoder takes: pretrain one with "
                 "trainer.py."
             )
-        try:
-            self.recipe = Recipe.of_metadata(metadata)
-        except InputError as error:
-            raise InputError(f"{folder / METADATA}: {error}") from None
+        self.recipe = read_recipe(folder, metadata)
         digest = metadata["sha256"][WEIGHTS]
         self.name = f"{KINDS[held]} {'-'.join(self.recipe.channels)} {metadata['db']} {digest[:12]}"
         self.models = [{"folder": str(folder), "sha256": digest}]
@@ -161,9 +159,6 @@ class RecordingEmbedder(Reader):
         Raises:
             InputError: a modality has no channel that can be used, or an embedding is not finite.
         """
-        if len(self.channels) == 1:
-            (only,) = self.channels
-            channels = [f"{only}={name.removeprefix(f'{only}=')}" for name in channels]
         signals, unusable = self.signals(recording, self.named(channels), calibrate=False)
         absent = [name for name in self.channels if name not in signals]
         if absent:
@@ -226,7 +221,7 @@ def embed_recording(
     """
     embedder = model if isinstance(model, RecordingEmbedder) else load_embedder(model)
     wanted = [channels] if isinstance(channels, str) else channels
-    with open_any(recording) as opened:
+    with open_any(recording, wanted) as opened:
         return embedder.embed(opened, wanted)
 
 
@@ -262,7 +257,7 @@ class Embedding(Work):
         before = None if settings.overwrite else finished(told, origin, NEEDED)
         if before:
             return Outcome(source, "kept", before)
-        with open_signals(source.path) as recording:
+        with open_signals(source.path, settings.channels) as recording:
             night = embedder.embed(recording, settings.channels)
         # A recording whose results were complete is not any more.
         told.unlink(missing_ok=True)
@@ -272,7 +267,7 @@ class Embedding(Work):
             "name": source.name,
             **origin,
             "model": {"name": night.model, **model},
-            "start": night.start and night.start.isoformat(),
+            "start": edf.as_json(night.start),
             "epochs": epochs,
             "missing": int(night.missing.sum()),
             "features": features,

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import datetime
 
 import mne
 import numpy as np
@@ -47,7 +48,8 @@ def nights(tmp_path_factory):
     write_edf(folder / "good.edf", signals)
     rows = [(0.0, 300.0, "Sleep stage W"), (300.0, 300.0, "Sleep stage N2")]
     write_hypnogram(folder / "good-scored.edf", rows)
-    interrupt(write_edf(folder / "gap.edf", signals, annotations=[(0, 1, "lights off")]), 200, 900)
+    unknown = {"start": datetime(1985, 1, 1, 23, 10, 30), "annotations": [(0, 1, "lights off")]}
+    interrupt(write_edf(folder / "gap.edf", signals, **unknown), 200, 900)
     (folder / "bad.edf").write_text("not a recording")
     return folder
 
@@ -103,6 +105,17 @@ def test_a_gap_is_said_and_unscored(staged):
     assert np.flatnonzero(table["stage"] == "unscored").tolist() == list(range(7, 37))
     warnings = json.loads((out / "gap.json").read_text())["warnings"]
     assert warnings[1] == "EEG C3-A2: 900 s of the recording are gaps."
+
+
+def test_an_unknown_date_is_told_as_such(staged, models, nights, tmp_path):
+    """And the clock goes on, as when the stored night is compared with a scoring later."""
+    out = shutil.copytree(staged[1], tmp_path / "results")
+    assert json.loads((out / "gap.json").read_text())["start"] == "23:10:30+00:00"
+    (tmp_path / "scoring.txt").write_text("\n".join(50 * ["N2"]))
+    assert stage(models, nights / "gap.edf", out, "--scoring", str(tmp_path / "scoring.txt")) == 0
+    page = (out / "gap.html").read_text()
+    assert "from 23:10:30 of an unknown date" in page and "1985" not in page
+    assert json.loads((out / "gap.json").read_text())["start"] == "23:10:30+00:00"
 
 
 def test_finished_ones_are_kept(staged, models, nights, tmp_path, capsys):

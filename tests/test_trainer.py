@@ -128,7 +128,8 @@ def test_the_figures_of_all_folds_are_saved_with_intervals(trained, capsys):
     """Those of one fold are the fold's own; they are read from the tables of predictions."""
     assert trainer.main(options(*of_fold_1(trained))) == 0
     printed = capsys.readouterr().out
-    told = json.loads((trained / "out/synthetic/pooled/figures.json").read_text())
+    saved = trained / "out/synthetic/pooled/fold_1/figures.json"
+    told = json.loads(saved.read_text())
     tested = json.loads((trained / "out/synthetic/1/metadata.json").read_text())["test"]
     assert {name: told[name] for name in tested} == tested
     assert (told["folds"], told["subjects"], told["task"]) == ([1], 2, "sleep_stage")
@@ -137,7 +138,7 @@ def test_the_figures_of_all_folds_are_saved_with_intervals(trained, capsys):
     alone = sorted((table["scored"] == table["predicted"]).mean() for table in tables)
     assert told["intervals_95"]["accuracy"] == pytest.approx(alone)
     assert f"95 % intervals over 2 subjects: accuracy {alone[0]:.3f} to {alone[1]:.3f}   macro-F1" in printed
-    assert f"In {trained / 'out/synthetic'}/pooled/:" in printed
+    assert f"Saved, with the intervals, as {saved}." in printed
 
 
 def test_a_lost_table_of_predictions_is_told(trained, tmp_path, capsys):
@@ -150,7 +151,10 @@ def test_a_lost_table_of_predictions_is_told(trained, tmp_path, capsys):
         assert f"{lost} holds no predictions of sleep_stage: predict.py evaluates" in capsys.readouterr().err
     lost.unlink()
     assert trainer.main(options(*of_fold_1(trained, tmp_path / "out"))) == 2
-    assert f"{lost} does not exist (any more)" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert f"{lost} does not exist (any more)" in told.err
+    # All else that is told at the end is.
+    assert "predictions on the test nights (predictions/)." in told.out and "Evaluate again: python" in told.out
 
 
 def test_a_list_of_subjects_is_the_set_of_them(trained, tmp_path, capsys):

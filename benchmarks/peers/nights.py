@@ -1,6 +1,5 @@
 """The nights of a comparison: an EDF that all tools read, one EEG channel, and the scorer's stages."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,11 +7,11 @@ import edfio
 import numpy as np
 
 from data.recordings.channels import NightRecording, choose, open_signals
+from data.recordings.modalities import called
 from data.recordings.recording import open_recording
 from data.scorings.any_form import read_scoring
 from data.store import written_aside
 from data.terms import SAMPLING_RATE, InputError
-from staging.stager import NAMES
 
 UNNAMED = "C3-A2"
 """What a night file's channel without a name is called."""
@@ -59,7 +58,7 @@ def open_night(path: Path, folder: Path, channel: str, scoring: str, unit: float
             write_edf(edf, given, unit)
     with open_recording(edf) as recording:
         chosen = choose(recording, channel)
-        eogs = [name for name in recording.channels if any(re.search(p, name.casefold()) for p in NAMES["eog"])]
+        eogs = called("eog", recording.channels)
         if scoring:
             scored = read_scoring(Path(scoring.replace("{name}", path.stem)), recording)
     return Night(edf, chosen.name, chosen.recorded, eogs[0] if eogs else "", scored)

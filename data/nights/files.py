@@ -14,6 +14,9 @@ from data.terms import EPOCH_SAMPLES, EVENTS, InputError
 STAGE_COLUMN = "Sleep Stage"
 """Of ``y.parquet``, beside one column per event; ``x.parquet`` has one column per channel, a row per sample."""
 
+OF_THE_PUBLISHED_PARSER = b'{"settings": {"whole": true}}'
+"""What is known about a Parquet night that says nothing of itself: the published parser keeps whole nights."""
+
 
 def read_arrays(path: Path, keys: Sequence[str], channels: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """The arrays called ``keys`` of a night, as far as it has them; other keys are never opened.
@@ -70,9 +73,8 @@ def _read_parquet(path: Path, keys: Sequence[str], channels: Sequence[str]) -> d
     arrays = {"y": columns(labels, [STAGE_COLUMN])[0], "event_names": np.array(events)}
     if "events" in keys and events:
         arrays["events"] = np.stack(columns(labels, events), axis=1)
-    metadata = labels.schema_arrow.metadata or {}
-    if b"about" in metadata:
-        arrays["about"] = np.array(metadata[b"about"].decode())
+    about = (labels.schema_arrow.metadata or {}).get(b"about", OF_THE_PUBLISHED_PARSER)
+    arrays["about"] = np.array(about.decode())
     if "x" in keys or "ch_names" in keys:
         signals = pq.ParquetFile(_opened(path / "x.parquet"))
         present = signals.schema_arrow.names

@@ -3,6 +3,7 @@
 import fnmatch
 import itertools
 import re
+from collections import Counter
 from collections.abc import Collection, Container
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from data.databases import Database
-from data.nights.files import read_arrays
 from data.store import reaching
 from data.terms import InputError
+
+ENOUGH = 0.9
+"""Share of the nights that must hold a further channel of a modality if it is to be used: those without are lost."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,26 @@ def subjects_tested(spec: Database, fold: int) -> tuple[int, ...]:
     return tuple(int(s) for s in np.array_split(spec.subjects, spec.folds)[fold])
 
 
-def split(spec: Database, fold: int, available: Collection[int], seed: int, validation_fraction: float) -> Split:
+def split(
+    spec: Database,
+    fold: int,
+    available: Collection[int],
+    seed: int,
+    validation_fraction: float,
+    unusable: Collection[int] = (),
+) -> Split:
     """The fold's subjects, drawn from those ``available``, who have night files, as the reference code draws them.
 
+    Those who have night files, but ``unusable`` ones alone, are not tested.
+
     Raises:
-        InputError: a test subject has no file, or too few other subjects have.
+        InputError: a test subject has no file, all are unusable, or too few other subjects have files.
     """
-    test = subjects_tested(spec, fold)
+    test = tuple(subject for subject in subjects_tested(spec, fold) if subject not in unusable)
+    if not test:
+        raise InputError(
+            f"no night of the subjects that fold {fold} of {spec.db} tests can be used: choose other folds."
+        )
     absent = sorted(set(test) - set(available))
     if absent:
         tested = f"fold {fold} of {spec.db} tests subject {absent[0]}, who has no night file"
@@ -200,10 +216,16 @@ def with_subjects_found(spec: Database, nights: Collection[int]) -> Database:
     return replace(spec, subjects=tuple(sorted(nights)))
 
 
-def with_channels_found(spec: Database, night: Path) -> Database:
-    """``spec`` without those further channels of its modalities that ``night``, one of its nights, does not hold."""
-    there = {str(name) for name in np.atleast_1d(read_arrays(night, ("ch_names",)).get("ch_names", ()))}
-    found = [(name, first, *(other for other in others if other in there)) for name, first, *others in spec.modalities]
+def with_channels_found(spec: Database, nights: Collection[Collection[str]]) -> Database:
+    """``spec`` without those further channels of its modalities that too few nights hold, see :data:`ENOUGH`.
+
+    Of each of the ``nights`` the names of its channels are given.
+    """
+    held = Counter(channel for names in nights for channel in set(names))
+    found = [
+        (name, first, *(other for other in others if held[other] >= ENOUGH * len(nights)))
+        for name, first, *others in spec.modalities
+    ]
     return replace(spec, modalities=tuple(found))
 
 

@@ -6,14 +6,17 @@ size or time; always where the store knows no times, or the folder cannot be wri
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
-from data.nights.night import MissingChannel, read_night
+from data.nights.files import read_arrays
+from data.nights.night import read_night
 from data.store import reaching, read_json, write_json
 from data.terms import InputError
 
@@ -22,9 +25,6 @@ INDEX = ".checked.json"
 
 FORMAT = 1
 """Of the index. A new number makes every night be checked again, which a new rule of the check needs."""
-
-LACKS_A_CHANNEL = "lacks a channel"
-"""What the index holds in place of the numbers of a night without one of the channels."""
 
 SAVE_EVERY = 100
 """Nights that are read before the index is saved again, so that a killed check loses no more than these."""
@@ -63,7 +63,8 @@ class NightIndex:
         """What is remembered about the night at ``path``, to be read and added to; it is empty for a changed night.
 
         ``files`` holds size and time of change of the night's files, and ``checked`` the findings of
-        :func:`check_nights` by the channels that were read. Other values may stand beside them.
+        :func:`check_nights` by the channels that were read; ``channels`` are those of :func:`channels_of`, once they
+        are known. Other values may stand beside them.
         """
         files = _sizes_and_times(path)
         entry = self.nights.get(path.name)
@@ -102,58 +103,66 @@ def _sizes_and_times(path: Path) -> list[list[int]] | None:
     return known if all(time for _, time in known) else None
 
 
-def check_nights(
-    nights: dict[int, list[Path]], channels: Sequence[str], leave_out: bool = False
-) -> dict[int, list[NightFile]]:
+@contextmanager
+def _indexed(nights: Mapping[int, Sequence[Path]], doing: str) -> Iterator[Iterator[tuple[int, Path, NightIndex]]]:
+    """Each night's subject, its file and the index of its folder, with a progress bar; the indices are saved."""
+    each = [(subject, path) for subject, paths in nights.items() for path in paths]
+    indices = {folder: NightIndex(folder) for folder in {path.parent for _, path in each}}
+    try:
+        with tqdm(each, desc=doing, unit="night", leave=False) as bar:
+            yield ((subject, path, indices[path.parent]) for subject, path in bar)
+    finally:
+        for index in indices.values():
+            index.save()
+
+
+def channels_of(nights: Mapping[int, Sequence[Path]]) -> dict[Path, list[str]]:
+    """The names of the channels of each night, given by subject; none of a night whose only channel has no name.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    found = {}
+    with _indexed(nights, "looking for channels") as each:
+        for _, path, index in each:
+            entry = index.entry(path)
+            names = entry.get("channels")
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                names = np.atleast_1d(read_arrays(path, ("ch_names",)).get("ch_names", ())).astype(str).tolist()
+                entry["channels"] = names
+                index.added()
+            found[path] = names
+    return found
+
+
+def check_nights(nights: Mapping[int, Sequence[Path]], channels: Sequence[str]) -> dict[int, list[NightFile]]:
     """Check ``channels`` of every night, so that a bad one is found before training starts.
 
     Args:
         nights: night files by subject; those that the index of their folder remembers are not read.
         channels: the channels that training will read.
-        leave_out: whether nights that lack one of the channels are named and left out.
 
     Returns:
-        The nights that passed, by subject; subjects without any are left out.
+        The nights, by subject.
 
     Raises:
         InputError: a file is not such a night.
     """
-    todo = [(subject, path) for subject, paths in nights.items() for path in paths]
-    indices = {folder: NightIndex(folder) for folder in {path.parent for _, path in todo}}
     checked: dict[int, list[NightFile]] = {}
-    try:
-        with tqdm(todo, desc="checking nights", unit="night", leave=False) as bar:
-            for subject, path in bar:
-                try:
-                    night = _check(path, channels, indices[path.parent], leave_out)
-                except MissingChannel as error:
-                    if not leave_out:
-                        raise
-                    bar.write(f"left out: {error}")
-                else:
-                    checked.setdefault(subject, []).append(night)
-    finally:
-        for index in indices.values():
-            index.save()
+    with _indexed(nights, "checking nights") as each:
+        for subject, path, index in each:
+            checked.setdefault(subject, []).append(_check(path, channels, index))
     return checked
 
 
-def _check(path: Path, channels: Sequence[str], index: NightIndex, leave_out: bool) -> NightFile:
+def _check(path: Path, channels: Sequence[str], index: NightIndex) -> NightFile:
     """The night at ``path`` as the index remembers it, or else as it is read now."""
     # The entry comes before the reading: a night that is replaced meanwhile will be read again.
     findings, key = index.entry(path)["checked"], json.dumps(list(channels))
     remembered = _as_found(path, findings.get(key))
     if remembered is not None:
         return remembered
-    # Who does not leave such nights out needs the message that names the night's channels.
-    if leave_out and findings.get(key) == LACKS_A_CHANNEL:
-        raise MissingChannel(f"{path} lacks one of the channels {', '.join(channels)}.")
-    try:
-        night = read_night(path, channels)
-    except MissingChannel:
-        findings[key] = LACKS_A_CHANNEL
-        index.added()
-        raise
+    night = read_night(path, channels)
     offset = float(night.signals[:, 0].mean(dtype="float64"))
     numbers: list[Any] = [len(night.stages), float(night.amplitude[0]), offset, night.checksum]
     if _as_found(path, numbers):

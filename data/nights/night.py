@@ -44,9 +44,7 @@ class Night:
         They are -1 where an epoch is not scored and, in a night that preparation kept whole, more than ``wake_minutes``
         before or after all sleep. Of a night that was not scored for the task, there are None.
         """
-        counted = np.full(len(self.stages), not settings_in(self.about).get("whole"))
-        counted[around_sleep(self.stages, wake_minutes)] = True
-        stages = np.where(counted, self.stages, UNSCORED).astype(np.int32)
+        stages = counted(self.stages, self.about, wake_minutes)
         if task == "sleep_stage":
             return stages
         if not all(name in self.events for name in TASKS[task]):
@@ -85,6 +83,17 @@ class Night:
     def amplitude(self) -> np.ndarray:
         """Each channel's level (channels,), whatever its drift and artefacts: the median of its epochs' deviations."""
         return np.median(deviations(self.signals), axis=0)
+
+
+def counted(stages: np.ndarray, about: Mapping[str, Any], wake_minutes: float) -> np.ndarray:
+    """The stages int32 (epochs,) of a night, as its file holds them, that are learnt and tested; -1 elsewhere.
+
+    Elsewhere is what is not scored and, in a night that ``about`` says was kept whole, more than ``wake_minutes``
+    before or after all sleep.
+    """
+    known = np.full(len(stages), not settings_in(about).get("whole"))
+    known[around_sleep(stages, wake_minutes)] = True
+    return np.where(known, stages, UNSCORED).astype(np.int32)
 
 
 def around_sleep(stages: np.ndarray, wake_minutes: float) -> slice:

@@ -8,6 +8,7 @@ import numpy as np
 from data.databases import ChannelSpec, Database
 from data.prepare.batch import COUNTED
 from data.prepare.sources import Source
+from data.recordings.edf import said
 from data.recordings.recording import open_recording
 from data.scorings import read_scoring
 from data.terms import EPOCH_SECONDS, FAILURES, InputError, failure
@@ -18,7 +19,7 @@ def listing(source: Source, database: Database, channels: Sequence[ChannelSpec])
     lines = [f"{source.recording} -> night {source.night}"]
     try:
         with open_recording(source.recording) as recording:
-            start = f", starts {recording.start:%Y-%m-%d %H:%M:%S}" if recording.start else ""
+            start = f", starts at {said(recording.start)}" if recording.start else ""
             lines.append(f"  {recording.seconds / 3600:.2f} h ({recording.seconds / EPOCH_SECONDS:.1f} epochs){start}")
             found = {channel.name: channel.find(recording.channels) for channel in channels}
             used = {recorded: name for name, recorded in found.items()}

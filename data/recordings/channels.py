@@ -70,10 +70,10 @@ class NightRecording:
     start = None
 
     def __init__(self, path: Path, wanted: Sequence[str]) -> None:
-        """Open ``path``; a channel without a name is called as the first of ``wanted``, or EEG."""
+        """Open ``path``; a channel without a name has the first one ``wanted``, NAME or MODALITY=NAME, or EEG."""
         self.path = path
         arrays = read_arrays(path, ("x", "y", "fs", "ch_names", "about"))
-        unnamed = wanted[0] if wanted else "EEG"
+        unnamed = (wanted[0].partition("=")[2] or wanted[0]) if wanted else "EEG"
         self.channels = tuple(map(str, np.atleast_1d(arrays.get("ch_names", unnamed))))
         night = night_from_arrays(path, arrays, self.channels, scored=False)
         self.stages = night.stages if (night.stages != UNSCORED).any() else None
@@ -135,11 +135,17 @@ def choose(recording: Recording | NightRecording, wanted: str = "") -> Choice:
         if choice is None:
             raise InputError(f"{recording.path} has no channel {wanted}; it has {', '.join(names)}.")
         return choice
-    found = _ranked(names) or [Choice(name, (name,)) for name in names if "eeg" in name.casefold()]
+    found = eeg_channels(recording)
     if not found:
         reason = f"has no channel that is EEG by its name; it has {', '.join(names)}"
         raise InputError(f"{recording.path} {reason}: name one with --channel.")
     return found[0]
+
+
+def eeg_channels(recording: Recording | NightRecording) -> list[Choice]:
+    """All EEG there is: the best derivations first, then electrodes, then what is called EEG without saying where."""
+    names = recording.channels
+    return _ranked(names) + [Choice(name, (name,)) for name in names if "eeg" in name.casefold()]
 
 
 def _ranked(names: Sequence[str]) -> list[Choice]:
@@ -163,6 +169,11 @@ def voters(recording: Recording | NightRecording, first: Choice) -> list[Choice]
             chosen.append(choice)
             electrodes.add(electrode)
     return chosen
+
+
+def is_eeg(name: str) -> bool:
+    """Whether a channel is EEG by its name."""
+    return _parts(name) is not None or "eeg" in name.casefold()
 
 
 def _electrode(choice: Choice) -> str | None:
@@ -234,7 +245,10 @@ def read_channel(
         signal -= recording.read(header, as_stored)
     gaps = np.flatnonzero(np.isnan(signal))
     if len(gaps) == len(signal):
-        raise InputError(f"{path}: {choice.name} holds no number all night: NaN, infinite or not recorded.")
+        raise InputError(
+            f"{path}: channel {choice.name} holds no number, only samples that are NaN, infinite or missing: mend the "
+            "recording, or name another channel with --channel."
+        )
     if np.nanmin(signal) == np.nanmax(signal):
         raise InputError(f"{path}: {choice.name} is flat all night.")
     if len(gaps):

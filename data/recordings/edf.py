@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,8 @@ ENDINGS = (".edf", ".bdf", ".rec")
 LIMITS = ("physical minimum", "physical maximum", "digital minimum", "digital maximum")
 ANNOTATIONS = ("EDF Annotations", "BDF Annotations")
 LONGEST_SECONDS = 7 * 24 * 3600
+UNKNOWN_DATE = date(1985, 1, 1)
+"""What EDF+ has a recording's date be where it is not known, or not told."""
 BLOCK_BYTES = 1 << 22
 """How much of a file is read at a time."""
 
@@ -231,6 +233,24 @@ def start_of(head: bytes) -> datetime | None:
         return datetime(year + (1900 if year >= 85 else 2000), month, day, hour, minute, second, tzinfo=UTC)
     except ValueError:
         return None
+
+
+def said(start: datetime) -> str:
+    """A recording's start for print; that of an unknown date says so."""
+    return f"{start:%H:%M:%S} of an unknown date" if start.date() == UNKNOWN_DATE else f"{start:%Y-%m-%d %H:%M:%S}"
+
+
+def as_json(start: datetime | None) -> str | None:
+    """A recording's start for a JSON file: ISO 8601, of an unknown date the time alone."""
+    if start is None:
+        return None
+    return (start.timetz() if start.date() == UNKNOWN_DATE else start).isoformat()
+
+
+def from_json(start: str | None) -> datetime | None:
+    """The start that :func:`as_json` wrote; TypeError or ValueError if it is none."""
+    alone = start is not None and start[2:3] == ":"
+    return None if start is None else datetime.fromisoformat(f"{UNKNOWN_DATE}T{start}" if alone else start)
 
 
 def _number(path: Path, field: bytes, what: str) -> float:

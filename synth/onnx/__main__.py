@@ -12,7 +12,7 @@ def write(arguments: argparse.Namespace) -> None:
     from staging.engine import ONNX
     from synth.predictor import is_fold, load_fold
 
-    folds = find_folds(arguments.dir, arguments.db, is_fold)
+    folds = find_folds(arguments.dir, arguments.db, is_fold, "synthsleepnet")
     for model in (model for fold in folds.folders for model in load_fold(fold)):
         # Loading writes the file where it is absent or of other weights.
         _ = model.network

@@ -13,7 +13,7 @@ from data.terms import InputError
 from evaluation.events import EventScores
 from evaluation.predictions import NightPredictions, pooled
 from evaluation.stages import Scores
-from runs.saved import METADATA, WEIGHTS, read_metadata
+from runs.saved import METADATA, WEIGHTS, read_metadata, read_recipe
 from synth.models.classifier import Head
 from synth.steps.step import Fold, Step
 
@@ -50,7 +50,7 @@ class LabelledStep(Step):
         of_encoder = read_metadata(self.encoder)
         self.task, self.label_fraction = task, label_fraction
         wake_minutes = fold.config.training.wake_minutes
-        self._recipe = replace(Recipe.of_metadata(of_encoder), wake_minutes=wake_minutes)
+        self._recipe = replace(read_recipe(self.encoder, of_encoder), wake_minutes=wake_minutes)
         self.name = title
         self.chosen_by = ("macro_f1",) if task == "sleep_stage" else ("average_precision",)
         self.balance = "none" if task == "sleep_stage" else fold.config.training.event_balance

@@ -51,7 +51,8 @@ def train_fold(task: FoldTask) -> tuple[int, dict[str, Path]]:
     """Run the steps that are not finished, in whatever process this is.
 
     Returns:
-        The fold's number, and the folder of each step that was tested, by the step's name in print.
+        The fold's number, and the folder of each step that was tested, by the step's name in print; of several workers
+        the chief alone names them, for it writes the results.
 
     Raises:
         InputError: a folder holds another run's results, a step lacks what one before it makes, a night turned bad, or
@@ -75,7 +76,7 @@ def train_fold(task: FoldTask) -> tuple[int, dict[str, Path]]:
             tested.append(FineTuningStep(fold, (*task.streams,), task.task, task.label_fraction, task.tcm))
             tested[-1].train()
     shared.wait()
-    return task.split.fold, {step.name: step.folder for step in tested}
+    return task.split.fold, {step.name: step.folder for step in tested if shared.chief}
 
 
 def fold_of(task: FoldTask, shared: Replicas) -> Fold:

@@ -1,6 +1,7 @@
 """The recipe: it is read as it was written, it is found for models of before, and it is applied once."""
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -23,7 +24,7 @@ from data.recordings.channels import choose, open_signals, read_channel
 from data.terms import InputError
 
 EMG = ChannelSpec("EMG_Chin", ("EMG", "Chin"), (25.0, 49.0))
-FULL = Recipe({"eeg": ChannelSpec("C3-A2"), "emg": EMG}, True, True, False, Level(0.12, 0.55))
+FULL = Recipe({"eeg": ChannelSpec("C3-A2"), "emg": EMG}, True, True, False, Level(0.12, 0.55), 5.0)
 
 
 @pytest.mark.parametrize("rate", [60, 62.5, 64, 99.99, 125, 128, 200, 250, 256, 500, 512, 2048, 255.987])
@@ -35,9 +36,14 @@ def test_resampling_is_scipys(rate, seconds):
     np.testing.assert_allclose(resample(signal, rate), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
+def test_what_has_labels_is_no_part_of_how_signals_are_made():
+    assert replace(FULL, wake_minutes=9) == FULL != replace(FULL, scaled=False)
+
+
 @pytest.mark.parametrize("recipe", [FULL, *PUBLISHED.values()])
 def test_it_is_read_as_it_was_written(recipe):
-    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+    found = Recipe.from_json(json.loads(json.dumps(recipe.to_json())))
+    assert (found, found.wake_minutes) == (recipe, recipe.wake_minutes)
 
 
 @pytest.mark.parametrize(

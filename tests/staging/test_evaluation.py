@@ -31,3 +31,18 @@ def test_the_scored_index_counts_events_where_the_night_tells_them(counts, score
     assert agreement.estimated == pytest.approx([1 / 6])
     assert agreement.scored == pytest.approx([scored])
     assert agreement.subjects == (7,)
+
+
+def test_wake_far_from_sleep_counts_to_neither_index():
+    """A network of stages finds nothing but sleep; the first half hour is wake that does not count."""
+    counted = np.arange(840) >= 60
+    events, asleep = np.tile([0.9, 0.1], (840, 1)), np.tile(np.eye(5)[2], (840, 1))
+    events[[30, 100]] = 0.2, 0.8
+    tasks = {"apnea": (APNEA, events), "hypopnea": (0 * APNEA, events), "sleep_stage": (STAGES, asleep)}
+    nights = [
+        NightPredictions("night", task, np.where(counted, labels, -1), probabilities, STAGES)
+        for task, (labels, probabilities) in tasks.items()
+    ]
+    agreement = indices([Evaluated(0, "", night.task, "v", {7: [night]}, []) for night in nights])["v"]
+    assert agreement.estimated == pytest.approx([1 / 6.5])
+    assert agreement.scored == pytest.approx([2 / 6])

@@ -97,6 +97,13 @@ def test_a_night_file_and_its_recording_agree_and_equal_what_probing_learns_from
     embedder = Embedder(folder / "fold/multimodal/eeg-emg", wake_minutes=30)
     (stored,) = embedder.nights([NightFile(night, EPOCHS, 1, 0, 0)], "", bar=False)
     np.testing.assert_allclose(ours[1], stored.embeddings, atol=1e-5)
+    # With other labels, nothing is embedded again.
+    other = Embedder(folder / "fold/multimodal/eeg-emg", wake_minutes=0)
+    other.embed = None
+    (again,) = other.nights([NightFile(night, EPOCHS, 1, 0, 0)], "", bar=False)
+    assert np.array_equal(again.embeddings, stored.embeddings)
+    labels = read_night(night, ["EEG_C4"]).labels("sleep_stage", wake_minutes=0)
+    assert np.array_equal(again.labels["sleep_stage"], labels) and (labels != stored.labels["sleep_stage"]).any()
 
 
 def test_an_encoder_of_one_modality_gives_its_cls_token(folder, edf, night):
@@ -107,6 +114,17 @@ def test_an_encoder_of_one_modality_gives_its_cls_token(folder, edf, night):
     np.testing.assert_allclose(found.embeddings, keras.ops.convert_to_numpy(tokens)[:, 0], atol=1e-5)
     # The name alone will do, of whatever channel is wanted.
     assert synth.embed_recording(edf, path, "EOG(L)").about["channels"][0]["name"] == "EOG(L)"
+
+
+def test_the_only_channel_of_a_night_has_the_name_that_is_asked_for(folder, night, tmp_path):
+    path, encoder = tmp_path / "night.npz", folder / "fold/unimodal/emg"
+    np.savez(path, x=read_night(night, ["EMG_Chin"]).signals[:, 0])
+    with pytest.raises(InputError, match=r"no channel for emg \(EMG_Chin\).*it has EEG: name one with --channel"):
+        synth.embed_recording(path, encoder)
+    for name in ("Chin", "emg=Chin"):
+        assert synth.embed_recording(path, encoder, name).about["channels"][0]["name"] == "Chin"
+        arguments = ["--dir", encoder, "--recording", path, "--out", tmp_path, "--overwrite", "--channel", name]
+        assert main([str(argument) for argument in arguments]) == 0
 
 
 def test_what_mne_has_opened_and_saved(edf, embedder, tmp_path):

@@ -159,7 +159,7 @@ def test_the_command_writes_every_model_and_says_what_it_is(model, capsys):
     assert about["recipe"] == FineTunedPredictor(apnea).recipe.to_json()
     assert about["models"][0]["model.weights.h5"] == sha256(apnea / "model.weights.h5")
     assert main([str(model)]) == 2
-    assert "holds no trained model" in capsys.readouterr().err
+    assert "holds no trained model: fine-tune some with `python trainer.py --model synth" in capsys.readouterr().err
 
 
 def test_staging_imports_neither_keras_nor_tensorflow(model, make_night, project, tmp_path):

@@ -187,7 +187,8 @@ def test_every_task_by_either_step_with_any_share_of_the_labels(trained, synthet
     name = f"Fine-tuning for {task} ({tcm})" if tcm else f"Linear probing of {task}"
     assert f"{name}, test subjects of fold 1, pooled: accuracy" in printed
     assert f"published on Sleep Heart Health Study{'' if task == 'sleep_stage' else f', {task}'}, SynthSle" in printed
-    pooled = json.loads((folder / "out/shhs/pooled" / results.relative_to(fold) / "figures.json").read_text())
+    saved = folder / "out/shhs/pooled/fold_1" / results.relative_to(fold) / "figures.json"
+    pooled = json.loads(saved.read_text())
     for figure, value in metadata["test"].items():
         if isinstance(value, float):
             assert pooled[figure] == pytest.approx(value, abs=1e-3), figure
@@ -197,6 +198,17 @@ def test_every_task_by_either_step_with_any_share_of_the_labels(trained, synthet
     with (results / "log.csv").open() as file:
         scores = [float(row[f"val_{chosen_by}"]) for row in csv.DictReader(file)]
     assert metadata["best"] == {"pass": 1 + int(np.argmax(scores)), chosen_by: max(scores)}
+
+
+def test_of_several_workers_the_chief_alone_pools(trained, monkeypatch, capsys):
+    folder, _ = trained
+    finished = command(folder, *MODALITIES, "--step", "fine_tuning")
+    assert trainer.main(finished) == 0 and "pooled: accuracy" in capsys.readouterr().out
+    worker = replicas(None)
+    monkeypatch.setattr(worker, "chief", False)
+    before = {path: path.stat().st_mtime_ns for path in (folder / "out/shhs/pooled").rglob("*.json")}
+    assert trainer.main(finished) == 0 and "pooled: accuracy" not in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in (folder / "out/shhs/pooled").rglob("*.json")} != {}
 
 
 @pytest.fixture(scope="module")
@@ -425,7 +437,7 @@ def test_a_night_without_a_modality_is_left_out_and_said(trained, tmp_path, caps
     np.savez(spoilt, **arrays)
     assert trainer.main(command(tmp_path, "--modality", "airflow", "--step", "multimodal")) == 2
     told = capsys.readouterr()
-    assert f"left out: {spoilt} has no channel 'Airflow'" in told.out + told.err
+    assert "1 of 9 nights lack a channel and are left out: Airflow in 1." in told.out
     assert "4 subjects train" in told.out
     assert "holds no pretrained airflow encoder: run --step unimodal --modality airflow first" in told.err
 

@@ -15,11 +15,14 @@ from recordings import write_edf
 import predict
 from data.databases import DATABASES, ChannelSpec
 from data.prepare.synthetic import make_night
-from data.recipe import Recipe, band_pass, scale
-from data.recordings.channels import open_signals
+from data.recipe import Level, Recipe, band_pass, scale
+from data.recordings.channels import choose, open_signals, read_channel
+from data.recordings.modalities import assigned
 from data.terms import STAGES, TASKS
+from recsleep.model import RecSleepNet
+from recsleep.predictor import of_network
 from runs.settings import configure
-from staging.stager import _choice
+from staging.stager import Stager
 from synth.predictor import FineTunedPredictor, MeanPredictor, is_fold, load_stager
 
 # One process makes the folds.
@@ -129,6 +132,8 @@ def test_channels_by_another_name(stager, arrays, tmp_path):
     ]
     named = staged(stager, path, ["emg=EOG L"])
     assert named.about["channels"][1]["name"] == "EOG L"
+    assert "EOG L is eog by its name, and is used as emg: name another" in " ".join(named.about["warnings"])
+    assert " by its name" not in " ".join(night.about["warnings"])
     assert not np.array_equal(named.probabilities, night.probabilities)
 
 
@@ -145,11 +150,37 @@ def test_channels_by_another_name(stager, arrays, tmp_path):
     ],
 )
 def test_the_channel_that_was_trained_with(channel, recorded, chosen):
-    modality = "eeg" if channel.startswith("EEG") else "emg"
-    opened = SimpleNamespace(path="night.edf", channels=recorded)
-    spec = next(spec for spec in DATABASES["shhs"].channels if spec.name == channel)
-    found = _choice(opened, modality, spec, "")
-    assert (found.recorded if found else None) == chosen
+    found = assigned(SimpleNamespace(path="night.edf", channels=recorded), {channel[:3].lower(): of_shhs(channel)}, {})
+    assert [choice.recorded for choice in found.values()] == ([chosen] if chosen else [])
+
+
+@pytest.mark.parametrize(
+    ("recorded", "named", "chosen"),
+    [
+        # The first stream does not take the second one's own channel.
+        ("EOG(R) | E1", {}, {"eog": "E1", "eog2": "EOG(R)"}),
+        ("EOG(R) | EOG(L)", {}, {"eog": "EOG(L)", "eog2": "EOG(R)"}),
+        ("LOC | ROC", {}, {"eog": "LOC", "eog2": "ROC"}),
+        # With one channel, the second is missing.
+        ("EOG(R)", {}, {"eog": "EOG(R)"}),
+        ("EOG(R) | EOG(L)", {"eog": "EOG(R)"}, {"eog": "EOG(R)", "eog2": "EOG(L)"}),
+        ("EOG(R) | EOG(L)", {"eog2": "EOG(L)"}, {"eog": "EOG(R)", "eog2": "EOG(L)"}),
+        ("C3-A2", {}, {"eeg": "C3-A2"}),
+        ("C3-A2 | F4-M1", {}, {"eeg": "F4-M1", "eeg2": "C3-A2"}),
+        ("C4 | C3 | M1", {}, {"eeg": "C4-M1", "eeg2": "C3-M1"}),
+        ("EEG | C4 | M1", {"eeg2": "C4-M1"}, {"eeg": "EEG", "eeg2": "C4-M1"}),
+        ("EMG | EOG", {}, {"eog": "EOG", "emg": "EMG"}),
+    ],
+)
+def test_no_channel_serves_two_streams(recorded, named, chosen):
+    names = {"eeg": "EEG_C4", "eeg2": "EEG_C3", "eog": "EOG_Left", "eog2": "EOG_Right", "emg": "EMG_Chin"}
+    opened = SimpleNamespace(path="night.edf", channels=tuple(recorded.split(" | ")))
+    found = assigned(opened, {stream: of_shhs(name) for stream, name in names.items()}, named)
+    assert {stream: choice.name for stream, choice in found.items()} == chosen
+
+
+def of_shhs(name: str) -> ChannelSpec:
+    return next(spec for spec in DATABASES["shhs"].channels if spec.name == name)
 
 
 def test_a_channel_that_cannot_be_used_counts_as_missing(stager, arrays, tmp_path):
@@ -248,8 +279,9 @@ def test_missing_folds_are_in_print_and_report(arrays, tmp_path, capsys):
     [
         (["--no-calibration"], "leave --no-calibration out"),
         (["--channel", "EMG"], "take MODALITY=NAME"),
-        (["--channel", "eog=EOG L"], "these models know eeg, emg, airflow"),
+        (["--channel", "eog=EOG L"], "they know eeg, emg, airflow"),
         (["--channel", "emg=Leg"], "has no channel Leg"),
+        (["--channel", "emg=EOG L", "--channel", "eeg=eog l"], "--channel names EOG L for emg and for eeg"),
         (["--db", "shhs"], "was trained on synthetic, not shhs"),
     ],
 )
@@ -257,6 +289,19 @@ def test_mistakes_are_told(folds, recording, tmp_path, capsys, options, told):
     arguments = ["--model", "synthsleepnet", "--dir", str(folds), "--recording", str(recording), "--out"]
     assert predict.main([*arguments, str(tmp_path / "out"), *options]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_events_without_eeg_beside_stages_of_calibrated_eeg(recording, tmp_path):
+    """RecSleepNet's channel is brought to a level; the other network's is not."""
+    sizes = {"filters": 4, "first_kernel": 12, "lstm_units": 4, "block_kernel": 3}
+    stages = of_network(RecSleepNet(**sizes), Recipe({"eeg": ChannelSpec("EEG C4-M1")}, level=Level(12.5)))
+    of_events = FineTunedPredictor(write_model(tmp_path, ("airflow",), "apnea"))
+    night = staged(Stager((stages, of_events)), recording)
+    with open_signals(recording) as opened:
+        airflow = read_channel(opened, choose(opened, "Airflow"), lowest_rate=1).signals
+    np.testing.assert_allclose(
+        night.events["apnea"], of_events.probabilities({"airflow": scale(airflow)})[:, 1], atol=1e-5
+    )
 
 
 def test_no_model_can_be_used(arrays, tmp_path):

@@ -1,5 +1,6 @@
 """Parquet nights: the same night as an .npz, and what may be wrong with one."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -113,15 +114,22 @@ def test_a_missing_channel_is_named(shhs):
         read_night(shhs / "parquet" / "shhs1-200001", ["SpO2"])
 
 
+WAKE = 61
+"""Epochs of wake before those of all stages; two more than half an hour before the first of sleep."""
+
+
 def as_published(folder: Path, epochs: int, seed: int) -> None:
     """A night as SynthSleepNet's published parser writes it: with Polars, so in float64 and int32, in its order.
 
-    Its stages can be told apart by their amplitude. A recording without airflow gives no such column.
+    It is whole. Its stages can be told apart by their amplitude, but for the wake at its beginning, which is flat. A
+    recording without airflow gives no such column.
     """
     rng = np.random.default_rng(seed)
     stages = np.arange(epochs) % 5
     names = ("EEG_C4", "EEG_C3", "EOG_Left", "EOG_Right", "ECG", "EMG_Chin")
     signals = rng.normal(size=(len(names), epochs, 3000)) * (1 + stages[:, None])
+    signals = np.pad(signals, [(0, 0), (WAKE, 0), (0, 0)])
+    stages, epochs = np.pad(stages, (WAKE, 0)), WAKE + epochs
     labels = {name: rng.integers(0, 2, epochs) for name in EVENTS} | {"Sleep Stage": stages}
     folder.mkdir(parents=True)
     x = pa.table({name: signal.ravel() for name, signal in zip(names, signals, strict=True)})
@@ -139,8 +147,10 @@ def test_folders_of_the_published_parser_are_read_and_trained_on(tmp_path, capsy
     for number, name in enumerate(night.channels):
         assert np.array_equal(night.signals[:, number].ravel(), x[name].astype("float32"))
     assert night.signals.dtype == np.float32 and night.stages.tolist() == y["Sleep Stage"].tolist()
-    assert np.array_equal(night.labels("hypopnea", wake_minutes=30), y["Hypopnea"])
-    assert np.array_equal(night.labels("apnea", wake_minutes=30), y[list(EVENTS[:3])].any(axis=1))
+    for minutes, cut in ((30, 2), (1440, 0)):
+        far = np.arange(len(y)) < cut
+        assert np.array_equal(night.labels("hypopnea", minutes), y["Hypopnea"].mask(far, -1))
+        assert np.array_equal(night.labels("apnea", minutes), y[list(EVENTS[:3])].any(axis=1).astype(int).mask(far, -1))
     # The published parser has scaled the channels: they are taken as they are.
     recipe = Recipe.of_nights(DATABASES["shhs"], {"eeg": "EEG_C4"}, night.about, scaled=True)
     assert np.array_equal(night.inputs(recipe)["eeg"], night.signals[:, 1])
@@ -148,5 +158,8 @@ def test_folders_of_the_published_parser_are_read_and_trained_on(tmp_path, capsy
     options = [part for value in small for part in ("--set", value)]
     command = ["--db", "shhs", "--data", str(tmp_path / "nights"), "--out", str(tmp_path / "models"), "--to_fold", "0"]
     assert trainer.main([*command, *options]) == 0
-    assert "20 epochs" in capsys.readouterr().out
+    assert "79 epochs" in capsys.readouterr().out
     assert (tmp_path / "models/shhs/0/predictions/200001.csv").is_file()
+    followed = np.array(json.loads((tmp_path / "models/shhs/0/metadata.json").read_text())["transitions"])
+    # Two nights train, without the two epochs that are far from sleep.
+    assert followed[0, 0] == 2 * 59 and followed.sum() == 2 * (WAKE + 20 - 3)

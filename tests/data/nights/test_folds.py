@@ -173,12 +173,27 @@ def test_subjects_are_found_from_names(tmp_path):
     assert list(find_nights(DATABASES["custom"], tmp_path)) == [1, 20, 300]
 
 
-def test_further_channels_that_the_nights_lack_are_left_out(tmp_path):
-    np.savez(tmp_path / "night.npz", ch_names=["EOG_Right", "EEG_C4"])
-    spec = with_channels_found(DATABASES["shhs"], tmp_path / "night.npz")
-    assert spec.streams("eeg") == {"eeg": "EEG_C4"}
-    # The first of a modality stays: whether it is needed is not known here.
-    assert spec.streams("eog") == {"eog": "EOG_Left", "eog2": "EOG_Right"}
+@pytest.mark.parametrize(("having", "used"), [(0, False), (8, False), (9, True), (10, True)])
+def test_further_channels_that_too_few_nights_hold_are_left_out(having, used):
+    """Whichever night comes first."""
+    nights = [
+        ["EOG_Right", "EEG_C4"][::order] if number < having else ["EEG_C4"] for order in (1, -1) for number in range(10)
+    ]
+    for each in (nights, nights[::-1]):
+        spec = with_channels_found(DATABASES["shhs"], each)
+        assert spec.streams("eeg") == {"eeg": "EEG_C4"}
+        # The first of a modality stays: whether it is needed is not known here.
+        assert spec.streams("eog") == {"eog": "EOG_Left"} | ({"eog2": "EOG_Right"} if used else {})
+
+
+def test_a_test_subject_without_a_usable_night_is_left_out():
+    spec = DATABASES["ucddb"]
+    spec = replace(spec, folds=5)
+    tested, others = subjects_tested(spec, 0), [s for s in spec.subjects if s not in subjects_tested(spec, 0)]
+    ours = split(spec, 0, [*tested[1:], *others], 42, 0.10, unusable=tested[:1])
+    assert ours.test == tested[1:] and not set(tested) & {*ours.train, *ours.validation}
+    with pytest.raises(InputError, match="no night of the subjects that fold 0 of ucddb tests can be used"):
+        split(spec, 0, others, 42, 0.10, unusable=tested)
 
 
 def test_one_shhs_night_under_two_names_is_refused(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from data.nights import index
 from data.nights.files import write_arrays
-from data.nights.index import INDEX, NightIndex, check_nights
+from data.nights.index import INDEX, NightIndex, channels_of, check_nights
 from data.store import location
 from data.terms import InputError
 
@@ -75,12 +75,22 @@ def test_either_table_of_a_parquet_night_shows_a_change(tmp_path, make_night, re
     assert len(read) == 2
 
 
-def test_nights_without_the_channel_are_remembered_too(tmp_path, make_night, read, capfd):
-    nights = {1: [parquet(tmp_path / "subject1", make_night)]}
+def test_the_channels_of_each_night_are_remembered(nights, tmp_path, make_night, monkeypatch):
+    """Of unnamed ones there is none; what an index holds is not trusted."""
+    nights = nights | {3: [parquet(tmp_path / "subject3", make_night)]}
+    expected = {path: ["EEG"] if path.name == "subject3" else [] for (path,) in nights.values()}
+    opened, read_arrays = [], index.read_arrays
+    monkeypatch.setattr(index, "read_arrays", lambda path, keys: opened.append(path) or read_arrays(path, keys))
     for _ in range(2):
-        assert check_nights(nights, ("EMG",), leave_out=True) == {}
-        assert "left out" in capfd.readouterr().out
-    assert len(read) == 1
+        assert channels_of(nights) == expected
+    assert len(opened) == 4
+    check_nights(nights, ("EEG",))
+    for spoilt in ("EEG", [1], None):
+        held = json.loads((tmp_path / INDEX).read_text())
+        held["nights"]["subject3"]["channels"] = spoilt
+        (tmp_path / INDEX).write_text(json.dumps(held))
+        assert channels_of(nights) == expected
+    assert len(opened) == 7
     with pytest.raises(InputError, match="no channel 'EMG'; it has EEG"):
         check_nights(nights, ("EMG",))
 

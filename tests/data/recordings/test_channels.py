@@ -108,7 +108,7 @@ def test_a_channel_of_a_night_file_that_is_not_staged_may_be_flat(tmp_path):
 
 def test_a_night_without_a_number_is_refused(tmp_path):
     np.savez(tmp_path / "n.npz", x=np.full((3, 3000), np.nan, "float32"))
-    with pytest.raises(InputError, match="EEG holds no number all night"):
+    with pytest.raises(InputError, match="channel EEG holds no number, only samples that are NaN"):
         read(tmp_path / "n.npz")
 
 
