@@ -36,7 +36,7 @@ CONVOLUTIONS = "convolutions"
 
 @dataclass(frozen=True)
 class LabelledNight:
-    """A night's signals (epochs, 3000) of each modality, or what the frozen convolutions made of them (epochs, frames,
+    """A night's signals (epochs, 3000) of each stream, or what the frozen convolutions made of them (epochs, frames,
     flat); its labels (epochs,), which of them may be used, bool (epochs,), and how much each of these counts.
     """
 
@@ -155,7 +155,7 @@ class FineTuningStep(LabelledStep):
         return np.split(weights, np.cumsum([len(own) for own in drawn])[:-1])
 
     def _read(self, file: NightFile) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """A night's labels (epochs,), and signals or convolutions by modality; InputError if it has no such labels."""
+        """A night's labels (epochs,), and signals or convolutions by stream; InputError if it has no such labels."""
         night = read_night(file.path, self.recipe.names)
         labels, signals = night.known_labels(self.task, self.recipe.labelled_wake_minutes), night.inputs(self.recipe)
         return labels, self.frozen.of(f"{night.name}-{file.checksum:08x}", signals) if self.frozen else signals

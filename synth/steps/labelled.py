@@ -133,11 +133,13 @@ class LabelledStep(Step):
         return scores
 
     def _settle_threshold(self) -> float:
-        """Let 0.5 be the probability above which the validation subjects' events are found best: until now it was what
-        is returned.
+        """Find the threshold: the probability above which the validation subjects' events are found with the best F1.
 
-        The last layer's bias is moved, so that whoever uses the network, on its own or with those of other folds, finds
-        events by one rule.
+        The last layer's bias is then moved so that this probability becomes 0.5. Whoever uses the network, on its own
+        or with those of other folds, can thus find events by one rule: where their probability is above 0.5.
+
+        Returns:
+            The threshold before the bias was moved.
         """
         scores = pooled(list(self.predicted("validation")))
         assert isinstance(scores, EventScores)

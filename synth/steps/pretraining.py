@@ -173,7 +173,7 @@ class PretrainingStep(Step):
         return {name: float(np.mean([float(figure[name]) for figure in figures])) for name in figures[0]}
 
     def _inputs(self, batch: dict[str, Any], noise: np.random.Generator) -> dict[str, Any]:
-        """A modality alone or several, and the noise of the maskings, epoch by epoch."""
+        """One modality's epochs or those of each stream, and the noise of the maskings, epoch by epoch."""
         frames, size = self.network.encoder.frames, self.batch * self.accumulation
         if self.alone:
             (signals,) = batch.values()

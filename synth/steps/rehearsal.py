@@ -141,7 +141,7 @@ def _made_up(fold: Fold, known: int) -> Fold:
 
 
 def _seconds_an_epoch(embed: Callable[[dict[str, Any]], Any], shapes: Mapping[str, tuple[int, ...]]) -> float:
-    """Seconds that ``embed`` takes for an epoch, whose ``shapes`` are of each modality."""
+    """Seconds that ``embed`` takes for an epoch, whose ``shapes`` are of each stream."""
     batch = {name: np.zeros((EPOCHS_AT_ONCE, *shape), "float32") for name, shape in shapes.items()}
     embed_epochs(embed, batch)
     started = time.monotonic()
