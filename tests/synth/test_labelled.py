@@ -77,13 +77,15 @@ def test_every_task_by_either_step_with_any_share_of_the_labels(trained, synthet
 
 @pytest.fixture(scope="module")
 def without_events(trained, tmp_path_factory):
-    """A fine-tuning for apnea in bfloat16, whose validation night holds none: its folder, and what was printed."""
+    """A fine-tuning for apnea in bfloat16, of stretches drawn by a sampler, whose validation night holds none: its
+    folder, and what was printed."""
     folder, fold = tmp_path_factory.mktemp("without_events"), fold_of(trained[0])
     shutil.copytree(trained[0] / "nights", folder / "nights")
     shutil.copytree(fold / "multimodal", fold_of(folder) / "multimodal")
     split = json.loads((fold / "multimodal/eeg-airflow/metadata.json").read_text())["split"]
     without(folder / "nights" / f"shhs1-{split['validation'][0]}.npz")
     arguments = ["--step", "fine_tuning", "--task", "apnea", "--tcm", "lstm", "--set", "precision=mixed_bfloat16"]
+    arguments += ["--set", "event_balance=sampler"]
     with redirect_stdout(io.StringIO()) as printed:
         assert trainer.main(command(folder, *MODALITIES, *arguments)) == 0
     return fold_of(folder) / "fine_tuning/apnea_1/eeg-airflow/lstm", printed.getvalue()
