@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS
+from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, WAKE_MINUTES
 
 CHECKED = ConfigDict(strict=True, extra="forbid", validate_default=True)
 """A value must have its field's type, a name must be a field's, and the defaults below are checked as well."""
@@ -46,7 +46,7 @@ Schedule = Literal["constant", "cosine", "cosine_per_pass"]
 class PreparationConfig:
     """How recordings become night files; see ``data.prepare``."""
 
-    wake_minutes: Minutes = 30
+    wake_minutes: Minutes = WAKE_MINUTES
     """Wake kept before the first and after the last epoch of sleep, unless the database's nights are kept whole."""
     event_overlap_seconds: Annotated[float, Field(ge=0, le=EPOCH_SECONDS)] = 1.0
     """How much of an epoch a breathing event must cover for the epoch to be labelled with it."""
@@ -151,12 +151,13 @@ class SynthSleepNetTraining:
     validation_fraction: ValidationFraction = 0.10
     labelled_subjects: Count = 50
     """Of the training subjects, those whose scoring may be used; the others serve pretraining alone."""
-    wake_minutes: Minutes = 30
+    labelled_wake_minutes: Minutes = WAKE_MINUTES
     """Wake before and after sleep whose labels are learnt and tested, of nights that were prepared whole, as the SHHS's
     are; pretraining sees all of a night."""
     event_balance: Balance = "none"
-    """Whether epochs with a breathing event, which are rare, count for more: by the weight of their loss, or by how
-    often they are drawn. In fine-tuning, stretches are drawn, more often the more of their epochs hold an event."""
+    """Whether epochs with a breathing event, which are rare, count together as much as all others: by the weight of
+    their loss, or by how often they are drawn. Fine-tuning draws stretches, more often the more of their epochs hold an
+    event; the weight of an epoch's loss makes up for what the epochs beside it have changed."""
     pretraining_on_labelled: bool = True
     """Whether the signals of the labelled subjects serve pretraining too."""
     unimodal_passes: Passes = 20
@@ -216,7 +217,7 @@ class SynthSleepNetTraining:
     frozen_gib: Annotated[float, Field(ge=0, le=1_000_000)] = 20.0
     """Disk that a fine-tuning may take, while it lasts, for what its frozen convolutions make of these and the labelled
     nights; where that is not enough, they are computed anew in every pass. Published sizes: 0.7 MB an epoch and
-    modality."""
+    stream."""
     precision: Precision = "float32"
     """``mixed_bfloat16`` computes products and convolutions in bfloat16 where the processor has it."""
 
@@ -291,7 +292,7 @@ PRESETS = {
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "corrected": {},
     "published": {
-        "wake_minutes": 1440,
+        "labelled_wake_minutes": 1440,
         "event_balance": "sampler",
         "pretraining_on_labelled": False,
         "pretraining_schedule": "cosine_per_pass",

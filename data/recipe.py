@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from data.databases import DATABASES, ChannelSpec, Database, database
-from data.terms import EPOCH_SAMPLES, MODALITIES, SAMPLING_RATE, InputError, modality_of
+from data.terms import EPOCH_SAMPLES, MODALITIES, SAMPLING_RATE, WAKE_MINUTES, InputError, modality_of
 
 SCALED_UNIT = "interquartile ranges"
 """Unit of channels that were scaled by their quartiles when the night was prepared."""
@@ -39,8 +39,8 @@ class Recipe:
         scaled: whether each channel is scaled by its quartiles, see :func:`scale`.
         nights_scaled: whether night files that do not say their channels' unit hold scaled channels.
         level: of the training nights, to which a recording is calibrated; None if unknown, or if channels are scaled.
-        wake_minutes: how much wake before and after sleep is learnt and tested, of nights that were prepared whole; it
-            makes no difference to the signals, so recipes with another one are equal.
+        labelled_wake_minutes: how much wake before and after sleep is learnt and tested, of nights that were prepared
+            whole; it makes no difference to the signals, so recipes with another one are equal.
     """
 
     channels: dict[str, ChannelSpec]
@@ -48,7 +48,7 @@ class Recipe:
     scaled: bool = False
     nights_scaled: bool = False
     level: Level | None = None
-    wake_minutes: float = field(default=30.0, compare=False)
+    labelled_wake_minutes: float = field(default=WAKE_MINUTES, compare=False)
 
     @classmethod
     def of_nights(
@@ -57,7 +57,7 @@ class Recipe:
         channels: Mapping[str, str],
         about: Mapping[str, Any],
         scaled: bool = False,
-        wake_minutes: float = 30.0,
+        labelled_wake_minutes: float = WAKE_MINUTES,
     ) -> "Recipe":
         """The recipe of a network that is trained on the ``channels`` of ``db``'s night files.
 
@@ -68,7 +68,7 @@ class Recipe:
             as_stored=bool(settings_in(about).get("as_stored", db.as_stored)),
             scaled=scaled,
             nights_scaled=db.scaled,
-            wake_minutes=wake_minutes,
+            labelled_wake_minutes=labelled_wake_minutes,
         )
 
     @classmethod
@@ -115,7 +115,7 @@ class Recipe:
             "scaling": "quartiles" if self.scaled else None,
             "nights_scaled": self.nights_scaled,
             "level": self.level and asdict(self.level),
-            "wake_minutes": self.wake_minutes,
+            "labelled_wake_minutes": self.labelled_wake_minutes,
         }
 
     @classmethod
@@ -135,7 +135,7 @@ class Recipe:
                 scaled=values["scaling"] == "quartiles",
                 nights_scaled=values["nights_scaled"],
                 level=values["level"] and _level(values["level"]["amplitude"], values["level"]["offset"]),
-                wake_minutes=float(values.get("wake_minutes", 30.0)),
+                labelled_wake_minutes=float(values.get("labelled_wake_minutes", WAKE_MINUTES)),
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError):
             reason = "the model is of a newer version, or its metadata are damaged"

@@ -31,6 +31,9 @@ EPOCH_SECONDS = 30
 SAMPLING_RATE = 100
 """Hz, of every night file."""
 EPOCH_SAMPLES = EPOCH_SECONDS * SAMPLING_RATE
+WAKE_MINUTES = 30
+"""Before the first and after the last epoch of sleep: how much wake preparation keeps, and how much of it has labels in
+nights that were kept whole, unless other values are asked for."""
 
 
 class InputError(ValueError):

@@ -54,7 +54,8 @@ class NightPredictions:
         table["predicted"] = names[self.probabilities.argmax(axis=1)]
         table[list(classes(self.task))] = self.probabilities
         with written_aside(path) as aside:
-            table.to_csv(aside, index=False, float_format="%.6f")
+            # Nine digits tell every float32 from others, so that what is read has the same scores.
+            table.to_csv(aside, index=False, float_format="%.9g")
 
 
 def saved_scores(path: Path, task: str) -> Scores | EventScores:

@@ -203,4 +203,4 @@ class FoldTrainer(ResumableRun):
     def _transitions(self, night: NightFile) -> np.ndarray:
         """How often each stage follows each in what is learnt of a night, int (5, 5); by it nights are smoothed."""
         arrays = read_arrays(night.path, ("y", "about"))
-        return transitions(counted(arrays["y"], about_of(arrays), self.recipe.wake_minutes))
+        return transitions(counted(arrays["y"], about_of(arrays), self.recipe.labelled_wake_minutes))

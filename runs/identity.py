@@ -26,12 +26,13 @@ def _of_synth(*beginnings: str) -> tuple[str, ...]:
 
 
 RECSLEEPNET = (*_DATA, "channel", *names_in(RECSLEEPNET_SECTIONS), *_DRAWN)
-_SYNTHSLEEPNET = (*_DATA, *_of_synth("seed", "validation_fraction", "wake_", "clip_", "labelled_", "weight_"))
+_SYNTHSLEEPNET = (*_DATA, *_of_synth("seed", "validation_fraction", "clip_", "labelled_", "weight_"))
 UNIMODAL = (
     *(*_SYNTHSLEEPNET, "channels", *_of_synth("frame_", "unimodal_", "knn_"), "accumulation", "reconstruction_weight"),
     *(*_of_synth("pretraining_"), "contrastive_weight", "round_nights", "precision", *_DRAWN),
 )
-MULTIMODAL = (*UNIMODAL, *_of_synth("fusion_", "multimodal_"))
+MULTIMODAL = (*UNIMODAL, *_of_synth("fusion_", "multimodal_"), "encoders")
+"""Of each modality's encoder the SHA-256 of the weights, last: the value from which they differ is told first."""
 _LABELLED = (*_SYNTHSLEEPNET, "task", "label_fraction", "event_balance", "encoder", "head_dropout")
 """The SHA-256 of the encoder's weights stands for all values that its pretraining depended on."""
 LINEAR_PROBING = (*_LABELLED, *_of_synth("probing_"), *_DRAWN)

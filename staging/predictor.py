@@ -67,7 +67,7 @@ def predict_nights(
     for path in paths:
         try:
             night = read_night(path, predictor.recipe.names)
-            labels = night.labels(predictor.task, predictor.recipe.wake_minutes)
+            labels = night.labels(predictor.task, predictor.recipe.labelled_wake_minutes)
             if labels is None:
                 raise MissingChannel(f"{path} holds no breathing events to compare {predictor.task} with.")
         except MissingChannel as error:

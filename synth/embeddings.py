@@ -10,7 +10,7 @@ from tqdm import tqdm
 from data.nights.index import NightFile
 from data.nights.night import read_night
 from data.store import written_aside
-from data.terms import TASKS, UNSCORED, InputError
+from data.terms import TASKS, UNSCORED
 from runs.networks import load_model
 from runs.saved import WEIGHTS, read_metadata, read_recipe
 from synth.in_training import compiled, embed_epochs
@@ -22,19 +22,12 @@ WAKE = "labelled_wake_minutes"
 
 @dataclass(frozen=True)
 class EmbeddedNight:
-    """A night's embeddings (epochs, features), and its labels (epochs,) for each task that it was scored for."""
+    """A night's embeddings (epochs, features), and its labels (epochs,), -1 where unscored, for each task that it was
+    scored for."""
 
     name: str
     embeddings: np.ndarray
     labels: dict[str, np.ndarray]
-
-    def labels_for(self, task: str) -> np.ndarray:
-        """The labels (epochs,) for ``task``, -1 where unscored; InputError if the night was not scored for it."""
-        if task not in self.labels:
-            raise InputError(
-                f"night {self.name} holds no breathing events, from which to learn {task}: prepare it again."
-            )
-        return self.labels[task]
 
 
 class Embedder:
@@ -42,15 +35,15 @@ class Embedder:
 
     Args:
         folder: of the encoder.
-        wake_minutes: how much wake before and after sleep has labels, of nights that were prepared whole.
+        labelled_wake_minutes: how much wake before and after sleep has labels, of nights that were prepared whole.
 
     Raises:
         InputError: the folder holds no such encoder.
     """
 
-    def __init__(self, folder: Path, wake_minutes: float) -> None:
+    def __init__(self, folder: Path, labelled_wake_minutes: float) -> None:
         metadata = read_metadata(folder)
-        self.recipe = replace(read_recipe(folder, metadata), wake_minutes=wake_minutes)
+        self.recipe = replace(read_recipe(folder, metadata), labelled_wake_minutes=labelled_wake_minutes)
         self.weights, self.kept = metadata["sha256"][WEIGHTS], folder / "embeddings"
         self.embed = compiled(load_model(folder, [SynthSleepNetEncoder]))
 
@@ -66,10 +59,11 @@ class Embedder:
             night = read_night(file.path, self.recipe.names)
             if embeddings is None:
                 embeddings = embed_epochs(self.embed, night.inputs(self.recipe))
-            known = {task: night.labels(task, self.recipe.wake_minutes) for task in TASKS}
+            minutes = self.recipe.labelled_wake_minutes
+            known = {task: night.labels(task, minutes) for task in TASKS}
             labels = {task: values for task, values in known.items() if values is not None}
             self.kept.mkdir(exist_ok=True)
-            made_of = {"weights": self.weights, "checksum": file.checksum, WAKE: self.recipe.wake_minutes}
+            made_of = {"weights": self.weights, "checksum": file.checksum, WAKE: minutes}
             with written_aside(kept) as aside:
                 np.savez(aside, **made_of, all_epochs=embeddings, **labels)
         return EmbeddedNight(file.path.stem, embeddings, labels)
@@ -83,7 +77,7 @@ class Embedder:
             with np.load(kept, allow_pickle=False) as arrays:
                 if str(arrays["weights"]) != self.weights or int(arrays["checksum"]) != file.checksum:
                     return None, None
-                same_wake = WAKE in arrays.files and float(arrays[WAKE]) == self.recipe.wake_minutes
+                same_wake = WAKE in arrays.files and float(arrays[WAKE]) == self.recipe.labelled_wake_minutes
                 labels = {task: arrays[task] for task in TASKS if task in arrays.files} if same_wake else None
                 return arrays["all_epochs"], labels
         # NumPy and zipfile meet a damaged file with almost any exception; it is then made anew. So are the files of
@@ -93,7 +87,7 @@ class Embedder:
 
 
 def scored_together(nights: Iterable[EmbeddedNight], task: str) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings and labels for ``task`` of all scored epochs; InputError if a night was not scored for it."""
-    pairs = [(night.embeddings, night.labels_for(task)) for night in nights]
+    """Embeddings and labels for ``task``, for which all ``nights`` were scored, of their scored epochs."""
+    pairs = [(night.embeddings, night.labels[task]) for night in nights]
     embeddings, labels = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     return embeddings[labels != UNSCORED], labels[labels != UNSCORED]

@@ -28,8 +28,8 @@ def in_batches(function: Callable[[dict[str, Any]], Any], signals: Mapping[str, 
     """What ``function`` makes of the epochs of ``signals``, float32, :data:`EPOCHS_AT_ONCE` of them at a time.
 
     Args:
-        function: from a batch of each modality's signals to an array with a row for each epoch.
-        signals: of each modality (epochs, ...), as ``function`` takes them.
+        function: from a batch of each stream's signals to an array with a row for each epoch.
+        signals: of each stream (epochs, ...), as ``function`` takes them.
     """
     epochs = len(next(iter(signals.values())))
     for first in range(0, epochs, EPOCHS_AT_ONCE):
@@ -50,7 +50,7 @@ def embed_epochs(embed: Callable[[dict[str, Any]], Any], signals: Mapping[str, n
 class TrainingPredictor:
     """A network that is being fine-tuned; a :class:`staging.predictor.Predictor`.
 
-    It is compiled in three parts, of which fine-tuning uses the first alone as well: the convolutions of each modality,
+    It is compiled in three parts, of which fine-tuning uses the first alone as well: the convolutions of each stream,
     from these to embeddings, and from stretches of embeddings to probabilities. Weights that change afterwards count.
 
     Args:
@@ -60,7 +60,7 @@ class TrainingPredictor:
         stretch_epochs: how many consecutive epochs its temporal context module sees at once.
 
     Attributes:
-        convolve: the convolutions of each modality, from (epochs, 3000) to (epochs, frames, flat).
+        convolve: the convolutions of each stream, from (epochs, 3000) to (epochs, frames, flat).
     """
 
     variant, transitions = "", None
@@ -86,7 +86,7 @@ class TrainingPredictor:
         """Probabilities float32 (epochs, classes) of a night, stretch after stretch, none overlapping.
 
         Args:
-            signals: of each modality (epochs, 3000), or what the frozen convolutions made of them (epochs, frames,
+            signals: of each stream (epochs, 3000), or what the frozen convolutions made of them (epochs, frames,
                 flat).
         """
         embeddings, found = embed_epochs(self._embed, signals), []

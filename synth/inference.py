@@ -39,7 +39,7 @@ class InferenceNetwork:
         """Probabilities float32 (epochs, classes) of a night, stretch after stretch, none overlapping.
 
         Args:
-            signals: of each modality, float32 (epochs, 3000).
+            signals: of each stream, float32 (epochs, 3000).
             stretch_epochs: how many consecutive epochs the temporal context module sees at once.
         """
         epochs = len(next(iter(signals.values())))
@@ -70,7 +70,7 @@ class InferenceEncoder:
         self.about: dict[str, Any] = metadata_of(self._session)
 
     def embed(self, signals: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Embeddings float32 (epochs, features) of a night's ``signals``, float32 (epochs, 3000) of each modality."""
+        """Embeddings float32 (epochs, features) of a night's ``signals``, float32 (epochs, 3000) of each stream."""
         epochs = len(next(iter(signals.values())))
         parts = (slice(first, first + PART_EPOCHS) for first in range(0, epochs, PART_EPOCHS))
         batches = ({f"signals_{name}": x[part] for name, x in signals.items()} for part in parts)

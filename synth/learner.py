@@ -11,7 +11,8 @@ from keras.optimizers import schedules
 from synth.replicas import Replicas
 
 EPSILON = 1e-8
-"""Of AdamW. Keras's own is ten times as large; that of PyTorch, in which the published code is written, is this."""
+"""Of AdamW. Keras's own is ten times as large; that of PyTorch, in which the published code is written, is this, but
+added at another place: see docs/protocols.md."""
 
 
 def scheduled(kind: str, rate: float, updates: Sequence[int]) -> float | schedules.LearningRateSchedule:

@@ -26,7 +26,7 @@ FORMAT = 1
 """Of the ONNX files; a file of another format is written anew."""
 
 MODELS = f"fine_tuning/*/*/*/{METADATA}"
-"""Where a fold holds its fine-tuned models: one for each task and share of labels, modalities, and module."""
+"""Where a fold holds its fine-tuned models: one for each task and share of labels, set of streams, and module."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class NetworkPredictor:
     transitions: np.ndarray | None = None
 
     def probabilities(self, signals: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Probabilities float32 (epochs, classes) of a night's epochs (epochs, 3000) of each modality."""
+        """Probabilities float32 (epochs, classes) of a night's epochs (epochs, 3000) of each stream."""
         return self.network.probabilities(signals, self.stretch_epochs)
 
 
@@ -62,7 +62,7 @@ class FineTunedPredictor:
 
     Attributes:
         metadata: as training left them.
-        variant: what distinguishes it from others for the same task: modalities, module, and share of the labels.
+        variant: what distinguishes it from others for the same task: streams, module, and share of the labels.
         rank: by which the best of a fold's models is chosen: most labels, then the best figure on validation subjects.
 
     Raises:
@@ -115,7 +115,7 @@ class FineTunedPredictor:
 
         network = load_model(self.folder, [FineTuning])
         if set(network.encoder.modalities) != self.recipe.channels.keys():
-            raise InputError(f"{self.folder / METADATA}: its recipe is not that of the network's modalities.")
+            raise InputError(f"{self.folder / METADATA}: its recipe is not that of the network's streams.")
         return to_onnx(network, about)
 
     def probabilities(self, signals: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -124,7 +124,7 @@ class FineTunedPredictor:
 
 
 class MeanPredictor:
-    """The mean of the probabilities of several folds' models for the same task and modalities."""
+    """The mean of the probabilities of several folds' models for the same task and streams."""
 
     def __init__(self, members: Sequence[FineTunedPredictor]) -> None:
         self.members, first = members, members[0]
@@ -165,7 +165,7 @@ def load_fold(folder: Path, db: str | None = None, threads: int = 0) -> list[Fin
 def load_stager(folder: str | Path, db: str | None = None, threads: int = 0) -> Stager:
     """The fine-tuned models of one fold, or of the folds of one database, in ``folder``.
 
-    Of a fold's models for the same task and modalities the one with most labels is taken, then the one that did best on
+    Of a fold's models for the same task and streams the one with most labels is taken, then the one that did best on
     its validation subjects.
 
     Args:
@@ -180,7 +180,7 @@ def load_stager(folder: str | Path, db: str | None = None, threads: int = 0) -> 
     folds.say_unfinished()
     loaded = [load_fold(path, threads=threads) for path in folds.folders]
     folds.require_one_database((model.metadata["db"] for fold in loaded for model in fold), db)
-    groups = list(_by_task_and_modalities(loaded).values())
+    groups = list(_by_task_and_streams(loaded).values())
     for members in groups:
         if any(member.recipe != members[0].recipe for member in members):
             raise InputError(
@@ -191,10 +191,10 @@ def load_stager(folder: str | Path, db: str | None = None, threads: int = 0) -> 
     return Stager(tuple(MeanPredictor(members) for members in groups))
 
 
-def _by_task_and_modalities(
+def _by_task_and_streams(
     folds: Sequence[Sequence[FineTunedPredictor]],
 ) -> dict[tuple[str, ...], list[FineTunedPredictor]]:
-    """The best model of each fold for each task and set of modalities."""
+    """The best model of each fold for each task and set of streams."""
     found: dict[tuple[str, ...], list[FineTunedPredictor]] = {}
     for fold in folds:
         best: dict[tuple[str, ...], FineTunedPredictor] = {}

@@ -63,13 +63,9 @@ def narrow(monkeypatch):
 @pytest.fixture(scope="module")
 def small_backbone():
     """Frame backbones of one short branch, for whatever is built around them."""
-    from small_backbone import SIZES
+    from small_backbone import small_backbones
 
-    from synth.layers import frames
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in SIZES.items():
-            patch.setattr(frames, name, value)
+    with small_backbones():
         yield
 
 

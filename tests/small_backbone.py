@@ -5,13 +5,24 @@ goldens of the published model and the contract of all layers test the whole one
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
 
 SIZES = {"WIDTHS": (32, 32), "STRIDES": (1, 2), "POOLING": {3: 30}}
 
-if __name__ == "__main__":
-    import trainer
+
+@contextmanager
+def small_backbones() -> Iterator[None]:
+    """Frame backbones are small meanwhile."""
     from synth.layers import frames
 
-    for name, value in SIZES.items():
-        setattr(frames, name, value)
-    sys.exit(trainer.main(sys.argv[1:]))
+    with patch.multiple(frames, **SIZES):
+        yield
+
+
+if __name__ == "__main__":
+    import trainer
+
+    with small_backbones():
+        sys.exit(trainer.main(sys.argv[1:]))

@@ -141,6 +141,16 @@ def read_night(path: str | Path, channels: Sequence[str]) -> Night:
     return night_from_arrays(path, read_arrays(path, keys, channels), channels)
 
 
+def read_scoring(path: Path) -> Night:
+    """A night without its signals, which are not read where they lie on a disk; InputError as of :func:`read_night`."""
+    arrays = read_arrays(path, ("y", "events", "event_names", "about"))
+    stages = arrays.get("y", np.empty(0))
+    epochs = len(np.atleast_1d(stages))
+    known = _stages(path, stages, epochs, unscored_allowed=True, scored=True)
+    signals = np.empty((epochs, 0, EPOCH_SAMPLES), np.float32)
+    return Night(path.stem, signals, (), known, _events(path, arrays, epochs), about_of(arrays))
+
+
 def night_from_arrays(path: Path, arrays: dict[str, np.ndarray], channels: Sequence[str], scored: bool = True) -> Night:
     """The checked night that ``arrays`` hold; ``path`` names it in messages.
 

@@ -30,7 +30,7 @@ def windows(nights: Sequence[Path], recipe: Recipe, batch_nights: int, window_ep
     def read(path: bytes) -> tuple[np.ndarray, np.ndarray]:
         night = read_night(path.decode(), recipe.names)
         (signals,) = night.inputs(recipe).values()
-        return signals, night.known_labels("sleep_stage", recipe.wake_minutes)
+        return signals, night.known_labels("sleep_stage", recipe.labelled_wake_minutes)
 
     def load(path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         signals, stages = tf.numpy_function(read, [path], (tf.float32, tf.int32), stateful=False)

@@ -217,7 +217,7 @@ class FineTuning(keras.Model):
         self.built = True
 
     def embed(self, signals: dict[str, Any], training: bool = False) -> Any:
-        """``signals`` of each modality (B, L, 3000) to embeddings (B, L, D); all epochs are one batch.
+        """``signals`` of each stream (B, L, 3000) to embeddings (B, L, D); all epochs are one batch.
 
         In their place may come what the frozen convolutions made of them (B, L, F, flat).
         """
@@ -227,7 +227,7 @@ class FineTuning(keras.Model):
         return ops.reshape(self.encoder(flat, training=training), (batch, length, self.encoder.dim))
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
-        """Logits (B, L, classes) of ``signals`` of each modality (B, L, 3000), or as :meth:`embed` says.
+        """Logits (B, L, classes) of ``signals`` of each stream (B, L, 3000), or as :meth:`embed` says.
 
         ``mask`` (B, L), if it is among the inputs, is true where an epoch counts.
         """

@@ -3,6 +3,8 @@
 Lee et al., "Toward Foundational Model for Sleep Analysis Using a Multimodal Hybrid Self-Supervised Learning Framework",
 arXiv:2502.17481 (2025).
 
+A modality here is a stream: where several channels of one are fused, each is a stream, as ``eeg`` and ``eeg2``.
+
 Shapes: B epochs of 3000 samples, M modalities, F frames of an epoch, D features of the fusion.
 """
 

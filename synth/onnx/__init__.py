@@ -3,7 +3,7 @@
 A fine-tuned model becomes one graph (opset 18, float32). It takes a stretch of consecutive epochs of one night, of any
 number, at once or in parts. Its inputs are
 
-- ``signals_eeg`` and so on, of each modality (epochs, 3000): consecutive epochs, as the recipe makes them;
+- ``signals_eeg`` and so on, of each stream (epochs, 3000): consecutive epochs, as the recipe makes them;
 - ``before`` (epochs before, features): the embeddings of the stretch's epochs before these; none where it begins.
 
 Its outputs are
@@ -13,7 +13,7 @@ Its outputs are
 
 Its metadata are JSON texts: ``format`` (the number of this description), ``db`` (the database that the model was
 trained on), ``task``, ``classes`` (their names), ``recipe`` (channel, unit, sampling rate, band and scaling of each
-modality), ``stretch_epochs`` (how many epochs the model was trained to see at once), and ``models`` (the SHA-256 of its
+stream), ``stretch_epochs`` (how many epochs the model was trained to see at once), and ``models`` (the SHA-256 of its
 files, the weights first).
 
 An encoder becomes a graph of the same inputs but for ``before``, and of the output ``embeddings`` (epochs, features)
@@ -59,25 +59,25 @@ def to_onnx(network: "FineTuning", about: Mapping[str, Any] | None = None) -> by
 
 
 def encoder_to_onnx(
-    encoder: "SynthSleepNetEncoder | NeuroNetEncoder", modalities: Sequence[str], about: Mapping[str, Any] | None = None
+    encoder: "SynthSleepNetEncoder | NeuroNetEncoder", streams: Sequence[str], about: Mapping[str, Any] | None = None
 ) -> bytes:
     """The content of an ONNX file of a pretrained encoder.
 
     Args:
-        encoder: of several modalities, or of one.
-        modalities: their names.
+        encoder: of several streams, or of one.
+        streams: their names.
         about: the metadata, JSON values by name.
 
     Raises:
-        InputError: the encoder is too large for such a file, or of other modalities.
+        InputError: the encoder is too large for such a file, or of other streams.
     """
     from synth.models.neuronet import NeuroNetEncoder
     from synth.onnx.encoder import description, embeddings
 
-    graph, signals = Graph("encoder"), {name: f"signals_{name}" for name in modalities}
+    graph, signals = Graph("encoder"), {name: f"signals_{name}" for name in streams}
     alone = isinstance(encoder, NeuroNetEncoder)
     if len(signals) > 1 if alone else signals.keys() != set(encoder.modalities):
-        raise InputError(f"the encoder is not one of {', '.join(modalities)}, as its recipe says.")
+        raise InputError(f"the encoder is not one of {', '.join(streams)}, as its recipe says.")
     if alone:
         (only,) = signals.values()
         found = description(graph, encoder, only)

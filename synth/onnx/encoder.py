@@ -15,7 +15,7 @@ from synth.onnx.layers import elu, linear, normalised, scale_and_shift, transfor
 
 
 def embeddings(graph: Graph, encoder: SynthSleepNetEncoder, signals: Mapping[str, str]) -> str:
-    """Each modality's ``signals`` (B, 3000) to embeddings (B, D)."""
+    """Each stream's ``signals`` (B, 3000) to embeddings (B, D)."""
     found = []
     for name in encoder.modalities:
         tokens, own = _tokens(graph, encoder.backbones[name], signals[name]), encoder.embeddings[name]
@@ -32,13 +32,13 @@ def embeddings(graph: Graph, encoder: SynthSleepNetEncoder, signals: Mapping[str
 
 
 def description(graph: Graph, encoder: NeuroNetEncoder, signals: str) -> str:
-    """One modality's ``signals`` (B, 3000) to embeddings (B, D): the cls token."""
+    """One stream's ``signals`` (B, 3000) to embeddings (B, D): the cls token."""
     tokens = _tokens(graph, encoder, signals)
     return graph.add("Gather", tokens, graph.constant(np.array(0)), axis=1)
 
 
 def _tokens(graph: Graph, encoder: NeuroNetEncoder, signals: str) -> str:
-    """One modality's ``signals`` (B, 3000) to tokens (B, 1 + F, D), the cls token first."""
+    """One stream's ``signals`` (B, 3000) to tokens (B, 1 + F, D), the cls token first."""
     positions = values(encoder.positions)
     backbone = encoder.backbone
     x = _epoch_by_epoch(graph, encoder, signals)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 from data.nights.index import NightFile
@@ -27,7 +26,7 @@ from synth.models.fusion import SynthSleepNetEncoder
 from synth.models.neuronet import adopt
 from synth.predictor import FineTunedPredictor, of_network
 from synth.steps.frozen import FrozenConvolutions
-from synth.steps.labelled import LabelledStep
+from synth.steps.labelled import LabelledStep, require_scored
 from synth.steps.step import Fold
 from synth.terms import TCMS
 
@@ -37,7 +36,7 @@ CONVOLUTIONS = "convolutions"
 
 @dataclass(frozen=True)
 class LabelledNight:
-    """A night's signals (epochs, 3000) of each modality, or what the frozen convolutions made of them (epochs, frames,
+    """A night's signals (epochs, 3000) of each stream, or what the frozen convolutions made of them (epochs, frames,
     flat); its labels (epochs,), which of them may be used, bool (epochs,), and how much each of these counts.
     """
 
@@ -84,18 +83,13 @@ class FineTuningStep(LabelledStep):
     def prepare(self) -> None:
         """Make the network and stretches of labelled nights; InputError if labels are missing or all the same."""
         training, count = self.training, self.fold.replicas.count
+        require_scored(self.fold, self.task)
         self.network = self.judged = self.make()
         self.predictor = TrainingPredictor(self.network, self.recipe, self.task, training.stretch_epochs)
         self.validation = self.chosen_nights(self.fold.split.validation, training.validation_nights)
         self._prepare_frozen()
         self.nights = self._labelled()
-        self.stretches = [
-            (number, first)
-            for number, night in enumerate(self.nights)
-            for first in _starts(len(night.labels), training.stretch_epochs, training.stretch_step)
-            if night.used[first : first + training.stretch_epochs].any()
-        ]
-        self.counted = np.array([self._importance(*stretch) for stretch in self.stretches])
+        self.cut()
         batch = max(min(training.fine_tuning_batch, len(self.stretches)) // count, 1) * count
         accumulation = min(training.fine_tuning_accumulation, max(len(self.stretches) // batch, 1))
         self.update_stretches = batch * accumulation
@@ -132,15 +126,38 @@ class FineTuningStep(LabelledStep):
         of_nights = zip(read, np.split(used, ends), np.split(importance, ends), strict=True)
         return [LabelledNight(signals, own, chosen, counted) for (own, signals), chosen, counted in of_nights]
 
+    def cut(self) -> None:
+        """Cut the nights into stretches, and settle how much each counts, and each of its labels."""
+        length, step = self.training.stretch_epochs, self.training.stretch_step
+        self.stretches = [
+            (number, first)
+            for number, night in enumerate(self.nights)
+            for first in _starts(len(night.labels), length, step)
+            if night.used[first : first + length].any()
+        ]
+        self.counted = np.array([self._importance(*stretch) for stretch in self.stretches])
+        self.loss_weights = self._loss_weights()
+
     def _importance(self, number: int, first: int) -> float:
         """How much a stretch counts: the mean of its labels that are used."""
         night, part = self.nights[number], slice(first, first + self.training.stretch_epochs)
         return float(night.importance[part][night.used[part]].mean())
 
+    def _loss_weights(self) -> list[np.ndarray]:
+        """The weight of each epoch's loss, of each night (epochs,): 0 where its label is not used."""
+        drawn = [np.zeros(len(night.labels)) for night in self.nights]
+        for (number, first), counted in zip(self.stretches, self.counted, strict=True):
+            drawn[number][first : first + self.training.stretch_epochs] += counted
+        used = np.concatenate([night.used for night in self.nights])
+        importance = np.concatenate([night.importance for night in self.nights])
+        weights = np.zeros(len(used))
+        weights[used] = self.weights(importance[used], np.concatenate(drawn)[used])
+        return np.split(weights, np.cumsum([len(own) for own in drawn])[:-1])
+
     def _read(self, file: NightFile) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """A night's labels (epochs,), and signals or convolutions by modality; InputError if it has no such labels."""
+        """A night's labels (epochs,), and signals or convolutions by stream; InputError if it has no such labels."""
         night = read_night(file.path, self.recipe.names)
-        labels, signals = night.known_labels(self.task, self.recipe.wake_minutes), night.inputs(self.recipe)
+        labels, signals = night.known_labels(self.task, self.recipe.labelled_wake_minutes), night.inputs(self.recipe)
         return labels, self.frozen.of(f"{night.name}-{file.checksum:08x}", signals) if self.frozen else signals
 
     @property
@@ -148,11 +165,7 @@ class FineTuningStep(LabelledStep):
         return self.network.classifier.head
 
     def losses(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        logits = tf.cast(self.network(inputs, training=True), "float32")
-        entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(inputs["labels"], logits)
-        # All devices' labels together: one may hold more of them than another.
-        there = self.fold.replicas.mean(tf.reduce_sum(inputs["weights"]))
-        return {"loss": tf.math.divide_no_nan(tf.reduce_sum(entropy * inputs["weights"]), there)}
+        return self.weighted(self.network(inputs, training=True), inputs)
 
     def _inputs(self, stretches: list[tuple[int, int]]) -> dict[str, Any]:
         """Stretches (number of their night, first epoch) as the network takes them, padded where a night is short."""
@@ -170,7 +183,7 @@ class FineTuningStep(LabelledStep):
                 signals[name][row, :count] = values[part]
             mask[row, :count] = True
             labels[row, :count] = np.where(night.used[part], night.labels[part], 0)
-            weights[row, :count] = self.weights(night.importance[part]) * night.used[part]
+            weights[row, :count] = self.loss_weights[number][part]
         return {"signals": signals, "mask": mask, "labels": labels, "weights": weights}
 
     def train_unit(self, number: int, advance: Callable[[], Any]) -> dict[str, float]:

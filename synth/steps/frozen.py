@@ -15,7 +15,7 @@ class FrozenConvolutions:
 
     Args:
         encoder: whose convolutions do not learn.
-        convolve: its convolutions of each modality, compiled; see :class:`synth.in_training.TrainingPredictor`.
+        convolve: its convolutions of each stream, compiled; see :class:`synth.in_training.TrainingPredictor`.
         folder: for the files, to be removed when they are not needed any more.
         name: tells the encoder from others whose convolutions may have been left in the folder.
     """
@@ -25,15 +25,15 @@ class FrozenConvolutions:
 
     @property
     def bytes_per_epoch(self) -> int:
-        """What an epoch of all modalities takes on disk."""
+        """What an epoch of all streams takes on disk."""
         return 4 * sum(encoder.frames * encoder.backbone.flat for encoder in self.encoder.backbones.values())
 
     def of(self, night: str, signals: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The convolutions (epochs, frames, flat) of a night's ``signals`` (epochs, 3000), by modality, read lazily.
+        """The convolutions (epochs, frames, flat) of a night's ``signals`` (epochs, 3000), by stream, read lazily.
 
         Args:
             night: a name that tells the night and its content.
-            signals: of each modality, scaled.
+            signals: of each stream, scaled.
         """
         found = {}
         for name, epochs in signals.items():

@@ -7,7 +7,9 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
+from data.nights.night import read_scoring
 from data.recipe import Recipe
 from data.terms import InputError
 from evaluation.events import EventScores
@@ -16,6 +18,15 @@ from evaluation.stages import Scores
 from runs.saved import METADATA, WEIGHTS, read_metadata, read_recipe
 from synth.models.classifier import Head
 from synth.steps.step import Fold, Step
+
+
+def require_scored(fold: Fold, task: str) -> None:
+    """Refuse a fold of which a night that tells or tests the ``task`` was not scored for it, by an InputError."""
+    # All nights have stages.
+    if task == "sleep_stage":
+        return
+    for file in fold.files((*fold.labelled, *fold.split.validation, *fold.split.test)):
+        read_scoring(file.path).known_labels(task, fold.config.training.labelled_wake_minutes)
 
 
 class LabelledStep(Step):
@@ -49,8 +60,8 @@ class LabelledStep(Step):
             raise InputError(f"{self.encoder} holds no pretrained encoder: run --step multimodal first.")
         of_encoder = read_metadata(self.encoder)
         self.task, self.label_fraction = task, label_fraction
-        wake_minutes = fold.config.training.wake_minutes
-        self._recipe = replace(read_recipe(self.encoder, of_encoder), wake_minutes=wake_minutes)
+        minutes = fold.config.training.labelled_wake_minutes
+        self._recipe = replace(read_recipe(self.encoder, of_encoder), labelled_wake_minutes=minutes)
         self.name = title
         self.chosen_by = ("macro_f1",) if task == "sleep_stage" else ("average_precision",)
         self.balance = "none" if task == "sleep_stage" else fold.config.training.event_balance
@@ -80,9 +91,20 @@ class LabelledStep(Step):
             return rng.choice(len(importance), len(importance), p=importance / importance.sum())
         return rng.permutation(len(importance))
 
-    def weights(self, importance: np.ndarray) -> np.ndarray:
-        """By which the losses of labels are multiplied, which a sampler leaves as they are."""
-        return np.ones_like(importance) if self.balance == "sampler" else importance
+    def weights(self, importance: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+        """By which the losses of labels are multiplied, so that each counts its ``importance`` in expectation.
+
+        A sampler draws some labels more often, in proportion to ``drawn``. What it draws has weight 1 in the mean.
+        """
+        return importance * drawn.mean() / drawn if self.balance == "sampler" else importance
+
+    def weighted(self, logits: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The loss of a batch's ``labels``, whose ``weights`` are 0 where they are not used: a mean over those used."""
+        entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(inputs["labels"], tf.cast(logits, "float32"))
+        # By their number, since weights that were divided by their sum would count for less beside others as large; on
+        # all devices together, since one may hold more labels than another.
+        used = self.fold.replicas.mean(tf.reduce_sum(tf.cast(inputs["weights"] > 0, "float32")))
+        return {"loss": tf.math.divide_no_nan(tf.reduce_sum(entropy * inputs["weights"]), used)}
 
     def judge(self, number: int) -> dict[str, float | None]:
         figures = pooled(list(self.predicted("validation"))).to_json()
@@ -111,11 +133,13 @@ class LabelledStep(Step):
         return scores
 
     def _settle_threshold(self) -> float:
-        """Let 0.5 be the probability above which the validation subjects' events are found best: until now it was what
-        is returned.
+        """Find the threshold: the probability above which the validation subjects' events are found with the best F1.
 
-        The last layer's bias is moved, so that whoever uses the network, on its own or with those of other folds, finds
-        events by one rule.
+        The last layer's bias is then moved so that this probability becomes 0.5. Whoever uses the network, on its own
+        or with those of other folds, can thus find events by one rule: where their probability is above 0.5.
+
+        Returns:
+            The threshold before the bias was moved.
         """
         scores = pooled(list(self.predicted("validation")))
         assert isinstance(scores, EventScores)

@@ -8,6 +8,7 @@ picture of them, tell what the chosen network is worth.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import tensorflow as tf
 
 from data.nights.files import read_about
 from data.nights.index import NightFile
-from data.nights.night import read_night
+from data.nights.night import read_night, read_scoring
 from data.recipe import Recipe
 from data.store import written_aside
 from data.streams.epochs import epochs
@@ -24,7 +25,7 @@ from data.terms import UNSCORED, InputError, modality_of
 from evaluation.figures import map_of_epochs
 from runs.identity import MULTIMODAL, UNIMODAL
 from runs.networks import load_model
-from runs.saved import METADATA
+from runs.saved import METADATA, WEIGHTS, read_metadata
 from synth.in_training import compiled, embed_epochs
 from synth.initialisation import draw_as_pytorch
 from synth.models.fusion import BACKBONE_LORA, SynthSleepNet
@@ -71,9 +72,16 @@ class PretrainingStep(Step):
                     "left to pretrain on: lower labelled_subjects with --set, or add subjects."
                 )
         self.nights = fold.files(subjects)
-        about = {"nights": [night.path.name for night in self.nights], "channels": channels}
+        about: dict[str, Any] = {"nights": [night.path.name for night in self.nights], "channels": channels}
+        if not self.alone:
+            about["encoders"] = {
+                modality: read_metadata(folder)["sha256"][WEIGHTS]
+                for modality, folder in unimodal_encoders(fold, self.streams).items()
+            }
         super().__init__(fold, fold.folder / name, name, name, about)
         self.decided_by = UNIMODAL if self.alone else MULTIMODAL
+        of_ecg = self.alone and self.streams == ("ecg",)
+        self.task = self.training.unimodal_ecg_chosen_by if of_ecg else "sleep_stage"
         self.passes, self.wanted, self.mask_ratio = (
             getattr(self.training, f"{kind}_{name}") for name in ("passes", "batch", "mask_ratio")
         )
@@ -82,8 +90,8 @@ class PretrainingStep(Step):
     def whole_recipe(self) -> Recipe:
         """The recipe of all channels, which the first night tells; all nights of a folder are prepared alike."""
         about = read_about(self.nights[0].path)
-        minutes = self.training.wake_minutes
-        return Recipe.of_nights(self.config.database, self.record["channels"], about, scaled=True, wake_minutes=minutes)
+        rules: dict[str, Any] = {"scaled": True, "labelled_wake_minutes": self.training.labelled_wake_minutes}
+        return Recipe.of_nights(self.config.database, self.record["channels"], about, **rules)
 
     @property
     def recipe(self) -> Recipe:
@@ -95,8 +103,13 @@ class PretrainingStep(Step):
         return sum(night.epochs for night in nights) * (len(self.record["channels"]) if self.alone else 1)
 
     def prepare(self) -> None:
-        """Make network, rounds and learner; InputError if devices cannot share a batch, or a round is too small."""
+        """Make network, rounds and learner.
+
+        Raises:
+            InputError: devices cannot share a batch, a round is too small, or no network can be chosen.
+        """
         training, count = self.training, self.fold.replicas.count
+        self._require_events()
         self.fold.draw_first_weights()
         self.network = neuronet(self.config) if self.alone else fusion(self.fold, self.streams)
         self.judged = self.network.encoder
@@ -118,6 +131,20 @@ class PretrainingStep(Step):
         updates = np.bincount(passes, self.steps).astype(int).tolist()
         clipped = not self.alone or self.streams[0] not in training.unimodal_unclipped
         self.begin(self.batch * self.accumulation, training.pretraining_schedule, updates, self.accumulation, clipped)
+
+    def _require_events(self) -> None:
+        """Refuse nights that do not tell two networks apart by the task that the best one is to be chosen by."""
+        for part in ("labelled", "validation") if self.task != "sleep_stage" else ():
+            subjects = self.fold.labelled if part == "labelled" else self.fold.split.validation
+            nights = [read_scoring(file.path) for file in self.chosen_nights(subjects, self.training.knn_nights)]
+            found = [night.labels(self.task, self.training.labelled_wake_minutes) for night in nights]
+            known = [own for own in found if own is not None]
+            if len(known) < len(found) or not {0, 1} <= set(np.concatenate(known)):
+                raise InputError(
+                    f"{self.title}: the best network cannot be chosen by {self.task}, for the {part} nights on which "
+                    f"it is judged were not scored for it, or hold it in none or in all of their epochs: choose it by "
+                    "the stages with --set unimodal_ecg_chosen_by=sleep_stage, or raise knn_nights."
+                )
 
     def _rounds(self) -> Iterator[tuple[int, list[NightFile]]]:
         """The pass and the nights of each round; the rounds of a pass are of even size."""
@@ -146,7 +173,7 @@ class PretrainingStep(Step):
         return {name: float(np.mean([float(figure[name]) for figure in figures])) for name in figures[0]}
 
     def _inputs(self, batch: dict[str, Any], noise: np.random.Generator) -> dict[str, Any]:
-        """A modality alone or several, and the noise of the maskings, epoch by epoch."""
+        """One modality's epochs or those of each stream, and the noise of the maskings, epoch by epoch."""
         frames, size = self.network.encoder.frames, self.batch * self.accumulation
         if self.alone:
             (signals,) = batch.values()
@@ -165,10 +192,8 @@ class PretrainingStep(Step):
         """At the end of a pass, the macro-F1 of the validation subjects' labels by their embeddings' neighbours."""
         if number + 1 < len(self.rounds) and self.rounds[number + 1][0] == self.rounds[number][0]:
             return {}
-        of_ecg = self.alone and self.streams == ("ecg",)
-        task = self.training.unimodal_ecg_chosen_by if of_ecg else "sleep_stage"
-        known, asked = (self._embedded(part, task) for part in (self.fold.labelled, self.fold.split.validation))
-        if task != "sleep_stage":
+        known, asked = (self._embedded(part, self.task) for part in (self.fold.labelled, self.fold.split.validation))
+        if self.task != "sleep_stage":
             known = as_many_of_each(known)
         return {"macro_f1": told_by_neighbours(known, asked, self.training).macro_f1}
 
@@ -177,7 +202,7 @@ class PretrainingStep(Step):
         found, known = [], []
         for file in self.chosen_nights(subjects, self.training.knn_nights):
             night = read_night(file.path, self.recipe.names)
-            labels = night.known_labels(task, self.recipe.wake_minutes)
+            labels = night.known_labels(task, self.recipe.labelled_wake_minutes)
             scored = labels != UNSCORED
             known.append(labels[scored])
             found.append(embed_epochs(self.embed, night.inputs(self.recipe))[scored])
@@ -215,16 +240,22 @@ def neuronet(config: "Config") -> NeuroNet:
     return network
 
 
-def fusion(fold: Fold, streams: tuple[str, ...]) -> SynthSleepNet:
-    """The fusion as configured, with a pretrained encoder for each stream; InputError if one is not pretrained."""
-    model, precision, pretrained = fold.config.model, fold.config.training.precision, {}
-    for modality in dict.fromkeys(map(modality_of, streams)):
-        folder = fold.folder / "unimodal" / modality
+def unimodal_encoders(fold: Fold, streams: tuple[str, ...]) -> dict[str, Path]:
+    """The folder of the pretrained encoder of each modality of ``streams``; InputError if one is not pretrained."""
+    folders = {modality: fold.folder / "unimodal" / modality for modality in map(modality_of, streams)}
+    for modality, folder in folders.items():
         if not (folder / METADATA).is_file():
             raise InputError(
                 f"{folder} holds no pretrained {modality} encoder: run --step unimodal --modality {modality} first."
             )
-        pretrained[modality] = load_model(folder, [NeuroNetEncoder], precision)
+    return folders
+
+
+def fusion(fold: Fold, streams: tuple[str, ...]) -> SynthSleepNet:
+    """The fusion as configured, with a pretrained encoder for each stream; InputError if one is not pretrained."""
+    model, precision = fold.config.model, fold.config.training.precision
+    folders = unimodal_encoders(fold, streams)
+    pretrained = {modality: load_model(folder, [NeuroNetEncoder], precision) for modality, folder in folders.items()}
     # Loading drew weights too.
     fold.draw_first_weights()
     first = next(iter(pretrained.values()))

@@ -6,7 +6,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from evaluation.predictions import NightPredictions, classes
 from runs.identity import LINEAR_PROBING
@@ -14,7 +13,7 @@ from synth.embeddings import EmbeddedNight, Embedder, scored_together
 from synth.initialisation import draw_as_pytorch
 from synth.models.classifier import Head
 from synth.replicas import replicas
-from synth.steps.labelled import LabelledStep
+from synth.steps.labelled import LabelledStep, require_scored
 from synth.steps.step import Fold
 
 
@@ -33,7 +32,8 @@ class LinearProbingStep(LabelledStep):
     def prepare(self) -> None:
         """Embed the nights and make the head; InputError if labels are missing or all the same."""
         fold, training = self.fold, self.training
-        embedder = Embedder(self.encoder, training.wake_minutes)
+        require_scored(fold, self.task)
+        embedder = Embedder(self.encoder, training.labelled_wake_minutes)
 
         def nights(part: str, subjects: tuple[int, ...]) -> list[EmbeddedNight]:
             return list(embedder.nights(fold.files(subjects), f"{part} nights", fold.bar))
@@ -42,10 +42,8 @@ class LinearProbingStep(LabelledStep):
         used = self.drawn(labels, training.probing_with_replacement)
         self.known, self.labels = known[used], labels[used]
         self.counted = self.importance(self.labels)
-        self.loss_weights = self.weights(self.counted).astype("float32")
+        self.loss_weights = self.weights(self.counted, self.counted).astype("float32")
         self.nights = {part: nights(part, getattr(fold.split, part)) for part in ("validation", "test")}
-        for night in (night for nights in self.nights.values() for night in nights):
-            night.labels_for(self.task)
         self.batches = -(-len(used) // training.probing_batch)
         fold.draw_first_weights()
         features = known.shape[1]
@@ -60,9 +58,7 @@ class LinearProbingStep(LabelledStep):
         return self.judged
 
     def losses(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        logits = self.network(inputs["embeddings"], training=True)
-        entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(inputs["labels"], logits)
-        return {"loss": tf.reduce_sum(entropy * inputs["weights"]) / tf.reduce_sum(inputs["weights"])}
+        return self.weighted(self.network(inputs["embeddings"], training=True), inputs)
 
     @property
     def steps(self) -> list[int]:
@@ -80,5 +76,5 @@ class LinearProbingStep(LabelledStep):
     def predicted(self, part: str) -> Iterator[NightPredictions]:
         for night in self.nights[part]:
             probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(self.judged(night.embeddings)))
-            labels, stages = night.labels_for(self.task), night.labels_for("sleep_stage")
+            labels, stages = night.labels[self.task], night.labels["sleep_stage"]
             yield NightPredictions(night.name, self.task, labels, probabilities, stages)

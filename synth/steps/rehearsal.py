@@ -27,6 +27,7 @@ from synth.models.fusion import SynthSleepNetEncoder
 from synth.replicas import replicas
 from synth.steps.fine_tuning import FineTuningStep
 from synth.steps.frozen import FrozenConvolutions
+from synth.steps.labelled import require_scored
 from synth.steps.plan import FoldTask, fold_of
 from synth.steps.pretraining import PretrainingStep
 from synth.steps.probing import LinearProbingStep
@@ -41,6 +42,9 @@ def rehearse_fold(task: FoldTask) -> list[Cost]:
     """
     with TemporaryDirectory(prefix="rehearsal-") as folder:
         fold = fold_of(replace(task, folder=Path(folder), bar=False), replicas(None))
+        from_labels = {"linear_probing", "fine_tuning"} & set(task.steps)
+        if from_labels:
+            require_scored(fold, task.task)
         parts = [("unimodal", task.config.database.streams(name)) for name in task.modalities]
         # A step alone needs what the steps before it make.
         if task.steps != ("unimodal",):
@@ -52,7 +56,7 @@ def rehearse_fold(task: FoldTask) -> list[Cost]:
             costs += found if kind in task.steps else []
             if not (step.folder / METADATA).is_file():
                 step.save()
-        if {"linear_probing", "fine_tuning"} & set(task.steps):
+        if from_labels:
             costs += _labelled(task, fold)
         return costs
 
@@ -137,7 +141,7 @@ def _made_up(fold: Fold, known: int) -> Fold:
 
 
 def _seconds_an_epoch(embed: Callable[[dict[str, Any]], Any], shapes: Mapping[str, tuple[int, ...]]) -> float:
-    """Seconds that ``embed`` takes for an epoch, whose ``shapes`` are of each modality."""
+    """Seconds that ``embed`` takes for an epoch, whose ``shapes`` are of each stream."""
     batch = {name: np.zeros((EPOCHS_AT_ONCE, *shape), "float32") for name, shape in shapes.items()}
     embed_epochs(embed, batch)
     started = time.monotonic()

@@ -37,13 +37,13 @@ def test_resampling_is_scipys(rate, seconds):
 
 
 def test_what_has_labels_is_no_part_of_how_signals_are_made():
-    assert replace(FULL, wake_minutes=9) == FULL != replace(FULL, scaled=False)
+    assert replace(FULL, labelled_wake_minutes=9) == FULL != replace(FULL, scaled=False)
 
 
 @pytest.mark.parametrize("recipe", [FULL, *PUBLISHED.values()])
 def test_it_is_read_as_it_was_written(recipe):
     found = Recipe.from_json(json.loads(json.dumps(recipe.to_json())))
-    assert (found, found.wake_minutes) == (recipe, recipe.wake_minutes)
+    assert (found, found.labelled_wake_minutes) == (recipe, recipe.labelled_wake_minutes)
 
 
 @pytest.mark.parametrize(

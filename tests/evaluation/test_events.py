@@ -5,6 +5,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from evaluation.events import EventScores
+from evaluation.predictions import NightPredictions, saved_scores
 
 SCORED = np.array([1, 1, 1, 0, 0, 0, 0, 0], bool)
 PROBABILITIES = np.array([0.9, 0.8, 0.3, 0.6, 0.4, 0.2, 0.1, 0.0])
@@ -52,3 +53,15 @@ def test_no_other_threshold_finds_the_event_with_a_better_f1(seed):
 @pytest.mark.parametrize("scored", [0, 1])
 def test_the_threshold_is_the_middle_where_there_is_nothing_to_find(scored):
     assert EventScores(np.full(10, bool(scored)), np.linspace(0, 1, 10)).best_threshold == 0.5
+
+
+def test_saved_predictions_have_the_scores_of_those_that_were_found(tmp_path):
+    """Of probabilities, too, that differ from 0.5 by as little as a float32 can."""
+    above, below = (np.nextafter(np.float32(0.5), np.float32(to)) for to in (1, 0))
+    events = np.array([above, below, 0.5, 1 / 3, 1e-8, 1 - 2**-24], "float32")
+    labels = np.array([1, 0, 0, -1, 0, 1])
+    night = NightPredictions("night", "apnea", labels, np.stack([1 - events, events], axis=1), np.zeros(6, int))
+    night.save(tmp_path / "night.csv")
+    saved = saved_scores(tmp_path / "night.csv", "apnea")
+    assert isinstance(saved, EventScores) and np.array_equal(saved.probabilities, night.scores.probabilities)
+    assert saved.figures["accuracy"] == 1

@@ -8,6 +8,7 @@ from data.terms import InputError
 from runs.identity import (
     FINE_TUNING,
     LINEAR_PROBING,
+    MULTIMODAL,
     NO_EFFECT,
     RECSLEEPNET,
     STEPS,
@@ -79,6 +80,17 @@ def test_a_pretrained_encoder_is_known_by_its_weights(tmp_path):
     require_same_run(tmp_path, LINEAR_PROBING, before, now, config)
     with pytest.raises(InputError, match="encoder abc, not abd"):
         require_same_run(tmp_path, LINEAR_PROBING, before, {**now, "encoder": "abd"}, config)
+
+
+def test_the_encoders_of_a_fusion_are_known_by_their_weights(tmp_path):
+    """But for a fusion of an earlier version, which does not tell of them."""
+    before = {"config": asdict(configure("shhs", preset="tiny"))}
+    now = {**before, "encoders": {"eeg": "abc", "ecg": "def"}}
+    for record in (before, now):
+        require_same_run(tmp_path, MULTIMODAL, record, now, configure("shhs", preset="tiny"))
+    other = {**before, "encoders": {"eeg": "abc", "ecg": "abd"}}
+    with pytest.raises(InputError, match="encoders ecg def, not abd"):
+        require_same_run(tmp_path, MULTIMODAL, now, other, configure("shhs", preset="tiny"))
 
 
 def test_a_channel_more_or_less_is_noticed(tmp_path):

@@ -2,11 +2,14 @@
 
 import keras
 import numpy as np
+import pytest
 
 from data.recipe import Recipe
 from synth.in_training import EPOCHS_AT_ONCE, TrainingPredictor
 from synth.models.classifier import FineTuning
 from synth.steps.frozen import FrozenConvolutions
+
+pytestmark = pytest.mark.usefixtures("small_backbone")
 
 BACKBONE = {"window": 3, "step": 9, "dim": 16, "heads": 2, "depth": 1}
 

@@ -145,7 +145,7 @@ def test_metadata_of_other_modalities_are_told(model):
     metadata = json.loads((model / "metadata.json").read_text())
     del metadata["channels"]["emg"]
     (model / "metadata.json").write_text(json.dumps(metadata))
-    with pytest.raises(InputError, match="its recipe is not that of the network's modalities"):
+    with pytest.raises(InputError, match="its recipe is not that of the network's streams"):
         FineTunedPredictor(model).probabilities(signals(("eeg",), 3))
 
 

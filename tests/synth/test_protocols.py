@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -16,7 +17,7 @@ from config import PROTOCOLS, SyntheticConfig, SynthSleepNetTraining
 from data.nights.folds import Split
 from data.nights.index import NightFile
 from data.prepare.synthetic import write_recording
-from data.terms import InputError
+from data.terms import TASKS, InputError
 from runs.networks import load_model
 from runs.settings import configure
 from synth.initialisation import draw_as_pytorch
@@ -24,7 +25,8 @@ from synth.learner import Learner, scheduled
 from synth.models.fusion import SynthSleepNet, SynthSleepNetEncoder
 from synth.models.neuronet import NeuroNet
 from synth.replicas import replicas
-from synth.steps.labelled import LabelledStep
+from synth.steps.fine_tuning import FineTuningStep, LabelledNight
+from synth.steps.labelled import LabelledStep, require_scored
 from synth.steps.pretraining import PretrainingStep
 from synth.steps.step import Fold
 
@@ -167,9 +169,88 @@ def test_rare_events_count_as_much_as_all_other_epochs_if_they_are_to(balance, s
     step, labels = Drawing(tmp_path, "apnea", balance), np.r_[np.ones(100, int), np.zeros(900, int)]
     importance = step.importance(labels)
     assert importance.mean() == pytest.approx(1)
-    order, weights = step.order(np.random.default_rng(0), importance), step.weights(importance)
+    order, weights = step.order(np.random.default_rng(0), importance), step.weights(importance, importance)
     assert len(order) == 1000 and labels[order].mean() == pytest.approx(share, abs=0.05)
     assert weights[order] @ labels[order] / weights[order].sum() == pytest.approx(weight, abs=0.05)
+
+
+class DrawingStretches(FineTuningStep):
+    """A fine-tuning for apnea that only draws: two nights, with events beside others, alone, and at a night's end."""
+
+    recipe = steps = None
+
+    def __init__(self, folder, balance):
+        self.fold, self.training = fold("published", folder), SynthSleepNetTraining(stretch_epochs=8, stretch_step=4)
+        self.task, self.balance = "apnea", balance
+        labels = np.zeros((2, 40), int)
+        labels[0, [3, 4, 5, 6, 20]], labels[1, 39] = 1, 1
+        used = np.random.default_rng(1).random(labels.shape) < 0.8
+        used[labels == 1] = True
+        importance = np.zeros(labels.shape)
+        importance[used] = self.importance(labels[used])
+        signals = {"eeg": np.zeros((40, 1), "float32")}
+        self.nights = [LabelledNight(signals, *own) for own in zip(labels, used, importance, strict=True)]
+        self.cut()
+
+
+@pytest.mark.parametrize(("balance", "share"), [("none", 0.08), ("class_weights", 0.5), ("sampler", 0.5)])
+def test_drawn_stretches_do_not_make_their_other_epochs_count_for_more(balance, share, tmp_path):
+    """Whatever lies beside an event, in the stretches in which it is drawn, both classes count alike."""
+    step = DrawingStretches(tmp_path, balance)
+    assert len(step.stretches) == 18
+    rng, events, others, used = np.random.default_rng(0), 0.0, 0.0, 0
+    for _ in range(2000 if balance == "sampler" else 1):
+        batch = step._inputs([step.stretches[i] for i in step.order(rng, step.counted)])
+        events += batch["weights"][batch["labels"] == 1].sum()
+        others += batch["weights"][batch["labels"] == 0].sum()
+        used += np.count_nonzero(batch["weights"])
+    # Without a sampler, a night's edges lie in one stretch, other epochs in two.
+    assert events / (events + others) == pytest.approx(share, abs=0.01 if balance == "sampler" else 0.05)
+    assert (events + others) / used == pytest.approx(1, abs=0.01 if balance == "sampler" else 0.15)
+
+
+def test_the_weight_of_a_label_does_not_depend_on_what_else_is_in_its_batch(tmp_path):
+    """The loss, in plain float64 NumPy, is a mean over the labels that are used."""
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(3, 4, 2)), rng.integers(0, 2, (3, 4))
+    weights = rng.uniform(0.1, 9, (3, 4)) * (rng.random((3, 4)) < 0.6)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    entropy = -np.log(np.take_along_axis(shares, labels[..., None], axis=-1)[..., 0])
+    expected = (entropy * weights).sum() / np.count_nonzero(weights)
+    inputs = {"labels": labels.astype("int32"), "weights": weights.astype("float32")}
+    found = Drawing(tmp_path).weighted(logits.astype("float32"), inputs)
+    assert float(found["loss"]) == pytest.approx(expected, rel=1e-5)
+    nothing = {**inputs, "weights": np.zeros((3, 4), "float32")}
+    assert float(Drawing(tmp_path).weighted(logits.astype("float32"), nothing)["loss"]) == 0
+
+
+def scored(where, make_night, subject, events):
+    """The fold ``where``, its nights written with apnea in one of ten epochs, but for those of ``subject``."""
+    nights = {}
+    for n, (night,) in where.nights.items():
+        found = events if n == subject else np.arange(10) == 4
+        told = {} if found is None else {"events": np.tile(found, (3, 1)).T, "event_names": np.array(TASKS["apnea"])}
+        nights[n] = [replace(night, path=make_night(where.folder / night.path.name, 10, **told))]
+    return replace(where, nights=nights)
+
+
+@pytest.mark.parametrize(("part", "subject"), [("labelled", 1), ("validation", 5)])
+@pytest.mark.parametrize("events", [np.zeros(10, bool), np.ones(10, bool), None])
+def test_networks_are_not_chosen_by_events_that_do_not_tell_them_apart(part, subject, events, tmp_path, make_night):
+    """It is said before the first pass, and by a dry run, which prepares the step too."""
+    where = scored(fold("published", tmp_path, labelled=(1,)), make_night, subject, events)
+    step = PretrainingStep(where, "unimodal", {"ecg": "ECG"})
+    told = f"cannot be chosen by apnea, for the {part} nights .* --set unimodal_ecg_chosen_by=sleep_stage"
+    with pytest.raises(InputError, match=told):
+        step.prepare()
+
+
+@pytest.mark.parametrize("subject", [1, 5, 0])
+def test_nights_that_were_not_scored_for_a_task_are_told_first(subject, tmp_path, make_night):
+    where = scored(fold("corrected", tmp_path), make_night, subject, None)
+    require_scored(where, "sleep_stage")
+    with pytest.raises(InputError, match=f"night {subject} holds no breathing events, from which to learn apnea"):
+        require_scored(where, "apnea")
 
 
 def test_each_rule_of_a_protocol_is_on_the_page():

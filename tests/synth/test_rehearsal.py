@@ -1,11 +1,13 @@
 """A dry run of SynthSleepNet: every step, from nights as users have them, with nothing left behind."""
 
 import re
+import shutil
 
 import pytest
 from recordings import as_shhs
 
 import trainer
+from data.nights.files import read_arrays, write_arrays
 from data.prepare.__main__ import main as prepare
 from data.prepare.synthetic import make_night
 from runs.settings import configure
@@ -29,13 +31,13 @@ def folder(tmp_path_factory):
     return folder
 
 
-def run(folder, capsys, *arguments: str) -> str:
+def run(folder, capsys, *arguments: str, expected: int = 0) -> str:
     settings = [part for value in SETTINGS for part in ("--set", value)]
     where = ["--data", str(folder / "nights"), "--out", str(folder / "out"), "--to_fold", "0"]
     what = ["--db", "shhs", "--preset", "tiny", "--modality", "eeg", "--modality", "airflow", "--task", "apnea"]
     capsys.readouterr()
-    assert trainer.main(["--model", "synthsleepnet", *what, *settings, *where, *arguments]) == 0
-    return capsys.readouterr().out
+    assert trainer.main(["--model", "synthsleepnet", *what, *settings, *where, *arguments]) == expected
+    return "".join(capsys.readouterr())
 
 
 def rows(printed: str) -> dict[str, int]:
@@ -70,3 +72,12 @@ def test_a_dry_run_of_every_step_and_of_what_is_left(folder, capsys, tmp_path, m
     assert left["fine-tuning for apnea (lstm)"] >= logged
     assert {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*") if path.is_file()} == before
     assert not list(tmp_path.glob("rehearsal-*"))
+
+
+def test_a_dry_run_tells_of_a_night_that_was_not_scored_for_the_task(folder, capsys, tmp_path):
+    """Before anything else: pretraining would take days."""
+    shutil.copytree(folder / "nights", tmp_path / "nights")
+    arrays = read_arrays(tmp_path / "nights/shhs1-200001.npz", ("x", "y", "ch_names", "about"))
+    write_arrays(tmp_path / "nights/shhs1-200001.npz", arrays)
+    told = run(tmp_path, capsys, "--dry-run", expected=2)
+    assert "night shhs1-200001 holds no breathing events, from which to learn apnea: prepare it again" in told
