@@ -43,7 +43,8 @@ SETTINGS = (
     *(f"subjects={tuple(range(24))}", "folds=4", "hours=1", "labelled_subjects=8"),
     *("unimodal_passes=4", "multimodal_passes=6", "fine_tuning_passes=20", "probing_passes=60"),
 )
-FEW = 0.05
+FRACTIONS = (1, 0.2, 0.05)
+"""Of the labelled subjects' labels, 960 in all."""
 BALANCES = get_args(Balance)
 KINDS: dict[str, tuple[str, ...]] = {
     "random": RANDOM,
@@ -87,7 +88,7 @@ def forget_statistics(folder: Path) -> None:
     save_model(fold / pretrained, encoder, {name: told[name] for name in told.keys() - {"sha256", "parameters"}})
 
 
-def from_scratch(folder: Path, task: str, fraction: float) -> None:
+def from_scratch(folder: Path, fraction: float) -> None:
     # Its convolutions are not frozen.
     config = configure("synthetic", (*SETTINGS, *RANDOM, "frozen_gib=0"), "tiny")
     channels = [channel for name in MODALITIES for channel in config.database.streams(name).values()]
@@ -96,7 +97,7 @@ def from_scratch(folder: Path, task: str, fraction: float) -> None:
     part = split(config.database, 0, nights, config.training.seed, config.training.validation_fraction)
     labelled = labelled_subjects(part, config.training.labelled_subjects, config.training.seed)
     fold = Fold(config, part, labelled, nights, folder / "synthetic_random" / "0", replicas(None))
-    FromScratch(fold, MODALITIES, task, fraction, DEFAULT_TCM).train()
+    FromScratch(fold, MODALITIES, "sleep_stage", fraction, DEFAULT_TCM).train()
 
 
 def results(folder: Path, suffix: str, step: str, task: str, fraction: float, tcm: str = "") -> Path:
@@ -132,15 +133,14 @@ def train_all(folder: Path) -> None:
     for kind in ("random", "corrected", "published"):
         for step in ("unimodal", "multimodal"):
             train(folder, kind, step)
-        for fraction in (1, FEW):
+        for fraction in FRACTIONS:
             train(folder, kind, "linear_probing", fraction=fraction)
             if kind != "random":
                 train(folder, kind, "fine_tuning", fraction=fraction)
     forget_statistics(folder)
     train(folder, "initial", "linear_probing")
-    from_scratch(folder, "sleep_stage", FEW)
-    for tcm in TCMS:
-        train(folder, "corrected", "fine_tuning", tcm=tcm)
+    for fraction in FRACTIONS:
+        from_scratch(folder, fraction)
     pretrained = folder / "synthetic_corrected" / "0" / "multimodal"
     for balance in BALANCES:
         shutil.copytree(pretrained, folder / f"synthetic_{balance}" / "0" / "multimodal", dirs_exist_ok=True)
@@ -149,11 +149,13 @@ def train_all(folder: Path) -> None:
         for step in LABELLED:
             for kind in (*BALANCES, "published"):
                 train(folder, kind, step, task)
+    for tcm in TCMS:
+        train(folder, "corrected", "fine_tuning", tcm=tcm)
 
 
 def print_tables(folder: Path) -> None:
     figures: tuple[str, ...] = ("accuracy", "macro_f1", "kappa")
-    for fraction in (1, FEW):
+    for fraction in FRACTIONS:
         print(f"\nsleep stages by {fraction:.0%} of the labels: {', '.join(figures)}")
         kinds = {"initial": "random weights"} if fraction == 1 else {}
         kinds |= {"random": "random weights, fitted normalisation", "corrected": "corrected", "published": "published"}
@@ -162,7 +164,7 @@ def print_tables(folder: Path) -> None:
         for tcm in TCMS if fraction == 1 else (DEFAULT_TCM,):
             row(f"fine-tuning, {tcm}", figures, folder, "corrected", "fine_tuning", "sleep_stage", fraction, tcm)
         row("fine-tuning, published", figures, folder, "published", "fine_tuning", "sleep_stage", fraction, DEFAULT_TCM)
-    row("from scratch", figures, folder, "random", "fine_tuning", "sleep_stage", FEW, DEFAULT_TCM)
+        row("from scratch", figures, folder, "random", "fine_tuning", "sleep_stage", fraction, DEFAULT_TCM)
     figures = ("prevalence", "average_precision", "auroc", "f1")
     for task in EVENT_TASKS:
         print(f"\n{task}: {', '.join(figures)}")
