@@ -3,8 +3,7 @@
 Synthetic nights of an hour, whose stages and events are known; fold 0, whose six test subjects nothing has seen; the
 ``tiny`` preset with more passes, by both protocols; eight labelled subjects. A network whose pretraining had a learning
 rate of nearly 0 has random weights; its batch normalisation, however, has met the signals, which alone helps: it is
-probed with and without that. From scratch means: from those weights, with fitted normalisation, all of them learning.
-Figures are of the test subjects, with 95 % intervals over them. A command that was stopped goes on.
+probed with and without that. Figures are of the test subjects, with 95 % intervals over them. A command that was stopped goes on.
 """
 
 import shutil
@@ -20,20 +19,14 @@ import tensorflow as tf
 
 from benchmarks.device import machine
 from benchmarks.measure import RANDOM, interleaved, trainer
-from config import Balance, SynthSleepNetTraining
-from data.nights.folds import find_nights, labelled_subjects, split
-from data.nights.index import check_nights
+from config import Balance
 from evaluation.pooled import Pooled
 from evaluation.predictions import saved_scores
 from runs.networks import load_model, save_model
 from runs.saved import read_metadata
-from runs.settings import configure
 from synth.models.classifier import FineTuning
 from synth.models.fusion import SynthSleepNetEncoder
 from synth.predictor import FineTunedPredictor
-from synth.replicas import replicas
-from synth.steps.fine_tuning import FineTuningStep
-from synth.steps.step import Fold
 from synth.terms import DEFAULT_TCM, TCMS
 
 EVENT_TASKS, LABELLED = ("apnea", "hypopnea"), ("linear_probing", "fine_tuning")
@@ -56,16 +49,6 @@ KINDS: dict[str, tuple[str, ...]] = {
 """Trainings by their names, and the values of config.py that are theirs."""
 
 
-class FromScratch(FineTuningStep):
-    """All weights learn, but for the statistics of batch normalisation and the fixed positions."""
-
-    def make(self) -> FineTuning:
-        network = super().make()
-        for variable in network.encoder.weights:
-            variable.trainable = variable.name not in ("moving_mean", "moving_variance", "positions")
-        return network
-
-
 def train(
     folder: Path, kind: str, step: str, task: str = "sleep_stage", fraction: float = 1, tcm: str = DEFAULT_TCM
 ) -> None:
@@ -86,18 +69,6 @@ def forget_statistics(folder: Path) -> None:
         if variable.name in ("moving_mean", "moving_variance"):
             variable.assign(np.full(variable.shape, float(variable.name == "moving_variance")))
     save_model(fold / pretrained, encoder, {name: told[name] for name in told.keys() - {"sha256", "parameters"}})
-
-
-def from_scratch(folder: Path, fraction: float) -> None:
-    # Its convolutions are not frozen.
-    config = configure("synthetic", (*SETTINGS, *RANDOM, "frozen_gib=0"), "tiny")
-    channels = [channel for name in MODALITIES for channel in config.database.streams(name).values()]
-    nights = check_nights(find_nights(config.database, folder / "nights"), channels)
-    assert isinstance(config.training, SynthSleepNetTraining)
-    part = split(config.database, 0, nights, config.training.seed, config.training.validation_fraction)
-    labelled = labelled_subjects(part, config.training.labelled_subjects, config.training.seed)
-    fold = Fold(config, part, labelled, nights, folder / "synthetic_random" / "0", replicas(None))
-    FromScratch(fold, MODALITIES, "sleep_stage", fraction, DEFAULT_TCM).train()
 
 
 def results(folder: Path, suffix: str, step: str, task: str, fraction: float, tcm: str = "") -> Path:
@@ -139,8 +110,6 @@ def train_all(folder: Path) -> None:
                 train(folder, kind, "fine_tuning", fraction=fraction)
     forget_statistics(folder)
     train(folder, "initial", "linear_probing")
-    for fraction in FRACTIONS:
-        from_scratch(folder, fraction)
     pretrained = folder / "synthetic_corrected" / "0" / "multimodal"
     for balance in BALANCES:
         shutil.copytree(pretrained, folder / f"synthetic_{balance}" / "0" / "multimodal", dirs_exist_ok=True)
@@ -164,7 +133,6 @@ def print_tables(folder: Path) -> None:
         for tcm in TCMS if fraction == 1 else (DEFAULT_TCM,):
             row(f"fine-tuning, {tcm}", figures, folder, "corrected", "fine_tuning", "sleep_stage", fraction, tcm)
         row("fine-tuning, published", figures, folder, "published", "fine_tuning", "sleep_stage", fraction, DEFAULT_TCM)
-        row("from scratch", figures, folder, "random", "fine_tuning", "sleep_stage", fraction, DEFAULT_TCM)
     figures = ("prevalence", "average_precision", "auroc", "f1")
     for task in EVENT_TASKS:
         print(f"\n{task}: {', '.join(figures)}")
