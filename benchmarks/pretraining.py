@@ -3,7 +3,8 @@
 Synthetic nights of an hour, whose stages and events are known; fold 0, whose six test subjects nothing has seen; the
 ``tiny`` preset with more passes, by both protocols; eight labelled subjects. A network whose pretraining had a learning
 rate of nearly 0 has random weights; its batch normalisation, however, has met the signals, which alone helps: it is
-probed with and without that. Figures are of the test subjects, with 95 % intervals over them. A command that was stopped goes on.
+probed with and without that. Figures are of the test subjects, with 95 % intervals over them. A command that was
+stopped goes on.
 """
 
 import shutil
