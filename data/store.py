@@ -3,16 +3,18 @@
 A path is a ``pathlib.Path``, or a ``upath.UPath`` (the same methods, on fsspec) for ``s3://``, ``gs://`` and ``http://``.
 """
 
+import errno
 import json
 import os
 import shutil
 import tempfile
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
-from data.terms import InputError, in_one_line
+from data.terms import FAILURES, InputError, failure, in_one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,6 +111,29 @@ def _raise(error: OSError) -> None:
     raise error
 
 
+def require_regular(path: Path) -> None:
+    """Raise InputError if a local ``path`` is not an ordinary file: a pipe or a device may be read without end."""
+    if is_remote(path) or path.is_file():
+        return
+    if path.exists():
+        raise InputError(f"{path} is a folder, a pipe or a device: name an ordinary file.")
+    raise InputError(f"{path} does not exist (any more).")
+
+
+def content(path: Path, most: int = 64 << 20) -> bytes:
+    """The bytes of a file, local or remote; InputError if it is missing, no ordinary file or of more than ``most``."""
+    require_regular(path)
+    try:
+        with reaching(path), path.open("rb") as file:
+            # What a file system says of a file's size may be wrong.
+            found = file.read(most + 1)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist (any more).") from None
+    if len(found) > most:
+        raise InputError(f"{path} is too large for what it should hold: more than {most / 1e6:.0f} MB.")
+    return found
+
+
 @contextmanager
 def on_disk(path: Path, name: str | None = None) -> Iterator[Path]:
     """A local path with the content of ``path``: itself, or under ``name`` in a temporary folder.
@@ -119,8 +144,7 @@ def on_disk(path: Path, name: str | None = None) -> Iterator[Path]:
         InputError: ``path`` does not exist or cannot be fetched.
     """
     if not is_remote(path) and name in (None, path.name):
-        if not path.is_file():
-            raise InputError(f"{path} does not exist (any more).")
+        require_regular(path)
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="night-") as folder:
@@ -130,6 +154,7 @@ def on_disk(path: Path, name: str | None = None) -> Iterator[Path]:
                 with reaching(path), path.open("rb") as source, copy.open("wb") as target:
                     shutil.copyfileobj(source, target, 1 << 24)
             else:
+                require_regular(path)
                 copy.symlink_to(path.resolve(strict=True))
         except FileNotFoundError:
             raise InputError(f"{path} does not exist (any more).") from None
@@ -143,7 +168,16 @@ def _aside(path: Path) -> Iterator[Path]:
     if beside:
         beside.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=beside, ignore_cleanup_errors=True) as folder:
-        yield Path(folder) / path.name
+        try:
+            yield Path(folder) / path.name
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            written = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+            raise InputError(
+                f"the disk of {beside or Path(folder).parent} is full: {path.name} needs more than the "
+                f"{written / 1e6:.1f} MB that found room; free some, and give the same command again."
+            ) from None
 
 
 @contextmanager
@@ -160,12 +194,40 @@ def written_aside(path: Path) -> Iterator[Path]:
         raise InputError(f"{path} is not a file that could be replaced: name another.")
     with _aside(path) as aside:
         yield aside
-        if is_remote(path):
-            with reaching(path):
-                path.fs.put_file(str(aside), path.path)
-        else:
-            _flush(aside)
-            aside.replace(path)
+        _put(aside, path)
+
+
+@contextmanager
+def written_together(folder: Path, last: str) -> Iterator[Path]:
+    """A local folder for new files of ``folder``: when the block ends well, all take their places there; else none.
+
+    ``last``, by which they are known to be whole, goes first where it is there already, and comes last.
+    """
+    with _aside(folder / last) as aside:
+        yield aside.parent
+        (folder / last).unlink(missing_ok=True)
+        for file in sorted(aside.parent.iterdir(), key=lambda file: (file.name == last, file.name)):
+            _put(file, folder / file.name)
+
+
+def _put(file: Path, path: Path) -> None:
+    """Let a local file take the place of ``path``."""
+    if is_remote(path):
+        with reaching(path):
+            path.fs.put_file(str(file), path.path)
+    else:
+        _flush(file)
+        file.replace(path)
+
+
+def failed(error: Exception, path: Path, log: Path) -> str:
+    """What ended the work on ``path``, in one sentence; of an error that nobody foresaw, ``log`` tells where."""
+    sentence = failure(error, path)
+    if not isinstance(error, FAILURES):
+        with suppress(*FAILURES), written_aside(log) as aside:
+            aside.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
+            sentence += f" Please report it, and send {log}."
+    return sentence
 
 
 def as_table(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
@@ -187,9 +249,9 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """The value in a JSON file; InputError if the file is absent or not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist.") from None
+        return json.loads(content(path))
+    except InputError:
+        raise
     except (ValueError, RecursionError):
         raise InputError(f"{path} is not valid JSON: it may be damaged; restore it or remove its folder.") from None
 
@@ -204,8 +266,7 @@ def new_folder(path: Path, fill: Callable[[Path], None]) -> None:
         fill(aside)
         for file in sorted(aside.iterdir()):
             if is_remote(path):
-                with reaching(path):
-                    path.fs.put_file(str(file), (path / file.name).path)
+                _put(file, path / file.name)
             else:
                 _flush(file)
         if not is_remote(path):

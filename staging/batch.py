@@ -16,8 +16,8 @@ from tqdm import tqdm
 from data.recordings.channels import open_signals
 from data.recordings.edf import NoSignals
 from data.scorings.any_form import read_scoring
-from data.store import as_table, is_remote, location, reaching, remove_unfinished, written_aside
-from data.terms import FAILURES, STAGES, InputError, failure
+from data.store import as_table, failed, is_remote, location, reaching, remove_unfinished, written_aside
+from data.terms import STAGES, InputError
 from evaluation.report import FIGURES
 from runs import workers
 from staging.recordings import Source
@@ -114,14 +114,16 @@ class Work(ABC):
         """Work on one recording, or find it finished; a bad one is an outcome, not an error."""
         try:
             return self.outcome(source, self.models() if isinstance(self.models, Models) else self.models)
-        except FAILURES as error:
+        # Whatever one recording does, the others go on.
+        except Exception as error:
             # In a folder, scorings lie beside recordings.
             left_out = isinstance(error, NoSignals) and not source.named
-            return Outcome(source, "left out" if left_out else "failed", reason=failure(error, source.path))
+            reason = failed(error, source.path, self.folder / f"{source.name}.log")
+            return Outcome(source, "left out" if left_out else "failed", reason=reason)
 
     @abstractmethod
     def outcome(self, source: Source, models: Any) -> Outcome:
-        """What becomes of a recording; one of ``data.terms.FAILURES`` if it cannot be worked on."""
+        """What becomes of a recording; an error, of whatever kind, if it cannot be worked on."""
 
     @staticmethod
     @abstractmethod

@@ -16,7 +16,7 @@ import numpy as np
 
 from data.recipe import Recipe
 from data.recordings.channels import open_any, open_signals
-from data.store import location, read_json, write_json, written_aside
+from data.store import location, read_json, write_json, written_aside, written_together
 from data.terms import EPOCH_SECONDS, InputError
 from runs.saved import CONFIG, METADATA, WEIGHTS, read_metadata, versions
 from staging.batch import Outcome, Work, described
@@ -264,9 +264,6 @@ class Embedding(Work):
             return Outcome(source, "kept", before)
         with open_signals(source.path) as recording:
             night = embedder.embed(recording, settings.channels)
-        # A recording whose results were complete is not any more.
-        told.unlink(missing_ok=True)
-        night.save(told.with_suffix(f".{settings.form}"))
         epochs, features = night.embeddings.shape
         result = {
             "name": source.name,
@@ -280,7 +277,9 @@ class Embedding(Work):
             **night.about,
             "took": round(time.perf_counter() - started, 3),
         }
-        write_json(told, result)
+        with written_together(self.folder, told.name) as aside:
+            night.save(aside / f"{source.name}{EMBEDDINGS}.{settings.form}")
+            write_json(aside / told.name, result)
         return Outcome(source, "embedded", result)
 
     @staticmethod

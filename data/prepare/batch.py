@@ -13,8 +13,8 @@ from data.databases import ChannelSpec, Database
 from data.nights.files import about_of, read_arrays, write_arrays
 from data.prepare.conversion import convert, settings, sizes
 from data.prepare.sources import TABLE, Source
-from data.store import as_table, is_remote, remove_unfinished, written_aside
-from data.terms import FAILURES, STAGES, UNSCORED, InputError, failure
+from data.store import as_table, failed, is_remote, remove_unfinished, written_aside
+from data.terms import STAGES, UNSCORED, InputError
 from runs import workers
 
 if TYPE_CHECKING:
@@ -67,10 +67,11 @@ def prepare(job: Job) -> Outcome:
         arrays = convert(job.source, job.database, job.channels, job.config)
         write_arrays(job.target, arrays)
         return _outcome(name, "written", arrays, time.perf_counter() - started)
-    except FAILURES as error:
+    # Whatever one recording does, the others go on.
+    except Exception as error:
         # An error without a name, such as of a full disk, comes from writing.
         where = job.target if isinstance(error, OSError) else recording
-        return Outcome(name, "failed", recording.name, reason=failure(error, where))
+        return Outcome(name, "failed", recording.name, reason=failed(error, where, job.target.with_name(f"{name}.log")))
 
 
 def _kept(job: Job) -> Outcome:
