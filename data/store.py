@@ -6,6 +6,7 @@ A path is a ``pathlib.Path``, or a ``upath.UPath`` (the same methods, on fsspec)
 import errno
 import json
 import os
+import platform
 import shutil
 import tempfile
 import traceback
@@ -13,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
+
+from filelock import FileLock, Timeout
 
 from data.terms import FAILURES, InputError, failure, in_one_line
 
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 
 UNFINISHED = ".unfinished-"
 """How the names of temporary folders begin; a killed run may leave some."""
+
+LOCK = ".lock"
+"""In a folder, says which process works there."""
 
 REMOTE = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
 """Remote schemes, and the package that brings each."""
@@ -218,6 +224,42 @@ def _put(file: Path, path: Path) -> None:
     else:
         _flush(file)
         file.replace(path)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep all other processes that ask the same out of a local ``folder``, which is made, until the block ends.
+
+    A process that dies keeps nobody out. Remote stores know no locks.
+
+    Raises:
+        InputError: another process, of this machine or of one that shares the disk, works there.
+    """
+    if is_remote(folder):
+        yield
+        return
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        with suppress(OSError):
+            raise InputError(
+                f"{path.read_text(errors='replace') or 'another process'} works in {folder}: wait until it ends, or "
+                "name another folder."
+            ) from None
+        raise InputError(f"another process worked in {folder} just now: give the same command again.") from None
+    try:
+        path.write_text(f"process {os.getpid()} of {platform.node()}")
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def failed(error: Exception, path: Path, log: Path) -> str:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from data.recordings.channels import open_signals
 from data.recordings.edf import NoSignals
 from data.scorings.any_form import read_scoring
-from data.store import as_table, failed, is_remote, location, reaching, remove_unfinished, written_aside
+from data.store import alone_in, as_table, failed, is_remote, location, reaching, remove_unfinished, written_aside
 from data.terms import STAGES, InputError
 from evaluation.report import FIGURES
 from runs import workers
@@ -193,17 +193,18 @@ def work_on_all(
 def _tidied(folder: Path, processes: bool) -> Iterator[None]:
     """Remove from ``folder`` what a killed run left half-written, and what ``processes`` of this one leave that fails.
 
-    A cluster's workers end what they began; a run beside this one on the same folder is not foreseen.
+    A cluster's workers end what they began; no other run works on the same folder meanwhile.
     """
     local = not is_remote(folder)
-    if local:
-        remove_unfinished(folder, below=False)
-    try:
-        yield
-    except BaseException:
-        if local and processes:
+    with alone_in(folder):
+        if local:
             remove_unfinished(folder, below=False)
-        raise
+        try:
+            yield
+        except BaseException:
+            if local and processes:
+                remove_unfinished(folder, below=False)
+            raise
 
 
 @contextmanager
