@@ -4,20 +4,22 @@ A path is a ``pathlib.Path``, or a ``upath.UPath`` (the same methods, on fsspec)
 """
 
 import errno
+import io
 import json
 import os
 import platform
 import shutil
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeGuard, cast
 
 from filelock import FileLock, Timeout
 
-from data.terms import FAILURES, InputError, failure, in_one_line
+from data.terms import FAILURES, UNPRINTABLE, InputError, failure, in_one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,8 +35,16 @@ if TYPE_CHECKING:
 UNFINISHED = ".unfinished-"
 """How the names of temporary folders begin; a killed run may leave some."""
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Of the errors of a disk without room."""
+
 LOCK = ".lock"
 """In a folder, says which process works there."""
+
+TIMEOUT = 30
+"""Seconds for which a remote store may be silent."""
+PAUSES = (1, 3)
+"""Seconds before the second and the third try to fetch a file."""
 
 REMOTE = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
 """Remote schemes, and the package that brings each."""
@@ -58,8 +68,21 @@ def location(name: str | Path) -> Path:
         package = REMOTE[scheme]
         command = f"pip install -r requirements.txt {package}"
         raise InputError(f"{name}: {scheme}:// needs the package {package}: {command}.") from None
-    # Listings are never cached: other machines write to the same store.
-    return cast(Path, UPath(f"{scheme}://{rest.rstrip('/')}", use_listings_cache=False))
+    options: dict[str, Any] = {}
+    if scheme == "s3":
+        options = {"config_kwargs": {"connect_timeout": TIMEOUT, "read_timeout": TIMEOUT}}
+    elif scheme.startswith("http"):
+        from aiohttp import ClientTimeout
+
+        options = {"client_kwargs": {"timeout": ClientTimeout(sock_connect=TIMEOUT, sock_read=TIMEOUT)}}
+    try:
+        # Listings are never cached: other machines write to the same store.
+        path = UPath(f"{scheme}://{rest.rstrip('/')}", use_listings_cache=False, **options)
+        # Only now it is taken to pieces.
+        str(path)
+    except ValueError as error:
+        raise InputError(f"{name} is no address ({in_one_line(error)}): mend it.") from None
+    return cast(Path, path)
 
 
 def anywhere(path: Path) -> Path:
@@ -77,14 +100,44 @@ def reaching(path: Path) -> Iterator[None]:
     """Tell a remote store's refusal (no network, no key, no bucket) in an InputError; local errors pass."""
     try:
         yield
-    except (InputError, FileNotFoundError, NotADirectoryError):
+    except (InputError, NotADirectoryError):
         raise
     # Each store's library has its own family of exceptions.
     except Exception as error:
-        if not is_remote(path):
+        # For fsspec, whatever a web server refuses is not found; what it said is the cause.
+        cause = error.__cause__ if isinstance(error, FileNotFoundError) else error
+        if not is_remote(path) or cause is None or getattr(cause, "status", None) in (404, 410):
             raise
-        reason = in_one_line(error)
+        reason = in_one_line(cause)
         raise InputError(f"{path} cannot be reached ({reason}): check the address and your credentials.") from None
+
+
+def fetch(path: "RemotePath", target: BinaryIO, most: int | None = None) -> None:
+    """Write a remote file, of which no more than ``most`` bytes are wanted, to ``target``.
+
+    Where the network or the server fails, it is tried three times, and goes on where it ended if the server lets it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: the store refuses it.
+    """
+    with reaching(path):
+        for pause in (*PAUSES, None):
+            try:
+                with path.open("rb") as source:
+                    try:
+                        source.seek(target.tell())
+                    except ValueError:
+                        target.seek(0)
+                        target.truncate()
+                    while (most is None or target.tell() < most) and (block := source.read(1 << 22)):
+                        target.write(block)
+                return
+            except Exception as error:
+                final = isinstance(error, FileNotFoundError) or 400 <= getattr(error, "status", 500) < 500
+                if pause is None or final or (isinstance(error, OSError) and error.errno in FULL):
+                    raise
+            time.sleep(pause)
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -129,10 +182,15 @@ def require_regular(path: Path) -> None:
 def content(path: Path, most: int = 64 << 20) -> bytes:
     """The bytes of a file, local or remote; InputError if it is missing, no ordinary file or of more than ``most``."""
     require_regular(path)
+    # What a file system says of a file's size may be wrong.
     try:
-        with reaching(path), path.open("rb") as file:
-            # What a file system says of a file's size may be wrong.
-            found = file.read(most + 1)
+        if is_remote(path):
+            buffer = io.BytesIO()
+            fetch(path, buffer, most + 1)
+            found = buffer.getvalue()
+        else:
+            with path.open("rb") as file:
+                found = file.read(most + 1)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist (any more).") from None
     if len(found) > most:
@@ -157,8 +215,8 @@ def on_disk(path: Path, name: str | None = None) -> Iterator[Path]:
         copy = Path(folder) / (name or path.name)
         try:
             if is_remote(path):
-                with reaching(path), path.open("rb") as source, copy.open("wb") as target:
-                    shutil.copyfileobj(source, target, 1 << 24)
+                with told_if_full(copy), copy.open("wb") as target:
+                    fetch(path, target)
             else:
                 require_regular(path)
                 copy.symlink_to(path.resolve(strict=True))
@@ -173,17 +231,26 @@ def _aside(path: Path) -> Iterator[Path]:
     beside = None if is_remote(path) else path.parent
     if beside:
         beside.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=beside, ignore_cleanup_errors=True) as folder:
-        try:
-            yield Path(folder) / path.name
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            written = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
-            raise InputError(
-                f"the disk of {beside or Path(folder).parent} is full: {path.name} needs more than the "
-                f"{written / 1e6:.1f} MB that found room; free some, and give the same command again."
-            ) from None
+    with (
+        tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=beside, ignore_cleanup_errors=True) as folder,
+        told_if_full(Path(folder) / path.name),
+    ):
+        yield Path(folder) / path.name
+
+
+@contextmanager
+def told_if_full(path: Path) -> Iterator[None]:
+    """Tell in an InputError that there is no room for ``path``, which lies in a temporary folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        written = sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file())
+        raise InputError(
+            f"the disk of {path.parent.parent} is full: {path.name} needs more than the {written / 1e6:.1f} MB that "
+            "found room; free some, and give the same command again."
+        ) from None
 
 
 @contextmanager
@@ -273,11 +340,18 @@ def failed(error: Exception, path: Path, log: Path) -> str:
 
 
 def as_table(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
-    """A table of ``rows``; bytes of a file's name that are no text are escaped, for CSV holds none."""
+    """A table of ``rows`` for CSV, in which texts from files do no harm.
+
+    Bytes of a file's name that are no text are escaped, for CSV holds none; what commands a terminal becomes a space;
+    and a text that a spreadsheet would take for a formula begins with an apostrophe.
+    """
     import pandas as pd
 
     def escaped(value: Any) -> Any:
-        return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        text = UNPRINTABLE.sub(" ", value).encode("utf-8", "backslashreplace").decode()
+        return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
     return pd.DataFrame([{name: escaped(value) for name, value in row.items()} for row in rows])
 

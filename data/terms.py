@@ -33,6 +33,9 @@ SAMPLING_RATE = 100
 EPOCH_SAMPLES = EPOCH_SECONDS * SAMPLING_RATE
 
 
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+"""Characters that break a line, or command a terminal."""
+
 LONGEST_SENTENCE = 2500
 """Characters that a sentence may have, whatever the names in it."""
 
@@ -45,7 +48,7 @@ class InputError(ValueError):
     """
 
     def __init__(self, sentence: str) -> None:
-        told = re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", sentence)
+        told = UNPRINTABLE.sub(" ", sentence)
         super().__init__(told if len(told) <= LONGEST_SENTENCE else f"{told[:1500]} ... {told[-500:]}")
 
 
@@ -69,6 +72,6 @@ def whole_epochs(seconds: float) -> int:
     return int(seconds / EPOCH_SECONDS + 1e-6)
 
 
-def in_one_line(error: Exception) -> str:
+def in_one_line(error: BaseException) -> str:
     """What another library's error says, or what kind of error it is, short enough for a sentence of ours."""
     return " ".join(str(error).split())[:200] or type(error).__name__

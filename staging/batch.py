@@ -17,7 +17,7 @@ from data.recordings.channels import open_signals
 from data.recordings.edf import NoSignals
 from data.scorings.any_form import read_scoring
 from data.store import alone_in, as_table, failed, is_remote, location, reaching, remove_unfinished, written_aside
-from data.terms import STAGES, InputError
+from data.terms import STAGES, UNPRINTABLE, InputError
 from evaluation.report import FIGURES
 from runs import workers
 from staging.recordings import Source
@@ -113,6 +113,8 @@ class Work(ABC):
     def __call__(self, source: Source) -> Outcome:
         """Work on one recording, or find it finished; a bad one is an outcome, not an error."""
         try:
+            if source.problem:
+                raise InputError(source.problem)
             return self.outcome(source, self.models() if isinstance(self.models, Models) else self.models)
         # Whatever one recording does, the others go on.
         except Exception as error:
@@ -179,8 +181,9 @@ def work_on_all(
             if alone and outcome.status == "failed":
                 raise InputError(outcome.reason)
             outcomes[outcome.source] = outcome
-            failed = f"{outcome.source.name}: {outcome.status}: {outcome.reason}"
-            bar.write(kind.told(outcome.result) if outcome.result else failed)
+            bad = f"{outcome.source.name}: {outcome.status}: {outcome.reason}"
+            lines = kind.told(outcome.result).split("\n") if outcome.result else [bad]
+            bar.write("\n".join(UNPRINTABLE.sub(" ", line) for line in lines))
             bar.update()
     ordered = [outcomes[source] for source in sources]
     with written_aside(folder / kind.table) as aside:

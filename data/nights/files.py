@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from data.store import is_remote, new_folder, reaching, require_regular, written_aside
+from data.store import fetch, is_remote, new_folder, require_regular, written_aside
 from data.terms import EPOCH_SAMPLES, EVENTS, InputError
 
 STAGE_COLUMN = "Sleep Stage"
@@ -44,8 +44,10 @@ def _opened(path: Path) -> Path | io.BytesIO:
     require_regular(path)
     if not is_remote(path):
         return path
-    with reaching(path):
-        return io.BytesIO(path.read_bytes())
+    fetched = io.BytesIO()
+    fetch(path, fetched)
+    fetched.seek(0)
+    return fetched
 
 
 def _read_npz(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
