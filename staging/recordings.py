@@ -86,14 +86,12 @@ def _meant(text: str, path: Path) -> list[Path]:
 def _is_folder(path: Path) -> bool:
     if path.name.lower().endswith(ENDINGS) and is_remote(path):
         return False
-    with reaching(path):
-        try:
+    try:
+        with reaching(path):
             path.stat()
-        except FileNotFoundError:
-            raise InputError(
-                f"{path} does not exist: name a recording, a folder or a pattern with --recording."
-            ) from None
-        return path.is_dir() and not is_parquet_night(path)
+            return path.is_dir() and not is_parquet_night(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: name a recording, a folder or a pattern with --recording.") from None
 
 
 def _within(folder: Path) -> list[Path]:
