@@ -2,6 +2,7 @@
 
 import io
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -98,11 +99,19 @@ def _read_parquet(path: Path, keys: Sequence[str], channels: Sequence[str]) -> d
     return {key: value for key, value in arrays.items() if key in keys}
 
 
+def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """As ``numpy.savez``, which leaves its file open where the disk is full, and complains when it is collected."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
+
+
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write a night in the form that its path names; it appears whole or not at all."""
     if path.suffix == ".npz":
         with written_aside(path) as aside:
-            np.savez(aside, **arrays)
+            _write_npz(aside, arrays)
         return
     import pyarrow as pa
     import pyarrow.parquet as pq

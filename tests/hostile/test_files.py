@@ -1,6 +1,7 @@
 """Files and folders that would hang, fill or endanger the process that reads them."""
 
 import errno
+import gc
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from recordings import write_edf
 
 import predict
+from data.nights import files
 from data.nights.files import read_arrays
 from data.prepare import sources
 from data.prepare.custom import load_spec
@@ -83,6 +85,19 @@ def test_a_full_disk_is_named_and_nothing_stays(tmp_path):
         (aside / "x.csv").write_text("whole")
         raise OSError(errno.ENOSPC, "No space left on device")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_once(tmp_path, monkeypatch):
+    ignored = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    (tmp_path / "x.npz").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        files._write_npz(tmp_path / "x.npz", {"x": np.zeros(1_000_000)})
+    gc.collect()
+    assert ignored == []
+    files._write_npz(tmp_path / "y.npz", {"x": np.zeros(3), "fs": np.float64(100)})
+    np.savez(tmp_path / "z.npz", x=np.zeros(3), fs=np.float64(100))
+    assert (tmp_path / "y.npz").read_bytes() == (tmp_path / "z.npz").read_bytes()
 
 
 def test_one_process_works_in_a_folder(tmp_path):
