@@ -192,3 +192,6 @@ def test_whatever_a_recording_does_the_others_are_staged(tmp_path, monkeypatch, 
     assert table.loc["raises", "reason"].endswith(told)
     assert "in raises" in (out / "raises.log").read_text()
     assert "\x1b" not in capsys.readouterr().out
+    with alone_in(out):
+        assert predict.main([str(option) for option in options]) == 2
+    assert f"process {os.getpid()} of" in capsys.readouterr().err
