@@ -105,7 +105,8 @@ def reaching(path: Path) -> Iterator[None]:
     # Each store's library has its own family of exceptions.
     except Exception as error:
         # For fsspec, whatever a web server refuses is not found; what it said is the cause.
-        cause = error.__cause__ if isinstance(error, FileNotFoundError) else error
+        refused = error.__cause__ if str(path).startswith("http") else None
+        cause = refused if isinstance(error, FileNotFoundError) else error
         if not is_remote(path) or cause is None or getattr(cause, "status", None) in (404, 410):
             raise
         reason = in_one_line(cause)
