@@ -2,8 +2,14 @@
 
 import argparse
 import os
+import shutil
+import signal
 import sys
-from collections.abc import Callable, Collection
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -83,15 +89,64 @@ def print_published(spec: Database, tasks: Collection[str]) -> None:
             print(f"published on {spec.title}{task}, {result.model}{about}: {figures}")
 
 
+TEMPORARY = "recsleep-"
+"""How the names of the commands' temporary folders begin."""
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[None]:
+    """Let this command and its processes keep temporary files in a folder of their own, which goes with the command.
+
+    Those of commands that were killed go too.
+    """
+    from data.store import alone_in
+
+    for left in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*"):
+        with suppress(OSError, InputError):
+            about = left.lstat()
+            # A command that begins this minute may not have taken its folder yet.
+            if left.is_dir() and not left.is_symlink() and about.st_uid == os.getuid() and _age(about) > 60:
+                with alone_in(left):
+                    shutil.rmtree(left, ignore_errors=True)
+    before, variable = tempfile.tempdir, os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY, ignore_cleanup_errors=True) as folder, alone_in(Path(folder)):
+        tempfile.tempdir = os.environ["TMPDIR"] = folder
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+            del os.environ["TMPDIR"]
+            if variable is not None:
+                os.environ["TMPDIR"] = variable
+
+
+def _age(file: os.stat_result) -> float:
+    return time.time() - file.st_mtime
+
+
+def _open_streams() -> None:
+    """Lead to nowhere those of the three standard streams that are closed: files would be opened in their place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free is this one.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "w" if number else "r"))
+
+
 def run(command: Callable[[], int | None], prog: str) -> int:
-    """Run ``command`` and return an exit code: its own or 0, 2 after a user's mistake, 130 after Ctrl-C."""
+    """Run ``command`` and return an exit code: its own or 0, 2 after a user's mistake, 130 after Ctrl-C or SIGTERM."""
+    _open_streams()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Else the first process takes all memory of a GPU, and none is left for the processes beside it.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     # A file's name may hold bytes that are no text.
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return command() or 0
+        with _temporary_folder():
+            return command() or 0
     except InputError as error:
         mistake = str(error)
     except ValueError as error:
@@ -109,6 +164,15 @@ def run(command: Callable[[], int | None], prog: str) -> int:
         if error.strerror is None:
             raise
         mistake = f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+    except MemoryError:
+        mistake = "there is too little memory: end other programs, or raise the limit."
+    except ImportError as error:
+        # What the loader says of a library that finds no room.
+        if not any(sign in str(error) for sign in ("failed to map segment", "cannot allocate memory")):
+            raise
+        mistake = (
+            f"there is too little memory to load {error.name or 'a library'}: end other programs, or raise the limit."
+        )
     except KeyboardInterrupt:
         print(f"{prog}: stopped; give the same command again to go on.", file=sys.stderr)
         return 130

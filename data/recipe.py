@@ -137,6 +137,8 @@ class Recipe:
                 level=values["level"] and _level(values["level"]["amplitude"], values["level"]["offset"]),
                 labelled_wake_minutes=float(values.get("labelled_wake_minutes", WAKE_MINUTES)),
             )
+        except InputError:
+            raise
         except (KeyError, TypeError, ValueError, AttributeError, IndexError):
             reason = "the model is of a newer version, or its metadata are damaged"
             raise InputError(f"its recipe cannot be read: {reason}.") from None
@@ -206,9 +208,14 @@ def _band(channel: Mapping[str, Any]) -> tuple[float, float] | None:
 
 
 def _level(amplitude: Any, offset: Any) -> Level | None:
-    """The level of two values from a file; None where they are none."""
-    numbers = all(type(value) in (int, float) and abs(value) < 1e300 for value in (amplitude, offset))
-    return Level(float(amplitude), float(offset)) if numbers and amplitude > 0 else None
+    """The level of two values from a file; None where they are none, InputError where no signal has them."""
+    if not all(type(value) in (int, float) for value in (amplitude, offset)):
+        return None
+    if not (1e-9 <= amplitude <= 1e9 and abs(offset) <= 1e9):
+        raise InputError(
+            f"its level, amplitude {amplitude:.3g} and offset {offset:.3g}, is of no signal: train it again."
+        )
+    return Level(float(amplitude), float(offset))
 
 
 _LEVELS = {"sleepedf": Level(12.5), "sleepedfx": Level(12.5), "isruc": Level(12.5), "ucddb": Level(0.12, 0.55)}

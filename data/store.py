@@ -3,16 +3,23 @@
 A path is a ``pathlib.Path``, or a ``upath.UPath`` (the same methods, on fsspec) for ``s3://``, ``gs://`` and ``http://``.
 """
 
+import errno
+import io
 import json
 import os
+import platform
 import shutil
 import tempfile
+import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeGuard, cast
 
-from data.terms import InputError, in_one_line
+from filelock import FileLock, Timeout
+
+from data.terms import FAILURES, UNPRINTABLE, InputError, failure, in_one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +34,17 @@ if TYPE_CHECKING:
 
 UNFINISHED = ".unfinished-"
 """How the names of temporary folders begin; a killed run may leave some."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Of the errors of a disk without room."""
+
+LOCK = ".lock"
+"""In a folder, says which process works there."""
+
+TIMEOUT = 30
+"""Seconds for which a remote store may be silent."""
+PAUSES = (1, 3)
+"""Seconds before the second and the third try to fetch a file."""
 
 REMOTE = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
 """Remote schemes, and the package that brings each."""
@@ -50,8 +68,21 @@ def location(name: str | Path) -> Path:
         package = REMOTE[scheme]
         command = f"pip install -r requirements.txt {package}"
         raise InputError(f"{name}: {scheme}:// needs the package {package}: {command}.") from None
-    # Listings are never cached: other machines write to the same store.
-    return cast(Path, UPath(f"{scheme}://{rest.rstrip('/')}", use_listings_cache=False))
+    options: dict[str, Any] = {}
+    if scheme == "s3":
+        options = {"config_kwargs": {"connect_timeout": TIMEOUT, "read_timeout": TIMEOUT}}
+    elif scheme.startswith("http"):
+        from aiohttp import ClientTimeout
+
+        options = {"client_kwargs": {"timeout": ClientTimeout(sock_connect=TIMEOUT, sock_read=TIMEOUT)}}
+    try:
+        # Listings are never cached: other machines write to the same store.
+        path = UPath(f"{scheme}://{rest.rstrip('/')}", use_listings_cache=False, **options)
+        # Only now it is taken to pieces.
+        str(path)
+    except ValueError as error:
+        raise InputError(f"{name} is no address ({in_one_line(error)}): mend it.") from None
+    return cast(Path, path)
 
 
 def anywhere(path: Path) -> Path:
@@ -69,14 +100,45 @@ def reaching(path: Path) -> Iterator[None]:
     """Tell a remote store's refusal (no network, no key, no bucket) in an InputError; local errors pass."""
     try:
         yield
-    except (InputError, FileNotFoundError, NotADirectoryError):
+    except (InputError, NotADirectoryError):
         raise
     # Each store's library has its own family of exceptions.
     except Exception as error:
-        if not is_remote(path):
+        # For fsspec, whatever a web server refuses is not found; what it said is the cause.
+        refused = error.__cause__ if str(path).startswith("http") else None
+        cause = refused if isinstance(error, FileNotFoundError) else error
+        if not is_remote(path) or cause is None or getattr(cause, "status", None) in (404, 410):
             raise
-        reason = in_one_line(error)
+        reason = in_one_line(cause)
         raise InputError(f"{path} cannot be reached ({reason}): check the address and your credentials.") from None
+
+
+def fetch(path: "RemotePath", target: BinaryIO, most: int | None = None) -> None:
+    """Write a remote file, of which no more than ``most`` bytes are wanted, to ``target``.
+
+    Where the network or the server fails, it is tried three times, and goes on where it ended if the server lets it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: the store refuses it.
+    """
+    with reaching(path):
+        for pause in (*PAUSES, None):
+            try:
+                with path.open("rb") as source:
+                    try:
+                        source.seek(target.tell())
+                    except ValueError:
+                        target.seek(0)
+                        target.truncate()
+                    while (most is None or target.tell() < most) and (block := source.read(1 << 22)):
+                        target.write(block)
+                return
+            except Exception as error:
+                final = isinstance(error, FileNotFoundError) or 400 <= getattr(error, "status", 500) < 500
+                if pause is None or final or (isinstance(error, OSError) and error.errno in FULL):
+                    raise
+            time.sleep(pause)
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -109,6 +171,34 @@ def _raise(error: OSError) -> None:
     raise error
 
 
+def require_regular(path: Path) -> None:
+    """Raise InputError if a local ``path`` is not an ordinary file: a pipe or a device may be read without end."""
+    if is_remote(path) or path.is_file():
+        return
+    if path.exists():
+        raise InputError(f"{path} is a folder, a pipe or a device: name an ordinary file.")
+    raise InputError(f"{path} does not exist (any more).")
+
+
+def content(path: Path, most: int = 64 << 20) -> bytes:
+    """The bytes of a file, local or remote; InputError if it is missing, no ordinary file or of more than ``most``."""
+    require_regular(path)
+    # What a file system says of a file's size may be wrong.
+    try:
+        if is_remote(path):
+            buffer = io.BytesIO()
+            fetch(path, buffer, most + 1)
+            found = buffer.getvalue()
+        else:
+            with path.open("rb") as file:
+                found = file.read(most + 1)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist (any more).") from None
+    if len(found) > most:
+        raise InputError(f"{path} is too large for what it should hold: more than {most / 1e6:.0f} MB.")
+    return found
+
+
 @contextmanager
 def on_disk(path: Path, name: str | None = None) -> Iterator[Path]:
     """A local path with the content of ``path``: itself, or under ``name`` in a temporary folder.
@@ -119,17 +209,17 @@ def on_disk(path: Path, name: str | None = None) -> Iterator[Path]:
         InputError: ``path`` does not exist or cannot be fetched.
     """
     if not is_remote(path) and name in (None, path.name):
-        if not path.is_file():
-            raise InputError(f"{path} does not exist (any more).")
+        require_regular(path)
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="night-") as folder:
         copy = Path(folder) / (name or path.name)
         try:
             if is_remote(path):
-                with reaching(path), path.open("rb") as source, copy.open("wb") as target:
-                    shutil.copyfileobj(source, target, 1 << 24)
+                with told_if_full(copy), copy.open("wb") as target:
+                    fetch(path, target)
             else:
+                require_regular(path)
                 copy.symlink_to(path.resolve(strict=True))
         except FileNotFoundError:
             raise InputError(f"{path} does not exist (any more).") from None
@@ -142,8 +232,26 @@ def _aside(path: Path) -> Iterator[Path]:
     beside = None if is_remote(path) else path.parent
     if beside:
         beside.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=beside, ignore_cleanup_errors=True) as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=beside, ignore_cleanup_errors=True) as folder,
+        told_if_full(Path(folder) / path.name),
+    ):
         yield Path(folder) / path.name
+
+
+@contextmanager
+def told_if_full(path: Path) -> Iterator[None]:
+    """Tell in an InputError that there is no room for ``path``, which lies in a temporary folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        written = sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file())
+        raise InputError(
+            f"the disk of {path.parent.parent} is full: {path.name} needs more than the {written / 1e6:.1f} MB that "
+            "found room; free some, and give the same command again."
+        ) from None
 
 
 @contextmanager
@@ -160,20 +268,91 @@ def written_aside(path: Path) -> Iterator[Path]:
         raise InputError(f"{path} is not a file that could be replaced: name another.")
     with _aside(path) as aside:
         yield aside
-        if is_remote(path):
-            with reaching(path):
-                path.fs.put_file(str(aside), path.path)
-        else:
-            _flush(aside)
-            aside.replace(path)
+        _put(aside, path)
+
+
+@contextmanager
+def written_together(folder: Path, last: str) -> Iterator[Path]:
+    """A local folder for new files of ``folder``: when the block ends well, all take their places there; else none.
+
+    ``last``, by which they are known to be whole, goes first where it is there already, and comes last.
+    """
+    with _aside(folder / last) as aside:
+        yield aside.parent
+        (folder / last).unlink(missing_ok=True)
+        for file in sorted(aside.parent.iterdir(), key=lambda file: (file.name == last, file.name)):
+            _put(file, folder / file.name)
+
+
+def _put(file: Path, path: Path) -> None:
+    """Let a local file take the place of ``path``."""
+    if is_remote(path):
+        with reaching(path):
+            path.fs.put_file(str(file), path.path)
+    else:
+        _flush(file)
+        file.replace(path)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep all other processes that ask the same out of a local ``folder``, which is made, until the block ends.
+
+    A process that dies keeps nobody out. Remote stores know no locks.
+
+    Raises:
+        InputError: another process, of this machine or of one that shares the disk, works there.
+    """
+    if is_remote(folder):
+        yield
+        return
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        with suppress(OSError):
+            raise InputError(
+                f"{path.read_text(errors='replace') or 'another process'} works in {folder}: wait until it ends, or "
+                "name another folder."
+            ) from None
+        raise InputError(f"another process worked in {folder} just now: give the same command again.") from None
+    try:
+        path.write_text(f"process {os.getpid()} of {platform.node()}")
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def failed(error: Exception, path: Path, log: Path) -> str:
+    """What ended the work on ``path``, in one sentence; of an error that nobody foresaw, ``log`` tells where."""
+    sentence = failure(error, path)
+    if not isinstance(error, FAILURES):
+        with suppress(*FAILURES), written_aside(log) as aside:
+            aside.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
+            sentence += f" Please report it, and send {log}."
+    return sentence
 
 
 def as_table(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
-    """A table of ``rows``; bytes of a file's name that are no text are escaped, for CSV holds none."""
+    """A table of ``rows`` for CSV, in which texts from files do no harm.
+
+    Bytes of a file's name that are no text are escaped, for CSV holds none; what commands a terminal becomes a space;
+    and a text that a spreadsheet would take for a formula begins with an apostrophe.
+    """
     import pandas as pd
 
     def escaped(value: Any) -> Any:
-        return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        text = UNPRINTABLE.sub(" ", value).encode("utf-8", "backslashreplace").decode()
+        return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
     return pd.DataFrame([{name: escaped(value) for name, value in row.items()} for row in rows])
 
@@ -187,9 +366,9 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """The value in a JSON file; InputError if the file is absent or not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist.") from None
+        return json.loads(content(path))
+    except InputError:
+        raise
     except (ValueError, RecursionError):
         raise InputError(f"{path} is not valid JSON: it may be damaged; restore it or remove its folder.") from None
 
@@ -204,8 +383,7 @@ def new_folder(path: Path, fill: Callable[[Path], None]) -> None:
         fill(aside)
         for file in sorted(aside.iterdir()):
             if is_remote(path):
-                with reaching(path):
-                    path.fs.put_file(str(file), (path / file.name).path)
+                _put(file, path / file.name)
             else:
                 _flush(file)
         if not is_remote(path):

@@ -36,25 +36,38 @@ WAKE_MINUTES = 30
 nights that were kept whole, unless other values are asked for."""
 
 
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+"""Characters that break a line, or command a terminal."""
+
+LONGEST_SENTENCE = 2500
+"""Characters that a sentence may have, whatever the names in it."""
+
+
 class InputError(ValueError):
     """A mistake in what the user gave, in one sentence: what is wrong, where, and what to do.
 
     Names that files bring may hold control characters, which would break the sentence into lines: they become spaces.
+    They may also be of any length: of a sentence that they make too long, the middle is left out.
     """
 
     def __init__(self, sentence: str) -> None:
-        super().__init__(re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", sentence))
+        told = UNPRINTABLE.sub(" ", sentence)
+        super().__init__(told if len(told) <= LONGEST_SENTENCE else f"{told[:1500]} ... {told[-500:]}")
 
 
 FAILURES = (InputError, OSError, MemoryError)
-"""What ends the work on one recording of many, such as a bad file or a full disk, but not the work on the others."""
+"""What may be expected to end the work on one recording, such as a bad file or a full disk."""
 
 
 def failure(error: Exception, path: Path) -> str:
-    """One of :data:`FAILURES`, met while ``path`` was worked on, in one sentence."""
-    if isinstance(error, OSError):
+    """What ended the work on ``path``, in one sentence; an error that is none of :data:`FAILURES`, with its kind."""
+    if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or path}: {error.strerror}."
-    return f"{path} does not fit into memory." if isinstance(error, MemoryError) else str(error)
+    if isinstance(error, MemoryError):
+        return f"{path} does not fit into memory."
+    if isinstance(error, InputError):
+        return str(error)
+    return f"{path}: an error that nobody foresaw, {type(error).__name__} ({in_one_line(error)})."
 
 
 def whole_epochs(seconds: float) -> int:
@@ -62,6 +75,6 @@ def whole_epochs(seconds: float) -> int:
     return int(seconds / EPOCH_SECONDS + 1e-6)
 
 
-def in_one_line(error: Exception) -> str:
+def in_one_line(error: BaseException) -> str:
     """What another library's error says, or what kind of error it is, short enough for a sentence of ours."""
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -4,7 +4,7 @@ import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +18,7 @@ import pandas as pd
 import tensorflow as tf
 from tqdm import tqdm
 
-from data.store import UNFINISHED, new_folder, read_json, remove_unfinished, write_json, written_aside
+from data.store import UNFINISHED, alone_in, new_folder, read_json, remove_unfinished, write_json, written_aside
 from data.terms import InputError
 from runs.budget import Cost, Enough, FirstUpdates
 from runs.identity import require_same_run
@@ -69,10 +69,17 @@ class ResumableRun(ABC):
         """Train the units that are left and finish, unless that was done before; return the result.
 
         Raises:
-            InputError: the folder holds another run, its state is damaged, or the training diverged.
+            InputError: the folder holds another run, its state is damaged, another process trains there, or the
+                training diverged.
         """
         if (self.folder / METADATA).is_file():
             return self._skip()
+        # Of several processes that train together, one writes.
+        with alone_in(self.folder) if self.chief else nullcontext():
+            # It may have been finished by another process just now.
+            return self._skip() if (self.folder / METADATA).is_file() else self._train()
+
+    def _train(self) -> Any:
         self.prepare()
         self.best_weights = self.judged.get_weights()
         self._continue()

@@ -10,8 +10,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -52,7 +54,7 @@ class Alone(Generic[Item, Result]):
                 code = process.wait()
             if not answer.exists():
                 raise InputError(_how_it_ended(code))
-            result = pickle.loads(answer.read_bytes())
+            result = pickle.loads(answer.read_bytes())  # noqa: S301 - our own process wrote it
         if isinstance(result, InputError):
             raise result
         return result
@@ -91,6 +93,7 @@ def each(
             # Processes that joblib keeps for the next call leave when they have been idle for long, and it does not
             # notice the end of those that replace them.
             stack.callback(lambda: get_reusable_executor(reuse=True).shutdown())
+            function = _WithItsParent(function)
         parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, **threads)
         try:
             yield from parallel(delayed(function)(item) for item in items)
@@ -98,6 +101,27 @@ def each(
             # Joblib tells the codes in its message alone, such as "{SIGKILL(-9)}".
             codes = map(int, re.findall(r"\((-?\d+)\)", str(error)))
             raise InputError(_how_it_ended(next(filter(None, codes), None))) from None
+
+
+class _WithItsParent(Generic[Item, Result]):
+    """``function`` in a process that ends with the one that started it: a killed command leaves none at work."""
+
+    def __init__(self, function: Callable[[Item], Result]) -> None:
+        self.function, self.parent = function, os.getpid()
+
+    def __call__(self, item: Item) -> Result:
+        _watch(self.parent)
+        return self.function(item)
+
+
+@lru_cache
+def _watch(parent: int) -> None:
+    def wait() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _how_it_ended(code: int | None) -> str:
@@ -170,7 +194,7 @@ def _prepare_worker(module: str) -> bool:
 def _answer(call: Path, answer: Path) -> None:
     """The fresh process's side of :class:`Alone`."""
     threading.Thread(target=_end_with_the_caller, daemon=True).start()
-    function, item = pickle.loads(call.read_bytes())
+    function, item = pickle.loads(call.read_bytes())  # noqa: S301 - our own process wrote it
     try:
         result = function(item)
     except InputError as error:

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from data.recordings.channels import open_signals
 from data.recordings.edf import NoSignals
 from data.scorings.any_form import read_scoring
-from data.store import as_table, is_remote, location, reaching, remove_unfinished, written_aside
-from data.terms import FAILURES, STAGES, InputError, failure
+from data.store import alone_in, as_table, failed, is_remote, location, reaching, remove_unfinished, written_aside
+from data.terms import STAGES, UNPRINTABLE, InputError
 from evaluation.report import FIGURES
 from runs import workers
 from staging.recordings import Source
@@ -113,15 +113,19 @@ class Work(ABC):
     def __call__(self, source: Source) -> Outcome:
         """Work on one recording, or find it finished; a bad one is an outcome, not an error."""
         try:
+            if source.problem:
+                raise InputError(source.problem)
             return self.outcome(source, self.models() if isinstance(self.models, Models) else self.models)
-        except FAILURES as error:
+        # Whatever one recording does, the others go on.
+        except Exception as error:
             # In a folder, scorings lie beside recordings.
             left_out = isinstance(error, NoSignals) and not source.named
-            return Outcome(source, "left out" if left_out else "failed", reason=failure(error, source.path))
+            reason = failed(error, source.path, self.folder / f"{source.name}.log")
+            return Outcome(source, "left out" if left_out else "failed", reason=reason)
 
     @abstractmethod
     def outcome(self, source: Source, models: Any) -> Outcome:
-        """What becomes of a recording; one of ``data.terms.FAILURES`` if it cannot be worked on."""
+        """What becomes of a recording; an error, of whatever kind, if it cannot be worked on."""
 
     @staticmethod
     @abstractmethod
@@ -177,8 +181,9 @@ def work_on_all(
             if alone and outcome.status == "failed":
                 raise InputError(outcome.reason)
             outcomes[outcome.source] = outcome
-            failed = f"{outcome.source.name}: {outcome.status}: {outcome.reason}"
-            bar.write(kind.told(outcome.result) if outcome.result else failed)
+            bad = f"{outcome.source.name}: {outcome.status}: {outcome.reason}"
+            lines = kind.told(outcome.result).split("\n") if outcome.result else [bad]
+            bar.write("\n".join(UNPRINTABLE.sub(" ", line) for line in lines))
             bar.update()
     ordered = [outcomes[source] for source in sources]
     with written_aside(folder / kind.table) as aside:
@@ -191,17 +196,18 @@ def work_on_all(
 def _tidied(folder: Path, processes: bool) -> Iterator[None]:
     """Remove from ``folder`` what a killed run left half-written, and what ``processes`` of this one leave that fails.
 
-    A cluster's workers end what they began; a run beside this one on the same folder is not foreseen.
+    A cluster's workers end what they began; no other run works on the same folder meanwhile.
     """
     local = not is_remote(folder)
-    if local:
-        remove_unfinished(folder, below=False)
-    try:
-        yield
-    except BaseException:
-        if local and processes:
+    with alone_in(folder):
+        if local:
             remove_unfinished(folder, below=False)
-        raise
+        try:
+            yield
+        except BaseException:
+            if local and processes:
+                remove_unfinished(folder, below=False)
+            raise
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Which recordings are meant by files, folders and patterns, local or remote, and what their results are called."""
 
 import glob
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from data.recordings.channels import is_parquet_night
 from data.store import files_below, is_remote, location, reaching
-from data.terms import InputError
+from data.terms import UNPRINTABLE, InputError
 
 ENDINGS = (".edf", ".bdf", ".rec", ".vhdr", ".fif", ".fif.gz", ".set", ".gdf", ".cnt", ".npz")
 """Of recordings looked for in folders; a file that is named itself may have any that MNE knows."""
@@ -20,50 +21,77 @@ HYPNOGRAM, EMBEDDINGS = ".hypnogram", ".embeddings"
 """What results that could pass for recordings have before their ending."""
 
 
+LONGEST_NAME = 200
+"""Bytes of what a recording's results are called, to which endings are added; file systems allow 255."""
+
+
 @dataclass(frozen=True)
 class Source:
-    """A recording to stage, what its results are called, and whether it was named itself, not found by a search."""
+    """A recording to stage, what its results are called, and whether it was named itself, not found by a search.
+
+    ``problem`` tells in a sentence why it cannot be staged, if that is known.
+    """
 
     path: Path
     name: str
     named: bool
+    problem: str = ""
 
 
 def find_recordings(given: Sequence[str]) -> list[Source]:
     """The recordings that ``given`` stands for, each once, in their order.
 
-    It holds files, folders (searched with what is below them) or patterns such as ``nights/*.edf``.
+    It holds files, folders (searched with what is below them) or patterns such as ``nights/*.edf``. One of them that is
+    nowhere, or holds no recording, is a source with a problem.
 
     Raises:
-        InputError: one of them is nowhere, or a folder or pattern holds no recording.
+        InputError: that is so of all of them, or one is no address.
     """
     found: dict[Path, bool] = {}
+    problems: dict[Path, str] = {}
     for text in given:
         path = location(text)
-        if any(letter in text for letter in "*?[") and (is_remote(path) or not path.exists()):
-            paths = [p for match in _matches(path) for p in (_within(match) if match.is_dir() else [match])]
-            paths = [p for p in paths if not _is_result(p.name)]
-            if not paths:
-                raise InputError(f"no recording is called {text}.")
-        elif _is_folder(path):
-            paths = _within(path)
-            if not paths:
-                raise InputError(f"{path} holds no recording: files ending in {', '.join(ENDINGS)} are looked for.")
-        else:
-            paths = [path]
+        try:
+            paths = _meant(text, path)
+        except InputError as error:
+            paths, problems[path] = [path], str(error)
         for each in paths:
             found[each] = found.get(each, False) or each == path
+    if len(problems) == len(found):
+        raise InputError(next(iter(problems.values())))
     names = _names(list(found))
-    return [Source(path, names[path], named) for path, named in found.items()]
+    for path, name in names.items():
+        if len(os.fsencode(name)) > LONGEST_NAME:
+            problems.setdefault(path, f"{path}: a name of more than {LONGEST_NAME} bytes leaves no room: rename it.")
+            names[path] = f"{name[: LONGEST_NAME // 8]}..."
+    return [Source(path, names[path], named, problems.get(path, "")) for path, named in found.items()]
+
+
+def _meant(text: str, path: Path) -> list[Path]:
+    """The recordings that ``text``, which leads to ``path``, stands for; InputError if there is none."""
+    if any(letter in text for letter in "*?[") and (is_remote(path) or not path.exists()):
+        paths = [p for match in _matches(path) for p in (_within(match) if match.is_dir() else [match])]
+        paths = [p for p in paths if not _is_result(p.name)]
+        if not paths:
+            raise InputError(f"no recording is called {text}.")
+        return paths
+    if not _is_folder(path):
+        return [path]
+    paths = _within(path)
+    if not paths:
+        raise InputError(f"{path} holds no recording: files ending in {', '.join(ENDINGS)} are looked for.")
+    return paths
 
 
 def _is_folder(path: Path) -> bool:
     if path.name.lower().endswith(ENDINGS) and is_remote(path):
         return False
-    with reaching(path):
-        if not path.exists():
-            raise InputError(f"{path} does not exist: name a recording, a folder or a pattern with --recording.")
-        return path.is_dir() and not is_parquet_night(path)
+    try:
+        with reaching(path):
+            path.stat()
+            return path.is_dir() and not is_parquet_night(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: name a recording, a folder or a pattern with --recording.") from None
 
 
 def _within(folder: Path) -> list[Path]:
@@ -88,13 +116,16 @@ def _matches(pattern: Path) -> list[Path]:
 
 
 def _names(paths: list[Path]) -> dict[Path, str]:
-    """What each is called: its name without ending; with its ending, then its folders, where others are called so."""
-    names = {path: path.stem for path in paths}
+    """What each is called: its name without ending; with its ending, then its folders, where others are called so.
+
+    Characters that would command a terminal become underscores.
+    """
+    names = {path: UNPRINTABLE.sub("_", path.stem) for path in paths}
     for parts in range(1, 100):
         counts = Counter(names.values())
         shared = [path for path in paths if counts[names[path]] > 1]
         if not shared:
             break
         for path in shared:
-            names[path] = "_".join(path.parts[-parts:]).strip("/")
+            names[path] = UNPRINTABLE.sub("_", "_".join(path.parts[-parts:]).strip("/"))
     return names

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data.recordings import edf
-from data.store import read_json, write_json, written_aside
+from data.store import read_json, write_json, written_together
 from data.terms import EPOCH_SECONDS, InputError, in_one_line
 from evaluation.hypnogram import Hypnogram
 from evaluation.report import breathing_line, page
@@ -31,17 +31,24 @@ def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dic
     started = time.perf_counter()
     statistics = night.statistics()
     computed = time.perf_counter()
-    # A night whose results were complete is not any more.
-    (folder / f"{night.name}.json").unlink(missing_ok=True)
-    night.save_csv(folder / f"{night.name}{HYPNOGRAM}.csv")
-    night.save_edf(folder / f"{night.name}{HYPNOGRAM}.edf")
-    with written_aside(folder / f"{night.name}.png") as aside:
-        night.plot().savefig(aside, dpi=DOTS_PER_INCH)
-    with written_aside(folder / f"{night.name}.html") as aside:
-        aside.write_text(page(night, statistics), encoding="utf-8", errors="backslashreplace")
+    with written_together(folder, f"{night.name}.json") as aside:
+        night.save_csv(aside / f"{night.name}{HYPNOGRAM}.csv")
+        night.save_edf(aside / f"{night.name}{HYPNOGRAM}.edf")
+        night.plot().savefig(aside / f"{night.name}.png", dpi=DOTS_PER_INCH)
+        html = page(night, statistics)
+        (aside / f"{night.name}.html").write_text(html, encoding="utf-8", errors="backslashreplace")
+        result = _described(night, statistics, origin, started, computed)
+        write_json(aside / f"{night.name}.json", result)
+    return result
+
+
+def _described(
+    night: Hypnogram, statistics: dict[str, Any], origin: dict[str, Any], started: float, computed: float
+) -> dict[str, Any]:
+    """What the JSON of a night holds; of its statistics, ``started`` and ``computed`` tell the time they took."""
     about = dict(night.about)
     took = {**about.pop("took"), "statistics": computed - started, "report": time.perf_counter() - computed}
-    result = {
+    return {
         "name": night.name,
         **origin,
         "start": edf.as_json(night.start),
@@ -57,8 +64,6 @@ def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dic
         "agreement": night.agreement and night.agreement.to_json(),
         "took": {part: round(seconds, 3) for part, seconds in took.items()},
     }
-    write_json(folder / f"{night.name}.json", result)
-    return result
 
 
 def finished(path: Path, origin: dict[str, Any], needed: Collection[str]) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ import numpy as np
 from data.recipe import Recipe
 from data.recordings import edf
 from data.recordings.channels import open_any, open_signals
-from data.store import location, read_json, write_json, written_aside
+from data.store import location, read_json, write_json, written_aside, written_together
 from data.terms import EPOCH_SECONDS, InputError
 from runs.saved import CONFIG, METADATA, WEIGHTS, read_metadata, read_recipe, versions
 from staging.batch import Outcome, Work, described
@@ -259,9 +259,6 @@ class Embedding(Work):
             return Outcome(source, "kept", before)
         with open_signals(source.path, settings.channels) as recording:
             night = embedder.embed(recording, settings.channels)
-        # A recording whose results were complete is not any more.
-        told.unlink(missing_ok=True)
-        night.save(told.with_suffix(f".{settings.form}"))
         epochs, features = night.embeddings.shape
         result = {
             "name": source.name,
@@ -275,7 +272,9 @@ class Embedding(Work):
             **night.about,
             "took": round(time.perf_counter() - started, 3),
         }
-        write_json(told, result)
+        with written_together(self.folder, told.name) as aside:
+            night.save(aside / f"{source.name}{EMBEDDINGS}.{settings.form}")
+            write_json(aside / told.name, result)
         return Outcome(source, "embedded", result)
 
     @staticmethod

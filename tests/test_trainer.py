@@ -18,6 +18,7 @@ import pytest
 
 import predict
 import trainer
+from data.store import alone_in
 from runs.settings import configure
 
 TINY = [
@@ -76,6 +77,12 @@ def test_what_a_worker_refuses_is_told(trained, capsys):
     refused = capsys.readouterr().err
     assert refused.count("error:") == 1 and "was trained with passes 4, not 6" in refused
     assert "Traceback" not in refused
+
+
+def test_one_trainer_works_in_a_fold(trained, tmp_path, capsys):
+    with alone_in(tmp_path / "synthetic/1"):
+        assert trainer.main(options(*of_fold_1(trained, tmp_path))) == 2
+    assert f"process {os.getpid()} of" in capsys.readouterr().err
 
 
 @pytest.mark.long

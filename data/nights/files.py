@@ -2,13 +2,14 @@
 
 import io
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data.store import is_remote, new_folder, reaching, written_aside
+from data.store import fetch, is_remote, new_folder, require_regular, written_aside
 from data.terms import EPOCH_SAMPLES, EVENTS, InputError
 
 STAGE_COLUMN = "Sleep Stage"
@@ -44,10 +45,13 @@ def read_arrays(path: Path, keys: Sequence[str], channels: Sequence[str] = ()) -
 
 def _opened(path: Path) -> Path | io.BytesIO:
     """What NumPy and Arrow can read; a remote file is fetched in one piece, for each part would cost a request."""
+    require_regular(path)
     if not is_remote(path):
         return path
-    with reaching(path):
-        return io.BytesIO(path.read_bytes())
+    fetched = io.BytesIO()
+    fetch(path, fetched)
+    fetched.seek(0)
+    return fetched
 
 
 def _read_npz(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
@@ -55,7 +59,15 @@ def _read_npz(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
     if not isinstance(file, np.lib.npyio.NpzFile):
         raise InputError(f"{path} is a single array: a night is an .npz file with x and y.")
     with file:
+        for member in file.zip.infolist() if file.zip else ():
+            _require_plausible(path, member.file_size, member.compress_size)
         return {key: file[key] for key in keys if key in file.files}
+
+
+def _require_plausible(path: Path, size: int, stored: int) -> None:
+    """Raise InputError if a few bytes that are ``stored`` would become very many: no recorded signal does so."""
+    if size > 64 << 20 and size > 100 * stored:
+        raise InputError(f"{path} would grow from {stored / 1e6:.1f} to {size / 1e6:.0f} MB, which no night does.")
 
 
 def _read_parquet(path: Path, keys: Sequence[str], channels: Sequence[str]) -> dict[str, np.ndarray]:
@@ -82,17 +94,26 @@ def _read_parquet(path: Path, keys: Sequence[str], channels: Sequence[str]) -> d
         arrays["ch_names"] = np.array(chosen)
         if "x" in keys:
             samples = signals.metadata.num_rows
+            _require_plausible(path, samples * len(chosen) * 4, (path / "x.parquet").stat().st_size)
             if samples % EPOCH_SAMPLES:
                 raise InputError(f"{path}/x.parquet has {samples} rows, not a multiple of {EPOCH_SAMPLES}.")
             arrays["x"] = np.stack([s.reshape(-1, EPOCH_SAMPLES) for s in columns(signals, chosen)], axis=1)
     return {key: value for key, value in arrays.items() if key in keys}
 
 
+def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """As ``numpy.savez``, which leaves its file open where the disk is full, and complains when it is collected."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
+
+
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write a night in the form that its path names; it appears whole or not at all."""
     if path.suffix == ".npz":
         with written_aside(path) as aside:
-            np.savez(aside, **arrays)
+            _write_npz(aside, arrays)
         return
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from data.databases import Database
-from data.store import reaching
+from data.store import content, reaching
 from data.terms import InputError
 
 ENOUGH = 0.9
@@ -128,10 +128,7 @@ def listed_subjects(spec: Database, path: Path) -> tuple[int, ...]:
         InputError: there is no such file, a line names no subject of the database, or no line names any.
     """
     try:
-        with reaching(path):
-            lines = path.read_text(encoding="utf-8").splitlines()
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"the list of subjects {path} does not exist.") from None
+        lines = content(path).decode("utf-8").splitlines()
     except UnicodeDecodeError:
         raise InputError(f"the list of subjects {path} is not text.") from None
     found = set()

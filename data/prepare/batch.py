@@ -13,8 +13,8 @@ from data.databases import ChannelSpec, Database
 from data.nights.files import about_of, read_arrays, write_arrays
 from data.prepare.conversion import convert, settings, sizes
 from data.prepare.sources import TABLE, Source
-from data.store import as_table, is_remote, remove_unfinished, written_aside
-from data.terms import FAILURES, STAGES, UNSCORED, InputError, failure
+from data.store import alone_in, as_table, failed, is_remote, remove_unfinished, written_aside
+from data.terms import STAGES, UNSCORED, InputError
 from runs import workers
 
 if TYPE_CHECKING:
@@ -67,10 +67,11 @@ def prepare(job: Job) -> Outcome:
         arrays = convert(job.source, job.database, job.channels, job.config)
         write_arrays(job.target, arrays)
         return _outcome(name, "written", arrays, time.perf_counter() - started)
-    except FAILURES as error:
+    # Whatever one recording does, the others go on.
+    except Exception as error:
         # An error without a name, such as of a full disk, comes from writing.
         where = job.target if isinstance(error, OSError) else recording
-        return Outcome(name, "failed", recording.name, reason=failure(error, where))
+        return Outcome(name, "failed", recording.name, reason=failed(error, where, job.target.with_name(f"{name}.log")))
 
 
 def _kept(job: Job) -> Outcome:
@@ -112,23 +113,25 @@ def prepare_all(jobs: Sequence[Job], output: Path, processes: int = 1, cluster: 
     """Prepare every night, with progress and an estimate, and write ``nights.csv`` beside them.
 
     Raises:
-        InputError: the cluster or a worker process failed; nights finished until then stay.
+        InputError: the cluster or a worker process failed, or another process works in ``output``; nights finished
+            until then stay.
     """
     from tqdm import tqdm
 
-    if not is_remote(output) and output.is_dir():
-        # Of a killed run; a run beside this one on the same folder is not foreseen.
-        remove_unfinished(output, below=False)
     outcomes: list[Outcome] = []
-    done = workers.each(prepare, jobs, processes, cluster)
-    with tqdm(done, total=len(jobs), desc=f"preparing {output.name}", unit="night", smoothing=0) as bar:
-        for outcome in bar:
-            outcomes.append(outcome)
-            failed = sum(outcome.status == "failed" for outcome in outcomes)
-            bar.set_postfix_str(f"{failed} failed" if failed else "", refresh=False)
-    outcomes.sort(key=lambda outcome: outcome.night)
-    with written_aside(output / TABLE) as aside:
-        _table(outcomes).to_csv(aside, index=False)
+    with alone_in(output):
+        if not is_remote(output):
+            # Of a killed run.
+            remove_unfinished(output, below=False)
+        done = workers.each(prepare, jobs, processes, cluster)
+        with tqdm(done, total=len(jobs), desc=f"preparing {output.name}", unit="night", smoothing=0) as bar:
+            for outcome in bar:
+                outcomes.append(outcome)
+                bad = sum(outcome.status == "failed" for outcome in outcomes)
+                bar.set_postfix_str(f"{bad} failed" if bad else "", refresh=False)
+        outcomes.sort(key=lambda outcome: outcome.night)
+        with written_aside(output / TABLE) as aside:
+            _table(outcomes).to_csv(aside, index=False)
     return outcomes
 
 

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import regex
+
 from data.databases import DATABASES, ChannelSpec, Database
 from data.recipe import BAND_LIMITS
 from data.scorings.scoring import read_text
@@ -42,6 +44,9 @@ def load_spec(path: Path) -> Database:
         return _database(values)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    # Such as a number of too many digits.
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} holds what no spec does ({in_one_line(error)}).") from None
 
 
 def _database(values: Any) -> Database:
@@ -134,8 +139,8 @@ def _channels(table: dict[str, Any]) -> tuple[ChannelSpec, ...]:
 
 def _subject(pattern: str) -> str:
     try:
-        groups = re.compile(pattern).groups
-    except (re.error, RecursionError, OverflowError) as error:
+        groups = regex.compile(pattern).groups
+    except (regex.error, RecursionError, OverflowError, MemoryError) as error:
         raise InputError(f"subject is no regular expression ({error}).") from None
     if pattern and not groups:
         raise InputError(f"subject must have a group in brackets: {KEYS['subject']}.")

@@ -11,7 +11,7 @@ from data.prepare.sources import Source
 from data.recordings.edf import said
 from data.recordings.recording import open_recording
 from data.scorings import read_scoring
-from data.terms import EPOCH_SECONDS, FAILURES, InputError, failure
+from data.terms import EPOCH_SECONDS, InputError, failure
 
 
 def listing(source: Source, database: Database, channels: Sequence[ChannelSpec]) -> str:
@@ -43,6 +43,6 @@ def listing(source: Source, database: Database, channels: Sequence[ChannelSpec])
             if scoring.event_names:
                 counts = Counter(event.name for event in scoring.events)
                 lines.append(f"  events: {', '.join(f'{name} {counts[name]}' for name in scoring.event_names)}")
-    except FAILURES as error:
+    except Exception as error:
         lines.append(f"  CANNOT BE USED: {failure(error, source.recording)}")
     return "\n".join(lines)

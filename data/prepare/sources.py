@@ -7,9 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import regex
+
 from data.databases import Database
 from data.store import files_below
 from data.terms import InputError
+
+SEARCH_SECONDS = 2
+"""For which a regular expression of a user may be looked for in a name."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,13 @@ def _subject(database: Database, path: Path, folder: Path, groups: dict[str, str
     if not database.subject:
         return position
     below = str(path).removeprefix(str(folder)).lstrip("/")
-    found = re.search(database.subject, below)
+    try:
+        found = regex.search(database.subject, below, timeout=SEARCH_SECONDS)
+    except TimeoutError:
+        raise InputError(
+            f"{path}: the spec's subject, {database.subject!r}, takes more than {SEARCH_SECONDS} s to be looked for: "
+            "write it without a repetition within a repetition."
+        ) from None
     if not found or not found[1] or not found[1].isdecimal():
         raise InputError(f"{path}: the spec's subject, {database.subject!r}, finds no number in {below}.")
     return int(found[1])

@@ -7,6 +7,7 @@ too: sleepers and amplifiers differ, stages mix within an epoch, and movements a
 no substitute for real data.
 """
 
+import glob
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -58,6 +59,10 @@ DESATURATION, DELAY = EVENTS[-1], 15 * SAMPLING_RATE
 
 def ensure_nights(folder: Path, spec: Database, config: "SyntheticConfig") -> None:
     """Write the nights of ``spec.subjects`` that ``folder`` lacks; InputError if it has nights of other settings."""
+    if glob.has_magic(spec.night_patterns[0]):
+        raise InputError(
+            f"--set night_patterns={spec.night_patterns}: nights cannot be written under a name of wildcards."
+        )
     record = folder / "settings.json"
     settings = asdict(config)
     made = read_json(record) if record.exists() else settings

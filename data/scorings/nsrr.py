@@ -9,7 +9,7 @@ from defusedxml import DefusedXmlException
 
 from data.recordings.recording import Recording
 from data.scorings.scoring import N1, N2, N3, REM, Event, Scoring, W, from_codes, from_intervals
-from data.store import reaching
+from data.store import content
 from data.terms import EPOCH_SECONDS, EVENTS, UNSCORED, InputError
 
 LABELS = {"0": W, "1": N1, "2": N2, "3": N3, "4": N3, "5": REM, "6": UNSCORED, "9": UNSCORED}
@@ -54,11 +54,9 @@ def read_scoring(files: dict[str, Path], recording: Recording | None = None) -> 
 
 def _parse(path: Path) -> Any:
     try:
-        with reaching(path):
-            content = path.read_bytes()
-        return defusedxml.ElementTree.fromstring(content)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist (any more).") from None
+        return defusedxml.ElementTree.fromstring(content(path))
+    except InputError:
+        raise
     except DefusedXmlException:
         raise InputError(f"{path} declares XML entities, which no scoring needs: it is refused.") from None
     except (SyntaxError, ValueError, LookupError, RecursionError) as error:

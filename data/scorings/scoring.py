@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.store import reaching
+from data.store import content
 from data.terms import EPOCH_SECONDS, STAGES, UNSCORED, InputError
 
 W, N1, N2, N3, REM = range(len(STAGES))
@@ -111,13 +111,7 @@ def from_intervals(path: Path, intervals: Iterable[tuple[float, float, int]]) ->
 
 def read_text(path: Path) -> str:
     """The text of a scoring file, local or remote; InputError if it is missing, too large or not text."""
-    try:
-        with reaching(path):
-            if path.stat().st_size > 64 << 20:
-                raise InputError(f"{path} is too large to be a scoring.")
-            content = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist (any more).") from None
-    if b"\0" in content:
+    read = content(path)
+    if b"\0" in read:
         raise InputError(f"{path} is not a text file.")
-    return content.decode("utf-8-sig", errors="replace")
+    return read.decode("utf-8-sig", errors="replace")

@@ -127,7 +127,7 @@ def test_other_files_are_not_nights(tmp_path):
         with pytest.raises(InputError):
             read_night(tmp_path / f"{name}.npz", ("EEG",))
     (tmp_path / "folder.npz").mkdir()
-    with pytest.raises(InputError, match="directory"):
+    with pytest.raises(InputError, match="ordinary file"):
         read_night(tmp_path / "folder.npz", ("EEG",))
 
 

@@ -1,0 +1,113 @@
+"""Web servers that refuse, lead round in circles, fail, fall silent and break off."""
+
+import http.server
+import threading
+
+import pytest
+
+from data import store
+from data.store import content, location, on_disk
+from data.terms import InputError
+from staging.recordings import find_recordings
+
+CONTENT = bytes(range(256)) * 4096
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """The address of a server whose files say in their names how they fail, and how often each was asked for."""
+    asked: list[tuple[str, str]] = []
+    released = threading.Event()
+
+    class Failing(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_HEAD(self):
+            self._answer(body=False)
+
+        def do_GET(self):
+            self._answer(body=True)
+
+        def _answer(self, body: bool):
+            how = self.path.strip("/").removesuffix(".edf")
+            tries = sum(path == self.path for method, path in asked if method == "GET")
+            asked.append((self.command, self.path))
+            first, last, size = 0, len(CONTENT) - 1, len(CONTENT)
+            if how.isdecimal() or (how == "once" and body and not tries):
+                self.send_error(int(how) if how.isdecimal() else 500)
+                return
+            if how == "round":
+                self.send_response(302)
+                self.send_header("Location", self.path)
+                self.end_headers()
+                return
+            ranged = how != "whole" and self.headers.get("Range")
+            if ranged:
+                first, last = (int(n or size - 1) for n in ranged.removeprefix("bytes=").split("-"))
+                last = min(last, size - 1)
+            self.send_response(206 if ranged else 200)
+            if ranged:
+                self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
+            self.send_header("Content-Length", str(last + 1 - first))
+            if how != "whole":
+                self.send_header("Accept-Ranges", "bytes")
+            self.end_headers()
+            if not body:
+                return
+            part = CONTENT[first : last + 1]
+            broken = how in ("breaks", "whole") and not tries
+            self.wfile.write(part[: len(part) // 2] if broken or how == "silent" else part)
+            if broken:
+                self.close_connection = True
+            if how == "silent":
+                self.wfile.flush()
+                released.wait(20)
+
+    monkeypatch.setattr(store, "TIMEOUT", 0.3)
+    monkeypatch.setattr(store, "PAUSES", (0.01, 0.02))
+    served = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Failing)
+    threading.Thread(target=served.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{served.server_port}", asked
+    released.set()
+    served.shutdown()
+    served.server_close()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("403.edf", "cannot be reached .*403"),
+        ("500.edf", "cannot be reached .*500"),
+        ("round.edf", "cannot be reached"),
+        ("404.edf", "does not exist"),
+    ],
+)
+def test_what_a_server_said_is_told(server, name, told):
+    path = location(f"{server[0]}/{name}")
+    with pytest.raises(InputError, match=told), on_disk(path):
+        pass
+    with pytest.raises(InputError, match=told):
+        content(path)
+    with pytest.raises(InputError, match=told):
+        find_recordings([str(path)[:-4]])
+
+
+@pytest.mark.timeout(20)
+def test_a_server_that_falls_silent_is_left(server):
+    address, asked = server
+    with pytest.raises(InputError, match="cannot be reached"), on_disk(location(f"{address}/silent.edf")):
+        pass
+    assert sum(method == "GET" for method, _ in asked) >= 3
+
+
+@pytest.mark.parametrize("name", ["once", "breaks", "whole"])
+def test_what_fails_once_is_tried_again(server, name):
+    with on_disk(location(f"{server[0]}/{name}.edf")) as local:
+        assert local.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("address", ["http://[::1/x.edf", "http://[/x.edf"])
+def test_what_is_no_address(address):
+    with pytest.raises(InputError, match="is no address"):
+        location(address)
