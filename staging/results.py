@@ -8,6 +8,7 @@ from typing import Any
 
 from data.store import read_json, write_json, written_aside
 from data.terms import EPOCH_SECONDS, InputError, in_one_line
+from evaluation.exchange import save_bids, save_nsrr
 from evaluation.hypnogram import Hypnogram
 from evaluation.report import breathing_line, page
 from runs.saved import versions
@@ -24,7 +25,7 @@ NEEDED = {*ORIGIN, *COMPUTED, "channels", "assumptions", "warnings", "took"}
 
 
 def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dict[str, Any]:
-    """Write a night's CSV, EDF+, PNG, HTML and JSON into ``folder``, local or remote, and return what the JSON holds.
+    """Write a night's files into ``folder``, local or remote, and return what the JSON among them holds.
 
     ``origin`` tells the recording's and the scoring's path and size, and the settings: see :func:`finished`.
     """
@@ -35,6 +36,8 @@ def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dic
     (folder / f"{night.name}.json").unlink(missing_ok=True)
     night.save_csv(folder / f"{night.name}{HYPNOGRAM}.csv")
     night.save_edf(folder / f"{night.name}{HYPNOGRAM}.edf")
+    save_bids(night, folder)
+    save_nsrr(night, folder / f"{night.name}-nsrr.xml")
     with written_aside(folder / f"{night.name}.png") as aside:
         night.plot().savefig(aside, dpi=DOTS_PER_INCH)
     with written_aside(folder / f"{night.name}.html") as aside:
