@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import command_line
 from data.databases import DATABASES, Database
@@ -13,8 +13,11 @@ from data.terms import MODALITIES, TASKS, InputError
 from synth.terms import DEFAULT_TCM, STEPS, STRATEGIES, TCMS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from data.nights.folds import Split
     from data.nights.index import NightFile
+    from evaluation.stages import Scores
 
 DEFAULT_MODALITIES = ("eeg", "eog", "emg")
 DEFAULTS = {
@@ -64,6 +67,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         add_of_synth("--tcm", choices=TCMS, help=f"temporal context module of fine-tuning (default {DEFAULTS['tcm']})"),
         add_of_synth("--strategy", choices=STRATEGIES, help=strategy),
     ]
+    init = (
+        "begin with these trained weights: a fold, ours or published, or the folder of folds, taken in turn; of "
+        "SynthSleepNet a fold of another run, whose pretrained fusion, or else encoders, are used"
+    )
+    add("--init", type=Path, metavar="DIR", help=init)
+    spec = "of --db custom: the .toml or .yaml file of data.prepare, which names the channel to stage"
+    add("--spec", metavar="FILE", help=spec)
     add("--gpu", type=int, metavar="N", help="number of the GPU to use (default: TensorFlow's choice)")
     add("--from_fold", type=int, default=0, metavar="K", help="first fold (default 0)")
     add("--to_fold", type=int, metavar="K", help="last fold (default: the database's last)")
@@ -100,10 +110,18 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.dry_run and (arguments.strategy or arguments.cluster):
         raise InputError("--dry-run tells what this machine takes, fold by fold: leave --strategy and --cluster out.")
     rules = (arguments.preset if of_synth else None, arguments.protocol)
-    config = configure(arguments.db, arguments.set, *rules)
+    begun, assignments = [], [*_of_spec(arguments), *arguments.set]
+    if arguments.init and not of_synth:
+        from config import ADAPTATION
+        from recsleep.beginning import sizes, trained_folds
+
+        begun = trained_folds(arguments.init)
+        changed = [f"{name}={value}" for name, value in ADAPTATION.items()]
+        assignments = [*sizes(begun[0]), *changed, *assignments]
+    config = configure(arguments.db, assignments, *rules)
     if arguments.subjects:
         listed = listed_subjects(config.database, location(arguments.subjects))
-        config = configure(arguments.db, [*arguments.set, f"subjects={listed}"], *rules)
+        config = configure(arguments.db, [*assignments, f"subjects={listed}"], *rules)
     folds = _folds(config.database, arguments.from_fold, arguments.to_fold)
     if any(character in arguments.suffix for character in "/\\\0"):
         raise InputError(f"--suffix {arguments.suffix!r} must not hold a path separator.")
@@ -150,12 +168,15 @@ def train(arguments: argparse.Namespace) -> None:
     else:
         from recsleep import fold
 
-        tasks = [fold.FoldTask(config, part, nights, results / str(part.fold), bar=alone) for part in splits]
+        tasks = []
+        for part in splits:
+            trained_before = begun[part.fold % len(begun)] if begun else None
+            tasks.append(fold.FoldTask(config, part, nights, results / str(part.fold), alone, trained_before))
         if arguments.dry_run:
             rehearse_folds(fold.rehearse_fold, tasks, arguments.jobs)
             return
         trained = dict(train_folds(fold.train_fold, tasks, arguments.jobs, arguments.cluster))
-    _print_pooled(trained, splits, nights, arguments.task, results)
+    _print_pooled(trained, splits, nights, arguments.task, results, adapted=bool(begun))
     if trained[folds[0]]:
         command_line.print_published(config.database, [arguments.task])
         print(f"\nIn {results}/pooled/: the figures of all folds together, with their intervals.", end="")
@@ -172,8 +193,12 @@ def _print_pooled(
     nights: "dict[int, list[NightFile]]",
     task: str,
     results: Path,
+    adapted: bool,
 ) -> None:
-    """Print and save the figures over all folds of what was ``trained``: each fold's folders by the network's name."""
+    """Print and save the figures over all folds of what was ``trained``: each fold's folders by the network's name.
+
+    Of networks that were ``adapted``, they are compared with those before.
+    """
     from data.store import write_json
     from runs.saved import versions
     from staging.evaluation import tested_in_training
@@ -185,7 +210,30 @@ def _print_pooled(
         of = f"{network[0].upper()}{network[1:]}, test" if network else "Test"
         print(f"\n{of} subjects of {name}, pooled: {pooled.text()}")
         saved = results / "pooled" / folder.relative_to(results / str(folds[0])) / "figures.json"
-        write_json(saved, {"task": task, "folds": folds, **pooled.to_json(), "versions": versions()})
+        told: dict[str, Any] = {"task": task, "folds": folds, **pooled.to_json(), "versions": versions()}
+        if adapted:
+            from evaluation.paired import BeforeAndAfter
+            from recsleep.fold import BEFORE
+
+            own = {fold: trained[fold][network] for fold in folds}
+            before = tested_in_training(own, splits, nights, task, BEFORE)
+            compared = BeforeAndAfter(*(cast("Mapping[int, Scores]", each.by_subject) for each in (before, pooled)))
+            print(f"\n{compared.text()}")
+            told["adaptation"] = compared.to_json()
+        write_json(saved, told)
+
+
+def _of_spec(arguments: argparse.Namespace) -> list[str]:
+    """The ``name=value`` assignments that the file of ``--spec`` stands for: its only channel."""
+    if not arguments.spec:
+        return []
+    if arguments.db != "custom":
+        raise InputError(f"--spec describes your own recordings: give --db custom with it, not {arguments.db}.")
+    from data.prepare.custom import load_spec
+    from data.store import location
+
+    channels = load_spec(location(arguments.spec)).channels
+    return [f"channel={channels[0].name}"] if len(channels) == 1 else []
 
 
 def _modalities(spec: Database, wanted: list[str] | None) -> tuple[str, ...]:
