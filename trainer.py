@@ -107,15 +107,20 @@ def train(arguments: argparse.Namespace) -> None:
     of_synth = arguments.model == "synthsleepnet"
     if arguments.strategy and (arguments.jobs > 1 or arguments.cluster):
         raise InputError("--strategy shares one fold, --jobs and --cluster share the folds: give one of them.")
+    if of_synth and arguments.init:
+        if arguments.dry_run:
+            raise InputError("--dry-run tells what a whole training of SynthSleepNet takes: leave --init out.")
+        if not any((arguments.init / kind).is_dir() for kind in ("unimodal", "multimodal")):
+            raise InputError(f"--init {arguments.init} holds neither unimodal/ nor multimodal/: name a fold of a run.")
     if arguments.dry_run and (arguments.strategy or arguments.cluster):
         raise InputError("--dry-run tells what this machine takes, fold by fold: leave --strategy and --cluster out.")
     rules = (arguments.preset if of_synth else None, arguments.protocol)
     begun, assignments = [], [*_of_spec(arguments), *arguments.set]
     if arguments.init and not of_synth:
         from config import ADAPTATION
-        from recsleep.beginning import sizes, trained_folds
+        from recsleep.beginning import folds_in, sizes
 
-        begun = trained_folds(arguments.init)
+        begun = folds_in(arguments.init)
         changed = [f"{name}={value}" for name, value in ADAPTATION.items()]
         assignments = [*sizes(begun[0]), *changed, *assignments]
     config = configure(arguments.db, assignments, *rules)
@@ -149,6 +154,8 @@ def train(arguments: argparse.Namespace) -> None:
         raise InputError(f"--db {db}: name the channel that is to be staged, with --set channel=NAME.")
     listed_all = arguments.subjects is not None
     config, nights, splits = nights_and_splits(config, data, folds, modalities, listed_all)
+    # Of few subjects there are fewer than the database has.
+    trained_folds = [part.fold for part in splits]
 
     steps = (arguments.step,) if arguments.step else STEPS
     alone = arguments.jobs == 1 and arguments.cluster is None
@@ -158,7 +165,10 @@ def train(arguments: argparse.Namespace) -> None:
         from synth.steps import plan
 
         options = (steps, modalities, arguments.task, arguments.label_fraction, arguments.tcm, arguments.strategy)
-        plans = [plan.FoldTask(config, part, nights, results / str(part.fold), *options, bar=alone) for part in splits]
+        plans = [
+            plan.FoldTask(config, part, nights, results / str(part.fold), *options, alone, arguments.init)
+            for part in splits
+        ]
         if arguments.dry_run:
             from synth.steps.rehearsal import rehearse_fold
 
@@ -177,13 +187,13 @@ def train(arguments: argparse.Namespace) -> None:
             return
         trained = dict(train_folds(fold.train_fold, tasks, arguments.jobs, arguments.cluster))
     _print_pooled(trained, splits, nights, arguments.task, results, adapted=bool(begun))
-    if trained[folds[0]]:
+    if trained[trained_folds[0]]:
         command_line.print_published(config.database, [arguments.task])
         print(f"\nIn {results}/pooled/: the figures of all folds together, with their intervals.", end="")
     print(f"\nIn {results}/<fold>/: {CONTENTS[arguments.model]}.")
     if not of_synth or "fine_tuning" in steps:
         again = ["python", "predict.py", *(("--model", arguments.model) if of_synth else ())]
-        again += ["--db", db, "--dir", str(results), "--data", str(data), "--fold", *map(str, folds)]
+        again += ["--db", db, "--dir", str(results), "--data", str(data), "--fold", *map(str, trained_folds)]
         print(f"Evaluate again: {shlex.join(again)}")
 
 

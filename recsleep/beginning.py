@@ -1,6 +1,5 @@
 """Trained networks with which RecSleepNet's training begins (``trainer.py --init``), ours or published ones."""
 
-from collections.abc import Collection
 from pathlib import Path
 
 from data.store import read_json
@@ -10,7 +9,7 @@ from runs.saved import CONFIG, METADATA, find_folds
 from runs.settings import RECSLEEPNET_SECTIONS, names_in
 
 
-def trained_folds(folder: Path) -> list[SavedFold]:
+def folds_in(folder: Path) -> list[SavedFold]:
     """The folds in ``folder``: itself, or those of one database; InputError if there are none, or of several."""
     try:
         found = find_folds(folder, None, is_fold)
@@ -31,26 +30,3 @@ def sizes(trained: SavedFold) -> list[str]:
     arguments = read_json(trained.folder / CONFIG)["arguments"] if trained.metadata else {}
     names = [name for name in names_in(RECSLEEPNET_SECTIONS[:1]) if name in arguments and name != "dropout"]
     return [f"{name}={arguments[name]}" for name in names]
-
-
-def require_unseen(trained: SavedFold, db: str, tested: Collection[str]) -> None:
-    """Refuse to test a network on nights that it was trained on or chosen by, or that it may have been.
-
-    Args:
-        trained: the network to begin with.
-        db: the database of the nights.
-        tested: names of the night files to test on.
-
-    Raises:
-        InputError: it was trained on one of them, or on unknown nights of the same database.
-    """
-    if trained.db != db:
-        return
-    nights = trained.metadata.get("nights")
-    if nights is None:
-        unknown = f"--init {trained.folder} was trained on {db} too, and does not say on which nights"
-        raise InputError(f"{unknown}: begin with a model of another database.")
-    seen = sorted({*nights["train"], *nights["validation"]} & set(tested))
-    if seen:
-        which = f"--init {trained.folder} was trained on {seen[0]}, on which this fold would be tested"
-        raise InputError(f"{which}: begin with a model that never saw the test subjects.")

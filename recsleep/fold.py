@@ -20,7 +20,6 @@ from data.streams.windows import count_windows, reading, windows
 from data.terms import STAGES, InputError
 from evaluation.predictions import NightPredictions, pooled
 from evaluation.stages import Scores, transitions
-from recsleep.beginning import require_unseen
 from recsleep.losses import JointTraining, ReconstructionTraining, adam
 from recsleep.model import RecSleepNet
 from recsleep.predictor import SavedFold, load_fold, median_level, of_network
@@ -28,6 +27,7 @@ from runs import identity
 from runs.budget import Cost
 from runs.networks import save_model
 from runs.resumable import ResumableRun
+from runs.saved import require_unseen
 from runs.settings import recorded
 from staging.predictor import predict_nights
 
@@ -102,8 +102,8 @@ class FoldTrainer(ResumableRun):
         nights = {part: [night.path.name for night in files] for part, files in self.files.items()}
         record: dict[str, Any] = {"config": recorded(task.config), "split": task.split.to_json(), "nights": nights}
         self.init = task.init
-        if self.init:
-            require_unseen(self.init, task.config.database.db, nights["test"])
+        if self.init and self.init.db == task.config.database.db:
+            require_unseen(self.init.folder, self.init.metadata, self.init.db, nights["test"])
         record["init"] = next(iter(self.init.hashes.values())) if self.init else None
         super().__init__(task.folder, f"fold {task.split.fold}", task.config, record, task.bar)
         self.seed = (task.config.training.seed, task.split.fold)

@@ -8,8 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from data.nights.files import read_about
 from data.recipe import Recipe
-from data.terms import InputError
+from data.terms import InputError, modality_of
 from evaluation.events import EventScores
 from evaluation.predictions import NightPredictions, pooled
 from evaluation.stages import Scores
@@ -44,13 +45,18 @@ class LabelledStep(Step):
     def __init__(
         self, fold: Fold, streams: tuple[str, ...], task: str, label_fraction: float, title: str, **variant: str
     ) -> None:
-        self.encoder = fold.folder / "multimodal" / "-".join(streams)
+        self.encoder = fold.pretrained("multimodal", "-".join(streams))
         if not (self.encoder / METADATA).is_file():
             raise InputError(f"{self.encoder} holds no pretrained encoder: run --step multimodal first.")
         of_encoder = read_metadata(self.encoder)
         self.task, self.label_fraction = task, label_fraction
         wake_minutes = fold.config.training.wake_minutes
         self._recipe = replace(Recipe.of_metadata(of_encoder), wake_minutes=wake_minutes)
+        if fold.taken_over("multimodal", "-".join(streams)):
+            # The other run's nights had other channels.
+            database, about = fold.config.database, read_about(fold.files(fold.labelled)[0].path)
+            channels = {stream: database.streams(modality_of(stream))[stream] for stream in streams}
+            self._recipe = Recipe.of_nights(database, channels, about, scaled=True, wake_minutes=wake_minutes)
         self.name = title
         self.chosen_by = ("macro_f1",) if task == "sleep_stage" else ("average_precision",)
         self.balance = "none" if task == "sleep_stage" else fold.config.training.event_balance

@@ -219,7 +219,7 @@ def fusion(fold: Fold, streams: tuple[str, ...]) -> SynthSleepNet:
     """The fusion as configured, with a pretrained encoder for each stream; InputError if one is not pretrained."""
     model, precision, pretrained = fold.config.model, fold.config.training.precision, {}
     for modality in dict.fromkeys(map(modality_of, streams)):
-        folder = fold.folder / "unimodal" / modality
+        folder = fold.pretrained("unimodal", modality)
         if not (folder / METADATA).is_file():
             raise InputError(
                 f"{folder} holds no pretrained {modality} encoder: run --step unimodal --modality {modality} first."

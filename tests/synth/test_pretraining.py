@@ -24,14 +24,16 @@ from recordings import as_shhs
 
 import predict
 import trainer
+from data.nights.files import write_arrays
 from data.nights.folds import Split
 from data.nights.index import NightFile
 from data.nights.night import read_night
 from data.prepare.__main__ import main as prepare
-from data.prepare.synthetic import make_night
+from data.prepare.synthetic import CHANNELS, make_night
 from data.recipe import Recipe
 from data.terms import STAGES, TASKS, InputError
 from runs.networks import load_model
+from runs.saved import read_metadata
 from runs.settings import configure
 from synth.learner import Learner
 from synth.models.classifier import FineTuning, Head
@@ -197,6 +199,33 @@ def test_every_task_by_either_step_with_any_share_of_the_labels(trained, synthet
     with (results / "log.csv").open() as file:
         scores = [float(row[f"val_{chosen_by}"]) for row in csv.DictReader(file)]
     assert metadata["best"] == {"pass": 1 + int(np.argmax(scores)), chosen_by: max(scores)}
+
+
+def test_another_runs_fusion_serves_a_laboratory(trained, synthetic, tmp_path, capsys):
+    """Its channels are called otherwise; nothing is pretrained again, and nothing tested that the fusion learnt from."""
+    for subject, night in enumerate([*synthetic.values()][:4]):
+        x = night["x"][:, [CHANNELS.index(name) for name in ("EEG C4-M1", "Airflow")]]
+        arrays = {"x": x, "y": night["y"], "fs": 100.0, "ch_names": np.array(["C4", "Flow"])}
+        write_arrays(tmp_path / f"nights/subject{subject}_x.npz", arrays)
+    init = fold_of(trained[0])
+    values = ["modalities=(('eeg','C4'),('airflow','Flow'))", "probing_passes=2", "labelled_subjects=2"]
+    places = ["--data", str(tmp_path / "nights"), "--out", str(tmp_path), "--to_fold", "0", "--init", str(init)]
+    common = ["--model", "synthsleepnet", "--preset", "tiny", *MODALITIES, *places]
+    given = ["--db", "custom", *common, *(part for value in values for part in ("--set", value))]
+    for step in ("unimodal", "multimodal", "linear_probing"):
+        assert trainer.main([*given, "--step", step]) == 0
+    assert f"fold 0 takes over multimodal/eeg-airflow of {init}." in capsys.readouterr().out
+    fold = tmp_path / "custom/0"
+    assert [path.name for path in fold.iterdir()] == ["linear_probing"]
+    (found,) = fold.rglob("metadata.json")
+    metadata = read_metadata(found.parent)
+    assert metadata["encoder"] == read_metadata(init / "multimodal/eeg-airflow")["sha256"]["model.weights.h5"]
+    channels = metadata["recipe"]["channels"]
+    assert {name: channel["name"] for name, channel in channels.items()} == {"eeg": "C4", "airflow": "Flow"}
+    # Fold 0 tests subjects whom fold 1 trained on.
+    again = command(trained[0], *MODALITIES, "--step", "linear_probing", "--init", str(init), "--out", str(tmp_path))
+    assert trainer.main([*again, "--from_fold", "0", "--to_fold", "0"]) == 2
+    assert "which this fold tests: begin with a model that saw none" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
