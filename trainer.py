@@ -116,11 +116,12 @@ def train(arguments: argparse.Namespace) -> None:
         raise InputError("--dry-run tells what this machine takes, fold by fold: leave --strategy and --cluster out.")
     rules = (arguments.preset if of_synth else None, arguments.protocol)
     begun, assignments = [], [*_of_spec(arguments), *arguments.set]
-    if arguments.init and not of_synth:
+    init = anywhere(arguments.init) if arguments.init and arguments.cluster else arguments.init
+    if init and not of_synth:
         from config import ADAPTATION
         from recsleep.beginning import folds_in, sizes
 
-        begun = folds_in(arguments.init)
+        begun = folds_in(init)
         changed = [f"{name}={value}" for name, value in ADAPTATION.items()]
         assignments = [*sizes(begun[0]), *changed, *assignments]
     config = configure(arguments.db, assignments, *rules)
@@ -166,8 +167,7 @@ def train(arguments: argparse.Namespace) -> None:
 
         options = (steps, modalities, arguments.task, arguments.label_fraction, arguments.tcm, arguments.strategy)
         plans = [
-            plan.FoldTask(config, part, nights, results / str(part.fold), *options, alone, arguments.init)
-            for part in splits
+            plan.FoldTask(config, part, nights, results / str(part.fold), *options, alone, init) for part in splits
         ]
         if arguments.dry_run:
             from synth.steps.rehearsal import rehearse_fold

@@ -29,10 +29,12 @@ from recsleep.fold import BEFORE, FoldTask, train_fold
 from runs.settings import configure
 from staging.evaluation import tested_in_training
 
-HOURS, LABORATORIES, TRAINED, TESTED = 2.0, 10, 2, 4
+HOURS, LABORATORIES, TRAINED, TESTED = 1.0, 10, 2, 4
 NETWORK = ("filters=32", "lstm_units=64", "dropout=0.2", "batch_nights=1")
-SCRATCH = ("learning_rate=1e-3", "reconstruction_passes=1", "passes=12")
-FEW = ("learning_rate=1e-3", "reconstruction_passes=2", "passes=40")
+FIRST = ("learning_rate=1e-3", "reconstruction_passes=1", "passes=20")
+FROM_SCRATCH = ("learning_rate=1e-3", "reconstruction_passes=2", "passes=40")
+ADAPTED = (*(f"{name}={value}" for name, value in ADAPTATION.items()), "learning_rate=3e-4")
+"""As ``--init`` has it, at three tenths of the rate of the first training, too."""
 
 
 def recorded(night: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
@@ -60,7 +62,7 @@ def laboratory(folder: Path, number: int) -> dict[int, list]:
 
 def first_network(folder: Path) -> Path:
     """The folder of the network that other sleepers trained."""
-    config = configure("synthetic", [*NETWORK, *SCRATCH, f"hours={HOURS}"])
+    config = configure("synthetic", [*NETWORK, *FIRST, f"hours={HOURS}"])
     spec = config.database
     ensure_nights(folder / "nights", spec, config.synthetic)
     paths = {s: [folder / "nights" / spec.night_patterns[0].format(subject=s)] for s in spec.subjects}
@@ -73,12 +75,11 @@ def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "output/adaptation")
     print(machine(), flush=True)
     (trained,) = folds_in(first_network(folder))
-    adapting = [f"{name}={value}" for name, value in ADAPTATION.items()]
     found: dict[str, dict[int, Scores]] = {"before": {}, "adapted": {}, "from scratch": {}}
     for number in range(LABORATORIES):
         nights = laboratory(folder / f"laboratory{number}", number)
         split = Split(number, (0,), (1,), tuple(range(TRAINED, TRAINED + TESTED)))
-        for name, changes, init in (("adapted", adapting, trained), ("from scratch", FEW, None)):
+        for name, changes, init in (("adapted", ADAPTED, trained), ("from scratch", FROM_SCRATCH, None)):
             config = configure("custom", [*NETWORK, *changes, "channel=EEG"])
             task = FoldTask(config, split, nights, folder / name / str(number), bar=False, init=init)
             train_fold(task)

@@ -18,6 +18,7 @@ def folds_in(folder: Path) -> list[SavedFold]:
         raise InputError(
             f"--init {folder} holds no trained RecSleepNet, or those of several databases: {wanted}."
         ) from None
+    found.say_unfinished()
     unnamed = [path for path in found.folders if found.db is None and not (path / METADATA).is_file()]
     if unnamed:
         named = "move it into a folder that is called as that database"

@@ -35,6 +35,9 @@ COLUMNS = {
 }
 """Of a table, by what they hold, in the spellings that are known."""
 
+ANY = "any"
+"""What a custom specification calls the forms that are known here by their content, corrections among them."""
+
 BIDS_SCORER = ("annotation_method", "annotator_id")
 """Columns of BIDS events, in which each of several annotators has rows."""
 
@@ -53,7 +56,7 @@ def read_scoring(path: Path, recording: Recording | NightRecording, rules: dict[
     """
     epochs = whole_epochs(recording.seconds)
     ending, start = path.suffix.lower(), 0.0
-    if rules:
+    if rules and rules["form"] != ANY:
         scoring = table.read_scoring({"stages": path}, recording, **rules)
         stages, start = scoring.stages, scoring.start
     elif ending == ".npz":

@@ -202,7 +202,7 @@ def test_every_task_by_either_step_with_any_share_of_the_labels(trained, synthet
 
 
 def test_another_runs_fusion_serves_a_laboratory(trained, synthetic, tmp_path, capsys):
-    """Its channels are called otherwise; nothing is pretrained again, and nothing tested that the fusion learnt from."""
+    """Its channels are called otherwise; nothing is pretrained again, nor tested on what the fusion learnt from."""
     for subject, night in enumerate([*synthetic.values()][:4]):
         x = night["x"][:, [CHANNELS.index(name) for name in ("EEG C4-M1", "Airflow")]]
         arrays = {"x": x, "y": night["y"], "fs": 100.0, "ch_names": np.array(["C4", "Flow"])}
