@@ -1,7 +1,7 @@
 """Embeddings of whole nights by a frozen encoder: computed once, then read."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,20 +36,20 @@ class EmbeddedNight:
 
 
 class Embedder:
-    """Embeds nights by a pretrained fusion encoder, in float32, and keeps the embeddings beside the encoder.
+    """Embeds nights by a pretrained fusion encoder, in float32, and keeps the embeddings.
 
     Args:
         folder: of the encoder.
-        wake_minutes: how much wake before and after sleep has labels, of nights that were prepared whole.
+        recipe: of the nights' signals, with how much wake before and after sleep has labels.
+        kept: the folder for the embeddings.
 
     Raises:
         InputError: the folder holds no such encoder.
     """
 
-    def __init__(self, folder: Path, wake_minutes: float) -> None:
-        metadata = read_metadata(folder)
-        self.recipe = replace(Recipe.of_metadata(metadata), wake_minutes=wake_minutes)
-        self.weights, self.kept = metadata["sha256"][WEIGHTS], folder / "embeddings"
+    def __init__(self, folder: Path, recipe: Recipe, kept: Path) -> None:
+        self.recipe, self.kept = recipe, kept
+        self.weights = read_metadata(folder)["sha256"][WEIGHTS]
         self.embed = compiled(load_model(folder, [SynthSleepNetEncoder]))
 
     def nights(self, files: Iterable[NightFile], which: str, bar: bool) -> Iterator[EmbeddedNight]:
@@ -66,7 +66,7 @@ class Embedder:
         embeddings = embed_epochs(self.embed, night.inputs(self.recipe))
         known = {task: night.labels(task, self.recipe.wake_minutes) for task in TASKS}
         labels = {task: values for task, values in known.items() if values is not None}
-        self.kept.mkdir(exist_ok=True)
+        self.kept.mkdir(parents=True, exist_ok=True)
         with written_aside(kept) as aside:
             made_of = {"weights": self.weights, "checksum": file.checksum, "wake_minutes": self.recipe.wake_minutes}
             np.savez(aside, **made_of, all_epochs=embeddings, **labels)

@@ -33,7 +33,9 @@ class LinearProbingStep(LabelledStep):
     def prepare(self) -> None:
         """Embed the nights and make the head; InputError if labels are missing or all the same."""
         fold, training = self.fold, self.training
-        embedder = Embedder(self.encoder, training.wake_minutes)
+        # Beside the encoder, unless that is another run's.
+        kept = fold.folder / "multimodal" / self.encoder.name / "embeddings"
+        embedder = Embedder(self.encoder, self.recipe, kept)
 
         def nights(part: str, subjects: tuple[int, ...]) -> list[EmbeddedNight]:
             return list(embedder.nights(fold.files(subjects), f"{part} nights", fold.bar))
