@@ -141,8 +141,11 @@ class FoldTrainer(ResumableRun):
 
     @property
     def ended(self) -> bool:
-        patience = self.config.training.patience
-        return bool(patience and self.best and len(self.history) - self.best["pass"] >= patience)
+        training = self.config.training
+        if not training.patience or not self.best:
+            return False
+        # The passes of the first phase are not judged.
+        return len(self.history) - max(self.best["pass"], training.reconstruction_passes) >= training.patience
 
     @property
     def steps(self) -> list[int]:

@@ -10,6 +10,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -243,17 +244,35 @@ def test_a_network_is_adapted_to_a_laboratory(laboratory, trained, tmp_path, cap
 
 
 def test_adapting_that_does_not_help_ends_early_and_changes_nothing(laboratory, trained, tmp_path, capsys, monkeypatch):
-    """Also if it was killed when all passes were done."""
-    command = [*laboratory[1], "--out", str(tmp_path), "--set", "learning_rate=1e-9", "--set", "patience=2"]
+    """Also if it was killed when all passes were done. Of several networks, each fold begins with the next one."""
+    for number in (0, 1):
+        shutil.copytree(trained / "out/synthetic/1", tmp_path / f"several/{number}")
+    folds = ["--from_fold", "1", "--to_fold", "1", "--init", str(tmp_path / "several")]
+    command = [*laboratory[1], *folds, "--out", str(tmp_path), "--set", "learning_rate=1e-9", "--set", "patience=2"]
     with monkeypatch.context() as patch:
         patch.setattr("recsleep.fold.FoldTrainer.finish", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         assert trainer.main(command) == 130
     assert trainer.main(command) == 0
     printed = capsys.readouterr().out
-    assert "fold 0 continues after pass 2 of 30" in printed and "it stays as it began" in printed
-    assert_same_weights(tmp_path / "custom/0", trained / "out/synthetic/1")
-    metadata = json.loads((tmp_path / "custom/0/metadata.json").read_text())
+    assert f"fold 1 begins with {tmp_path}/several/1: validation" in printed
+    assert "fold 1 continues after pass 2 of 30" in printed and "it stays as it began" in printed
+    assert_same_weights(tmp_path / "custom/1", trained / "out/synthetic/1")
+    metadata = json.loads((tmp_path / "custom/1/metadata.json").read_text())
     assert metadata["best"]["pass"] == 0 and metadata["before"] == metadata["test"]
+
+
+@pytest.mark.parametrize(
+    ("best", "done", "ended"),
+    [(None, 9, False), (0, 4, False), (0, 5, True), (4, 6, False), (4, 7, True)],
+)
+def test_passes_that_are_not_judged_try_no_patience(best, done, ended):
+    """Two passes of reconstruction, and a patience of three."""
+    from recsleep.fold import FoldTrainer
+
+    training = configure("ucddb", ["patience=3", "reconstruction_passes=2"]).training
+    run = SimpleNamespace(config=SimpleNamespace(training=training), history=[{}] * done)
+    run.best = None if best is None else {"pass": best}
+    assert FoldTrainer.ended.fget(run) is ended
 
 
 def test_a_network_is_not_tested_on_what_it_learnt_from(trained, tmp_path, capsys):

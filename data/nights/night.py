@@ -64,13 +64,20 @@ class Night:
         return labels
 
     def inputs(self, recipe: Recipe) -> dict[str, np.ndarray]:
-        """What a network of that recipe takes of a night with its channels: float32 (epochs, 3000) of each modality."""
+        """What a network of that recipe takes of a night with its channels: float32 (epochs, 3000) of each modality.
+
+        Raises:
+            InputError: the night is to be calibrated, but holds too little signal for its level to be told.
+        """
         found = {
             modality: recipe.applied(modality, self.signals[:, self.channels.index(spec.name)], self.channel(spec.name))
             for modality, spec in recipe.channels.items()
         }
         if recipe.nights_calibrated and recipe.level:
-            found["eeg"] = at_level(found["eeg"], recipe.level)
+            try:
+                found["eeg"] = at_level(found["eeg"], recipe.level)
+            except InputError as error:
+                raise InputError(f"the level of night {self.name} cannot be told: {error}") from None
         return found
 
     def channel(self, name: str) -> dict[str, Any]:

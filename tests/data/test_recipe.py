@@ -1,6 +1,7 @@
 """The recipe: it is read as it was written, it is found for models of before, and it is applied once."""
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -35,7 +36,7 @@ def test_resampling_is_scipys(rate, seconds):
     np.testing.assert_allclose(resample(signal, rate), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("recipe", [FULL, *PUBLISHED.values()])
+@pytest.mark.parametrize("recipe", [FULL, replace(FULL, nights_calibrated=True), *PUBLISHED.values()])
 def test_it_is_read_as_it_was_written(recipe):
     assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
 
