@@ -102,8 +102,9 @@ class FoldTrainer(ResumableRun):
         nights = {part: [night.path.name for night in files] for part, files in self.files.items()}
         record: dict[str, Any] = {"config": recorded(task.config), "split": task.split.to_json(), "nights": nights}
         self.init = task.init
-        if self.init and self.init.db == task.config.database.db:
-            require_unseen(self.init.folder, self.init.metadata, self.init.db, nights["test"])
+        if self.init:
+            said = {**self.init.metadata, "db": self.init.db}
+            require_unseen(self.init.folder, said, task.config.database.db, nights["test"])
         record["init"] = next(iter(self.init.hashes.values())) if self.init else None
         super().__init__(task.folder, f"fold {task.split.fold}", task.config, record, task.bar)
         self.seed = (task.config.training.seed, task.split.fold)

@@ -94,16 +94,19 @@ def require_unseen(folder: Path, metadata: Mapping[str, Any], db: str, tested: C
 
     Args:
         folder: of the network, for the message.
-        metadata: what it says of its training; empty of a published checkpoint, which says nothing.
-        db: the database of the fold and of the network; nights of others are other nights.
+        metadata: what it says of its training: its database ``db``, and the ``nights``, of which a published checkpoint
+            says nothing.
+        db: the database of the fold. Those whose nights are called alike may share some, as the two Sleep-EDF do.
         tested: names of the fold's test nights.
 
     Raises:
         InputError: the network saw one of them, or nobody knows what it saw.
     """
+    if database(metadata["db"]).night_patterns != database(db).night_patterns:
+        return
     nights = metadata.get("nights")
     if nights is None:
-        unknown = f"--init: {folder} was trained on {db} too, and does not say on which nights"
+        unknown = f"--init: {folder} was trained on {metadata['db']}, and does not say on which nights"
         raise InputError(f"{unknown}: begin with a model of another database.")
     # Pretraining keeps the training nights alone.
     held = [*nights["train"], *nights["validation"]] if isinstance(nights, dict) else nights

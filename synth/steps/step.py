@@ -53,9 +53,8 @@ class Fold:
             return self.folder.joinpath(*parts)
         assert self.init is not None
         folder = self.init.joinpath(*parts)
-        metadata, db = read_metadata(folder), self.config.database.db
-        if metadata["db"] == db:
-            require_unseen(folder, metadata, db, [night.path.name for night in self.files(self.split.test)])
+        tested = [night.path.name for night in self.files(self.split.test)]
+        require_unseen(folder, read_metadata(folder), self.config.database.db, tested)
         return folder
 
     def files(self, subjects: tuple[int, ...]) -> list[NightFile]:
