@@ -1,9 +1,10 @@
-"""Does adapting to a laboratory help? ``python -m benchmarks.adaptation [FOLDER]``.
+"""Does adapting to a laboratory help? ``python -m benchmarks.adaptation [LABORATORIES] [FOLDER]``.
 
-A small RecSleepNet learns from synthetic sleepers. Ten laboratories have other sleepers, whose EEG comes from another
-montage (with more or less of the eyes in it) through another amplifier (gain, band, noise). Each has two scored nights:
-one to train on, one to choose by. Four other sleepers of each are staged by the network as it is, calibrated as every
-recording is, by the network that ``--init`` adapts, and by one that learns from these two nights alone.
+A small RecSleepNet learns from synthetic sleepers. Laboratories, three unless more are asked for, have other sleepers,
+whose EEG comes from another montage (with more or less of the eyes in it) through another amplifier (gain, band, noise).
+Each has two scored nights: one to train on, one to choose by. Four other sleepers of each are staged by the network as it
+is, calibrated as every recording is, by the network that ``--init`` adapts, and by one that learns from these two nights
+alone. A command that was stopped goes on.
 """
 
 import sys
@@ -29,7 +30,7 @@ from recsleep.fold import BEFORE, FoldTask, train_fold
 from runs.settings import configure
 from staging.evaluation import tested_in_training
 
-HOURS, LABORATORIES, TRAINED, TESTED = 1.0, 10, 2, 4
+HOURS, TRAINED, TESTED = 1.0, 2, 4
 NETWORK = ("filters=32", "lstm_units=64", "dropout=0.2", "batch_nights=1")
 FIRST = ("learning_rate=1e-3", "reconstruction_passes=1", "passes=20")
 FROM_SCRATCH = ("learning_rate=1e-3", "reconstruction_passes=2", "passes=40")
@@ -72,11 +73,12 @@ def first_network(folder: Path) -> Path:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "output/adaptation")
+    laboratories = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    folder = Path(sys.argv[2] if len(sys.argv) > 2 else "output/adaptation")
     print(machine(), flush=True)
     (trained,) = folds_in(first_network(folder))
     found: dict[str, dict[int, Scores]] = {"before": {}, "adapted": {}, "from scratch": {}}
-    for number in range(LABORATORIES):
+    for number in range(laboratories):
         nights = laboratory(folder / f"laboratory{number}", number)
         split = Split(number, (0,), (1,), tuple(range(TRAINED, TRAINED + TESTED)))
         for name, changes, init in (("adapted", ADAPTED, trained), ("from scratch", FROM_SCRATCH, None)):
@@ -88,7 +90,7 @@ def main() -> None:
                 for subject, scores in pooled.by_subject.items():
                     found[which][10 * number + subject] = cast(Scores, scores)
     print(f"\n{'laboratory':14}" + "".join(f"{name:>14}" for name in found) + "   (macro-F1 of four nights)")
-    for number in range(LABORATORIES):
+    for number in range(laboratories):
         rows = [total([own[10 * number + subject] for subject in split.test]) for own in found.values()]
         print(f"{number:<14}" + "".join(f"{cast(Scores, scores).macro_f1:14.3f}" for scores in rows))
     for name, own in found.items():

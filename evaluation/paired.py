@@ -87,7 +87,7 @@ class BeforeAndAfter:
             known = self.intervals.get(name)
             told = f", 95 % interval {known[0]:+.3f} to {known[1]:+.3f}" if known else ""
             lines.append(f"  {name.replace('macro_f1', 'macro-F1')} {difference:+.3f}{told}")
-        return "\n".join([*lines, f"  p of the macro-F1's difference, by swaps: {self.p:.3f}", self.verdict])
+        return "\n".join([*lines, f"  p of the macro-F1's difference, by swaps: {self.p:.2g}", self.verdict])
 
     @property
     def _named(self) -> tuple[tuple[str, Mapping[int, Scores]], ...]:
