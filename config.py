@@ -97,6 +97,8 @@ class TrainingConfig:
     adam_beta_1: Decay = 0.9
     adam_beta_2: Decay = 0.999
     adam_epsilon: Annotated[float, Field(ge=1e-16, le=10)] = 1e-8
+    patience: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """Joint passes in a row that may all be no better than the best one; then training ends. 0: it never ends early."""
     clip_norm: GradientNorm = 5.0
     """Bound on the gradient's global norm in the joint phase; the first phase is not clipped."""
     class_weights: tuple[ClassWeight, ClassWeight, ClassWeight, ClassWeight, ClassWeight] = (1.0, 1.5, 1.0, 1.0, 1.0)
@@ -221,6 +223,14 @@ class SynthSleepNetTraining:
     precision: Precision = "float32"
     """``mixed_bfloat16`` computes products and convolutions in bfloat16 where the processor has it."""
 
+
+ADAPTATION: dict[str, Any] = {
+    "reconstruction_passes": 0,
+    "passes": 30,
+    "learning_rate": 3e-5,
+    "patience": 6,
+}
+"""What changes in RecSleepNet's training where it begins with trained weights (``--init``), for few nights."""
 
 PRESETS = {
     "paper": (SynthSleepNetConfig(), SynthSleepNetTraining()),

@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import command_line
 from data.databases import DATABASES, Database
@@ -13,8 +13,11 @@ from data.terms import MODALITIES, TASKS, InputError
 from synth.terms import DEFAULT_TCM, STEPS, STRATEGIES, TCMS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from data.nights.folds import Split
     from data.nights.index import NightFile
+    from evaluation.stages import Scores
 
 DEFAULT_MODALITIES = ("eeg", "eog", "emg")
 DEFAULTS = {
@@ -64,6 +67,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         add_of_synth("--tcm", choices=TCMS, help=f"temporal context module of fine-tuning (default {DEFAULTS['tcm']})"),
         add_of_synth("--strategy", choices=STRATEGIES, help=strategy),
     ]
+    init = (
+        "begin with these trained weights: a fold, ours or published, or the folder of folds, taken in turn; of "
+        "SynthSleepNet a fold of another run, whose pretrained fusion, or else encoders, are used"
+    )
+    add("--init", type=Path, metavar="DIR", help=init)
+    spec = "of --db custom: the .toml or .yaml file of data.prepare, which names the channel to stage"
+    add("--spec", metavar="FILE", help=spec)
     add("--gpu", type=int, metavar="N", help="number of the GPU to use (default: TensorFlow's choice)")
     add("--from_fold", type=int, default=0, metavar="K", help="first fold (default 0)")
     add("--to_fold", type=int, metavar="K", help="last fold (default: the database's last)")
@@ -97,13 +107,27 @@ def train(arguments: argparse.Namespace) -> None:
     of_synth = arguments.model == "synthsleepnet"
     if arguments.strategy and (arguments.jobs > 1 or arguments.cluster):
         raise InputError("--strategy shares one fold, --jobs and --cluster share the folds: give one of them.")
+    if of_synth and arguments.init:
+        if arguments.dry_run:
+            raise InputError("--dry-run tells what a whole training of SynthSleepNet takes: leave --init out.")
+        if not any((arguments.init / kind).is_dir() for kind in ("unimodal", "multimodal")):
+            raise InputError(f"--init {arguments.init} holds neither unimodal/ nor multimodal/: name a fold of a run.")
     if arguments.dry_run and (arguments.strategy or arguments.cluster):
         raise InputError("--dry-run tells what this machine takes, fold by fold: leave --strategy and --cluster out.")
     rules = (arguments.preset if of_synth else None, arguments.protocol)
-    config = configure(arguments.db, arguments.set, *rules)
+    begun, assignments = [], [*_of_spec(arguments), *arguments.set]
+    init = anywhere(arguments.init) if arguments.init and arguments.cluster else arguments.init
+    if init and not of_synth:
+        from config import ADAPTATION
+        from recsleep.beginning import folds_in, sizes
+
+        begun = folds_in(init)
+        changed = [f"{name}={value}" for name, value in ADAPTATION.items()]
+        assignments = [*sizes(begun[0]), *changed, *assignments]
+    config = configure(arguments.db, assignments, *rules)
     if arguments.subjects:
         listed = listed_subjects(config.database, location(arguments.subjects))
-        config = configure(arguments.db, [*arguments.set, f"subjects={listed}"], *rules)
+        config = configure(arguments.db, [*assignments, f"subjects={listed}"], *rules)
     folds = _folds(config.database, arguments.from_fold, arguments.to_fold)
     if any(character in arguments.suffix for character in "/\\\0"):
         raise InputError(f"--suffix {arguments.suffix!r} must not hold a path separator.")
@@ -131,6 +155,8 @@ def train(arguments: argparse.Namespace) -> None:
         raise InputError(f"--db {db}: name the channel that is to be staged, with --set channel=NAME.")
     listed_all = arguments.subjects is not None
     config, nights, splits = nights_and_splits(config, data, folds, modalities, listed_all)
+    # Of few subjects there are fewer than the database has.
+    trained_folds = [part.fold for part in splits]
 
     steps = (arguments.step,) if arguments.step else STEPS
     alone = arguments.jobs == 1 and arguments.cluster is None
@@ -140,7 +166,9 @@ def train(arguments: argparse.Namespace) -> None:
         from synth.steps import plan
 
         options = (steps, modalities, arguments.task, arguments.label_fraction, arguments.tcm, arguments.strategy)
-        plans = [plan.FoldTask(config, part, nights, results / str(part.fold), *options, bar=alone) for part in splits]
+        plans = [
+            plan.FoldTask(config, part, nights, results / str(part.fold), *options, alone, init) for part in splits
+        ]
         if arguments.dry_run:
             from synth.steps.rehearsal import rehearse_fold
 
@@ -150,21 +178,24 @@ def train(arguments: argparse.Namespace) -> None:
     else:
         from recsleep import fold
 
-        tasks = [fold.FoldTask(config, part, nights, results / str(part.fold), bar=alone) for part in splits]
+        tasks = []
+        for part in splits:
+            trained_before = begun[part.fold % len(begun)] if begun else None
+            tasks.append(fold.FoldTask(config, part, nights, results / str(part.fold), alone, trained_before))
         if arguments.dry_run:
             rehearse_folds(fold.rehearse_fold, tasks, arguments.jobs)
             return
         trained = dict(train_folds(fold.train_fold, tasks, arguments.jobs, arguments.cluster))
     try:
-        _print_pooled(trained, splits, nights, arguments.task, results)
+        _print_pooled(trained, splits, nights, arguments.task, results, adapted=bool(begun))
     finally:
         # Of a fold that was finished before, a table of predictions may be lost.
-        if trained[folds[0]]:
+        if trained[trained_folds[0]]:
             command_line.print_published(config.database, [arguments.task])
         print(f"\nIn {results}/<fold>/: {CONTENTS[arguments.model]}.")
         if not of_synth or "fine_tuning" in steps:
             again = ["python", "predict.py", *(("--model", arguments.model) if of_synth else ())]
-            again += ["--db", db, "--dir", str(results), "--data", str(data), "--fold", *map(str, folds)]
+            again += ["--db", db, "--dir", str(results), "--data", str(data), "--fold", *map(str, trained_folds)]
             print(f"Evaluate again: {shlex.join(again)}")
 
 
@@ -174,8 +205,12 @@ def _print_pooled(
     nights: "dict[int, list[NightFile]]",
     task: str,
     results: Path,
+    adapted: bool,
 ) -> None:
-    """Print and save the figures over all folds of what was ``trained``: each fold's folders by the network's name."""
+    """Print and save the figures over all folds of what was ``trained``: each fold's folders by the network's name.
+
+    Of networks that were ``adapted``, they are compared with those before.
+    """
     from data.store import write_json
     from runs.saved import versions
     from staging.evaluation import tested_in_training
@@ -189,8 +224,31 @@ def _print_pooled(
         of = f"{network[0].upper()}{network[1:]}, test" if network else "Test"
         print(f"\n{of} subjects of {name}, pooled: {pooled.text()}")
         saved = pooled_in / folder.relative_to(results / str(folds[0])) / "figures.json"
-        write_json(saved, {"task": task, "folds": folds, **pooled.to_json(), "versions": versions()})
+        told: dict[str, Any] = {"task": task, "folds": folds, **pooled.to_json(), "versions": versions()}
+        if adapted:
+            from evaluation.paired import BeforeAndAfter
+            from recsleep.fold import BEFORE
+
+            own = {fold: trained[fold][network] for fold in folds}
+            before = tested_in_training(own, splits, nights, task, BEFORE)
+            compared = BeforeAndAfter(*(cast("Mapping[int, Scores]", each.by_subject) for each in (before, pooled)))
+            print(f"\n{compared.text()}")
+            told["adaptation"] = compared.to_json()
+        write_json(saved, told)
         print(f"Saved, with the intervals, as {saved}.")
+
+
+def _of_spec(arguments: argparse.Namespace) -> list[str]:
+    """The ``name=value`` assignments that the file of ``--spec`` stands for: its only channel."""
+    if not arguments.spec:
+        return []
+    if arguments.db != "custom":
+        raise InputError(f"--spec describes your own recordings: give --db custom with it, not {arguments.db}.")
+    from data.prepare.custom import load_spec
+    from data.store import location
+
+    channels = load_spec(location(arguments.spec)).channels
+    return [f"channel={channels[0].name}"] if len(channels) == 1 else []
 
 
 def _modalities(spec: Database, wanted: list[str] | None) -> tuple[str, ...]:

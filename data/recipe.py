@@ -39,6 +39,7 @@ class Recipe:
         scaled: whether each channel is scaled by its quartiles, see :func:`scale`.
         nights_scaled: whether night files that do not say their channels' unit hold scaled channels.
         level: of the training nights, to which a recording is calibrated; None if unknown, or if channels are scaled.
+        nights_calibrated: whether night files are calibrated as well, as those are to which a network is adapted.
         labelled_wake_minutes: how much wake before and after sleep is learnt and tested, of nights that were prepared
             whole; it makes no difference to the signals, so recipes with another one are equal.
     """
@@ -48,6 +49,7 @@ class Recipe:
     scaled: bool = False
     nights_scaled: bool = False
     level: Level | None = None
+    nights_calibrated: bool = False
     labelled_wake_minutes: float = field(default=WAKE_MINUTES, compare=False)
 
     @classmethod
@@ -105,6 +107,8 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as JSON values; :meth:`from_json` reads them."""
+        # Said only where it is so: files of earlier versions, which do not say it, stay what they are.
+        adapted = {"nights_calibrated": True} if self.nights_calibrated else {}
         return {
             "channels": {
                 modality: {"name": c.name, "spellings": list(c.spellings), "band_hz": list(c.band) if c.band else None}
@@ -115,6 +119,7 @@ class Recipe:
             "scaling": "quartiles" if self.scaled else None,
             "nights_scaled": self.nights_scaled,
             "level": self.level and asdict(self.level),
+            **adapted,
             "labelled_wake_minutes": self.labelled_wake_minutes,
         }
 
@@ -135,6 +140,7 @@ class Recipe:
                 scaled=values["scaling"] == "quartiles",
                 nights_scaled=values["nights_scaled"],
                 level=values["level"] and _level(values["level"]["amplitude"], values["level"]["offset"]),
+                nights_calibrated=bool(values.get("nights_calibrated", False)),
                 labelled_wake_minutes=float(values.get("labelled_wake_minutes", WAKE_MINUTES)),
             )
         except InputError:

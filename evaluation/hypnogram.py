@@ -17,6 +17,7 @@ from evaluation.stages import Scores, as_json, transitions
 
 if TYPE_CHECKING:
     import mne
+    import yasa
     from matplotlib.figure import Figure
 
 NAMES = (*STAGES, "unscored")
@@ -109,12 +110,34 @@ class Hypnogram:
 
     def _runs(self) -> list[tuple[float, float, str]]:
         """Onset and duration in s, and text, of each stretch of one stage and of each event, by onset."""
-        first = np.flatnonzero(np.diff(self.stages, prepend=self.stages[0] + 1))
-        ends = [*first[1:], len(self.stages)]
-        runs = [(a, end, ANNOTATIONS[stage]) for a, end, stage in zip(first, ends, self.stages[first], strict=True)]
+        runs = [(a, end, ANNOTATIONS[stage]) for a, end, stage in self.bouts()]
         for name in self.events:
             runs += [(a, end, name.capitalize()) for a, end in stretches(self.found(name))]
         return [(float(a * EPOCH_SECONDS), float((end - a) * EPOCH_SECONDS), text) for a, end, text in sorted(runs)]
+
+    def bouts(self) -> list[tuple[int, int, int]]:
+        """Each stretch of one stage: its first epoch, the one after its last, and the stage, in their order."""
+        first = np.flatnonzero(np.diff(self.stages, prepend=self.stages[0] + 1))
+        return list(zip(first.tolist(), [*first[1:].tolist(), len(self.stages)], self.stages[first], strict=True))
+
+    def to_yasa(self) -> "yasa.Hypnogram":
+        """The stages, and the probabilities that decided them, as a hypnogram of the library YASA.
+
+        Raises:
+            InputError: YASA is not installed.
+
+        Example:
+
+        >>> night.to_yasa().sleep_statistics()["SE"]
+        """
+        try:
+            import yasa
+        except ImportError:
+            raise InputError("YASA is not installed, which a hypnogram of YASA needs: pip install yasa.") from None
+        names = ("WAKE", *STAGES[1:], "UNS")
+        decided = self.probabilities if self.smoothed is None else self.smoothed
+        table = pd.DataFrame(decided.astype(float), columns=list(names[:-1]))
+        return yasa.Hypnogram(np.array(names)[self.stages], start=self.start, proba=table)
 
     def found(self, event: str) -> np.ndarray:
         """bool (epochs,): the scored epochs in which the event is more probable than not."""

@@ -18,32 +18,38 @@ from data.nights.night import counted
 from data.recipe import Recipe
 from data.store import write_json
 from data.streams.windows import count_windows, reading, windows
-from data.terms import STAGES
+from data.terms import STAGES, InputError
 from evaluation.predictions import NightPredictions, pooled
 from evaluation.stages import Scores, transitions
 from recsleep.losses import JointTraining, ReconstructionTraining, adam
 from recsleep.model import RecSleepNet
-from recsleep.predictor import load_fold, median_level, of_network
+from recsleep.predictor import SavedFold, load_fold, median_level, of_network
 from runs import identity
 from runs.budget import Cost
 from runs.networks import save_model
 from runs.resumable import ResumableRun
+from runs.saved import require_unseen
 from runs.settings import recorded
 from staging.predictor import predict_nights
 
 if TYPE_CHECKING:
     from runs.settings import Config
 
+BEFORE = "predictions_before"
+"""Folder of the predictions by the network that a fold began with."""
+
 
 @dataclass(frozen=True)
 class FoldTask:
-    """One fold to train: what :class:`FoldTrainer` needs, and whether it shows a progress bar."""
+    """One fold to train: what :class:`FoldTrainer` needs, whether it shows a progress bar, and the trained network that
+    it begins with, if any."""
 
     config: "Config"
     split: Split
     nights: dict[int, list[NightFile]]
     folder: Path
     bar: bool = True
+    init: SavedFold | None = None
 
 
 def train_fold(task: FoldTask) -> tuple[int, dict[str, Path]]:
@@ -72,11 +78,16 @@ def rehearse_fold(task: FoldTask) -> list[Cost]:
 class FoldTrainer(ResumableRun):
     """Trains one fold, pass by pass.
 
-    The order of nights and the dropout of a pass are drawn from the seed, the fold and the pass's number.
+    The order of nights and the dropout of a pass are drawn from the seed, the fold and the pass's number. A network
+    that begins with trained weights takes nights at the level of its first training, as it would stage their
+    recordings. It stays as it was where no pass is better on the validation nights, and is tested before and after.
 
     Args:
-        task: the run's configuration, the fold's subjects, all subjects' checked night files, and the folder of the
-            fold's results and, meanwhile, its progress.
+        task: the run's configuration, the fold's subjects, all subjects' checked night files, the folder of the fold's
+            results and, meanwhile, its progress, and what the network begins with.
+
+    Raises:
+        InputError: the fold tests nights on which the network that it begins with was trained.
     """
 
     decided_by = identity.RECSLEEPNET
@@ -90,7 +101,12 @@ class FoldTrainer(ResumableRun):
             for part in ("train", "validation", "test")
         }
         nights = {part: [night.path.name for night in files] for part, files in self.files.items()}
-        record = {"config": recorded(task.config), "split": task.split.to_json(), "nights": nights}
+        record: dict[str, Any] = {"config": recorded(task.config), "split": task.split.to_json(), "nights": nights}
+        self.init = task.init
+        if self.init:
+            said = {**self.init.metadata, "db": self.init.db}
+            require_unseen(self.init.folder, said, task.config.database.db, nights["test"])
+        record["init"] = next(iter(self.init.hashes.values())) if self.init else None
         super().__init__(task.folder, f"fold {task.split.fold}", task.config, record, task.bar)
         self.seed = (task.config.training.seed, task.split.fold)
         self.model: keras.Model | None = None
@@ -106,6 +122,32 @@ class FoldTrainer(ResumableRun):
         self.network = self.judged = RecSleepNet(**asdict(self.config.model), dtype=training.precision)
         about = read_about(self.files["train"][0].path)
         self.recipe = Recipe.of_nights(self.config.database, {"eeg": self.config.database.channel}, about)
+        if self.init:
+            self._begin_with(self.init)
+
+    def _begin_with(self, trained: SavedFold) -> None:
+        """Take over weights and level; InputError if the weights are damaged, or of a network of another size."""
+        weights = trained.load().get_weights()
+        if [value.shape for value in weights] != [value.shape for value in self.network.get_weights()]:
+            raise InputError(
+                f"--init {trained.folder} holds a network of another size than --set or config.py ask for."
+            )
+        self.network.set_weights(weights)
+        if level := trained.recipe.level:
+            self.recipe = replace(self.recipe, level=level, nights_calibrated=True)
+        else:
+            print(f"{self.title}: {trained.folder} does not say its level: nights are taken as they are.", flush=True)
+        self.best = {"pass": 0, **self._validated()}
+        figures = "".join(f" {name} {self.best[name]:.3f}" for name in self.chosen_by).replace("macro_f1", "macro-F1")
+        print(f"{self.title} begins with {trained.folder}: validation{figures}", flush=True)
+
+    @property
+    def ended(self) -> bool:
+        training = self.config.training
+        if not training.patience or not self.best:
+            return False
+        # The passes of the first phase are not judged.
+        return len(self.history) - max(self.best["pass"], training.reconstruction_passes) >= training.patience
 
     @property
     def steps(self) -> list[int]:
@@ -156,15 +198,23 @@ class FoldTrainer(ResumableRun):
         return {name: float(np.average([f[name] for f in figures], weights=epochs)) for name in figures[0]}
 
     def judge(self, number: int) -> dict[str, float | None]:
-        if self._phase(number) == "reconstruction":
-            return {}
-        _, scores = self._predicted("validation")
+        return {} if self._phase(number) == "reconstruction" else self._validated()
+
+    def _validated(self) -> dict[str, float | None]:
+        _, scores = self._predicted("validation", self.network)
         return {"accuracy": scores.accuracy, "macro_f1": scores.macro_f1}
 
-    def _predicted(self, part: str) -> tuple[list[NightPredictions], Scores]:
+    def _predicted(self, part: str, network: RecSleepNet) -> tuple[list[NightPredictions], Scores]:
         paths = [night.path for night in self.files[part]]
-        nights = list(predict_nights(of_network(self.network, self.recipe), paths))
+        nights = list(predict_nights(of_network(network, self.recipe), paths))
         return nights, cast(Scores, pooled(nights))
+
+    def _tested(self, folder: str, network: RecSleepNet) -> Scores:
+        """The scores of the test nights, whose predictions are left in ``folder``."""
+        nights, scores = self._predicted("test", network)
+        for night in nights:
+            night.save(self.folder / folder / f"{night.name}.csv")
+        return scores
 
     def save_state(self, folder: Path) -> None:
         self.network.save_weights(folder / "network.weights.h5")
@@ -177,17 +227,24 @@ class FoldTrainer(ResumableRun):
         self.model.load_weights(folder / "training.weights.h5")
 
     def finish(self) -> Scores:
-        nights, scores = self._predicted("test")
-        for night in nights:
-            night.save(self.folder / "predictions" / f"{night.name}.csv")
+        scores = self._tested("predictions", self.network)
+        recipe = self.recipe
+        if not recipe.level:
+            recipe = recipe.calibrated_to(median_level(self.files["train"]))
+        found: dict[str, Any] = {}
+        if self.init:
+            found["before"] = self._tested(BEFORE, self.init.load()).to_json()
+        if self.best and self.best["pass"] == 0:
+            print(f"{self.title}: no pass was better on the validation nights; it stays as it began.", flush=True)
         write_json(self.folder / "split.json", {name: self.record[name] for name in ("split", "nights")})
         about = {
             "db": self.config.database.db,
-            "recipe": self.recipe.calibrated_to(median_level(self.files["train"])).to_json(),
+            "recipe": recipe.to_json(),
             "seed": sum(self.seed),
             "transitions": np.sum([self._transitions(night) for night in self.files["train"]], axis=0).tolist(),
             "best": self.best,
             "test": scores.to_json(),
+            **found,
         }
         save_model(self.folder, self.network, {**self.record, **about})
         # Its ONNX file, with which it will stage, is written when it is loaded.

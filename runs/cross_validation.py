@@ -48,6 +48,11 @@ def nights_and_splits(
             f"as {names}."
         )
     spec = with_subjects_found(spec, nights)
+    if spec.folds < config.database.folds:
+        print(f"{spec.folds} subjects have night files: each is tested in a fold of its own.")
+        folds = [fold for fold in folds if fold < spec.folds]
+        if not folds:
+            raise InputError(f"--from_fold is outside: there are folds 0 to {spec.folds - 1}.")
     if missing := missing_subjects(spec, nights):
         some = f"{len(missing)} of {len(spec.subjects)} subjects"
         names = ", ".join(map(str, missing))

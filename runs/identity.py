@@ -25,7 +25,8 @@ def _of_synth(*beginnings: str) -> tuple[str, ...]:
     return tuple(name for name in names_in(SYNTHSLEEPNET_SECTIONS) if name.startswith(beginnings))
 
 
-RECSLEEPNET = (*_DATA, "channel", *names_in(RECSLEEPNET_SECTIONS), *_DRAWN)
+RECSLEEPNET = (*_DATA, "channel", *names_in(RECSLEEPNET_SECTIONS), "init", *_DRAWN)
+"""``init`` is the SHA-256 of the weights that a network began with, None where they were drawn."""
 _SYNTHSLEEPNET = (*_DATA, *_of_synth("seed", "validation_fraction", "clip_", "labelled_", "weight_"))
 UNIMODAL = (
     *(*_SYNTHSLEEPNET, "channels", *_of_synth("frame_", "unimodal_", "knn_"), "accumulation", "reconstruction_weight"),
@@ -77,7 +78,8 @@ def deciding_values(names: Sequence[str], record: dict[str, Any], config: Config
     defaults = (asdict(type(section)()) for section in (config.model, config.training, config.synthetic))
     held = record["config"]
     database = held["database"] if "database" in held else held["dataset"]
-    values: dict[str, Any] = {}
+    # Versions that could not begin with trained weights do not say so.
+    values: dict[str, Any] = {"init": None}
     # A name that stands twice means what the later one says: metadata hold the fold's seed beside the configuration's.
     for section in (*defaults, database, record, held["model"], held["training"], held["synthetic"]):
         values |= section

@@ -47,6 +47,7 @@ class ResumableRun(ABC):
         chosen_by: the figures, all of which are higher where a unit is better than the best one before.
         rate: the name of the hyper-parameter to lower where the training diverges.
         judged: the network whose weights are kept of the best unit.
+        best: the best unit's number and figures. A network that begins trained is judged before the first unit.
         temporary: folders, in that of the results, that go when these are complete.
     """
 
@@ -89,6 +90,8 @@ class ResumableRun(ABC):
             for numbers in self._by_kind(done):
                 first = FirstUpdates(partial(self._tell, bar, numbers))
                 for number in numbers:
+                    if self.ended:
+                        break
                     row = self._one_unit(number, bar, first)
                     self._choose(row)
                     self.history.append(row)
@@ -175,6 +178,11 @@ class ResumableRun(ABC):
     @abstractmethod
     def steps(self) -> list[int]:
         """How many steps of the progress bar each unit takes."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the units that are left need no training, by the history and the best unit alone."""
+        return False
 
     def about(self, number: int) -> dict[str, Any]:
         """The first columns of a unit's row in the log: numbers from 1, among them ``pass``, and words."""
@@ -295,14 +303,14 @@ class ResumableRun(ABC):
         done = kept_units(self.folder)
         if not done:
             return
-        newest = self.folder / PROGRESS / f"{done}"
+        newest, begun = self.folder / PROGRESS / f"{done}", self.best is not None
         with restoring(newest):
             state = read_json(newest / "state.json")
             require_same_run(self.folder, self.decided_by, state["run"], self.record, self.config)
             self.history, self.best = state["history"], state["best"]
             if [row[self.unit] for row in self.history] != list(range(1, int(newest.name) + 1)):
                 raise ValueError(f"it does not hold the history of {newest.name} units")
-            judged = any(map(self._is_judged, self.history))
+            judged = begun or any(map(self._is_judged, self.history))
             if judged != (self.best is not None) or (judged and self.best.keys() != {"pass", *self.chosen_by}):
                 raise ValueError("it does not tell which unit was best")
             self.best_weights = arrays_in(newest / "best.npz")

@@ -7,7 +7,7 @@ folders are found and what they say is read; :mod:`runs.networks` saves and load
 
 import hashlib
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -98,6 +98,33 @@ class Folds:
             raise InputError(f"{self.root} holds models of {' and '.join(found)}: name the folder of one.")
         if wanted is not None and database(wanted).db != found[0]:
             raise InputError(f"{self.root} was trained on {found[0]}, not {wanted}: choose with --db.")
+
+
+def require_unseen(folder: Path, metadata: Mapping[str, Any], db: str, tested: Collection[str]) -> None:
+    """Refuse to begin a fold with a network that was trained on nights that the fold tests, or may have been.
+
+    Args:
+        folder: of the network, for the message.
+        metadata: what it says of its training: its database ``db``, and the ``nights``, of which a published checkpoint
+            says nothing.
+        db: the database of the fold. Those whose nights are called alike may share some, as the two Sleep-EDF do.
+        tested: names of the fold's test nights.
+
+    Raises:
+        InputError: the network saw one of them, or nobody knows what it saw.
+    """
+    if database(metadata["db"]).night_patterns != database(db).night_patterns:
+        return
+    nights = metadata.get("nights")
+    if nights is None:
+        unknown = f"--init: {folder} was trained on {metadata['db']}, and does not say on which nights"
+        raise InputError(f"{unknown}: begin with a model of another database.")
+    # Pretraining keeps the training nights alone.
+    held = [*nights["train"], *nights["validation"]] if isinstance(nights, dict) else nights
+    seen = sorted(set(held) & set(tested))
+    if seen:
+        which = f"--init: {folder} was trained on {seen[0]}, which this fold tests"
+        raise InputError(f"{which}: begin with a model that saw none of the test nights.")
 
 
 NAMES = (*DATABASES, *ALIASES)

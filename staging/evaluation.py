@@ -80,7 +80,11 @@ def evaluate(predictor: Predictor, fold: int, subjects: Sequence[int], database:
 
 
 def tested_in_training(
-    folders: Mapping[int, Path], splits: Sequence[Split], nights: Mapping[int, Sequence[NightFile]], task: str
+    folders: Mapping[int, Path],
+    splits: Sequence[Split],
+    nights: Mapping[int, Sequence[NightFile]],
+    task: str,
+    left_in: str = "predictions",
 ) -> Pooled:
     """The scores of the predictions that training left of the test subjects of all ``splits``.
 
@@ -89,12 +93,13 @@ def tested_in_training(
         splits: of the folds.
         nights: each subject's night files.
         task: of the networks.
+        left_in: the folder of the tables, in that of each network.
 
     Raises:
         InputError: a table of predictions is missing or damaged.
     """
     tables = {
-        subject: [folders[split.fold] / "predictions" / f"{night.path.stem}.csv" for night in nights[subject]]
+        subject: [folders[split.fold] / left_in / f"{night.path.stem}.csv" for night in nights[subject]]
         for split in splits
         for subject in split.test
     }

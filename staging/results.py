@@ -8,6 +8,7 @@ from typing import Any
 from data.recordings import edf
 from data.store import read_json, write_json, written_together
 from data.terms import EPOCH_SECONDS, InputError, in_one_line
+from evaluation.exchange import save_bids, save_nsrr
 from evaluation.hypnogram import Hypnogram
 from evaluation.report import breathing_line, page
 from runs.saved import versions
@@ -24,7 +25,7 @@ NEEDED = {*ORIGIN, *COMPUTED, "channels", "assumptions", "warnings", "took"}
 
 
 def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dict[str, Any]:
-    """Write a night's CSV, EDF+, PNG, HTML and JSON into ``folder``, local or remote, and return what the JSON holds.
+    """Write a night's files into ``folder``, local or remote, and return what the JSON among them holds.
 
     ``origin`` tells the recording's and the scoring's path and size, and the settings: see :func:`finished`.
     """
@@ -34,6 +35,8 @@ def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dic
     with written_together(folder, f"{night.name}.json") as aside:
         night.save_csv(aside / f"{night.name}{HYPNOGRAM}.csv")
         night.save_edf(aside / f"{night.name}{HYPNOGRAM}.edf")
+        save_bids(night, aside)
+        save_nsrr(night, aside / f"{night.name}-nsrr.xml")
         night.plot().savefig(aside / f"{night.name}.png", dpi=DOTS_PER_INCH)
         html = page(night, statistics)
         (aside / f"{night.name}.html").write_text(html, encoding="utf-8", errors="backslashreplace")

@@ -1,7 +1,7 @@
 """Embeddings of whole nights by a frozen encoder: computed once, then read."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +9,11 @@ from tqdm import tqdm
 
 from data.nights.index import NightFile
 from data.nights.night import read_night
+from data.recipe import Recipe
 from data.store import written_aside
 from data.terms import TASKS, UNSCORED
 from runs.networks import load_model
-from runs.saved import WEIGHTS, read_metadata, read_recipe
+from runs.saved import WEIGHTS, read_metadata
 from synth.in_training import compiled, embed_epochs
 from synth.models.fusion import SynthSleepNetEncoder
 
@@ -31,20 +32,20 @@ class EmbeddedNight:
 
 
 class Embedder:
-    """Embeds nights by a pretrained fusion encoder, in float32, and keeps the embeddings beside the encoder.
+    """Embeds nights by a pretrained fusion encoder, in float32, and keeps the embeddings.
 
     Args:
         folder: of the encoder.
-        labelled_wake_minutes: how much wake before and after sleep has labels, of nights that were prepared whole.
+        recipe: of the nights' signals, with how much wake before and after sleep has labels.
+        kept: the folder for the embeddings.
 
     Raises:
         InputError: the folder holds no such encoder.
     """
 
-    def __init__(self, folder: Path, labelled_wake_minutes: float) -> None:
-        metadata = read_metadata(folder)
-        self.recipe = replace(read_recipe(folder, metadata), labelled_wake_minutes=labelled_wake_minutes)
-        self.weights, self.kept = metadata["sha256"][WEIGHTS], folder / "embeddings"
+    def __init__(self, folder: Path, recipe: Recipe, kept: Path) -> None:
+        self.recipe, self.kept = recipe, kept
+        self.weights = read_metadata(folder)["sha256"][WEIGHTS]
         self.embed = compiled(load_model(folder, [SynthSleepNetEncoder]))
 
     def nights(self, files: Iterable[NightFile], which: str, bar: bool) -> Iterator[EmbeddedNight]:
@@ -62,7 +63,7 @@ class Embedder:
             minutes = self.recipe.labelled_wake_minutes
             known = {task: night.labels(task, minutes) for task in TASKS}
             labels = {task: values for task, values in known.items() if values is not None}
-            self.kept.mkdir(exist_ok=True)
+            self.kept.mkdir(parents=True, exist_ok=True)
             made_of = {"weights": self.weights, "checksum": file.checksum, WAKE: minutes}
             with written_aside(kept) as aside:
                 np.savez(aside, **made_of, all_epochs=embeddings, **labels)

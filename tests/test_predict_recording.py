@@ -23,7 +23,8 @@ pytestmark = pytest.mark.xdist_group("staged recordings")
 
 TINY = {"filters": 4, "first_kernel": 12, "lstm_units": 4, "block_kernel": 3}
 SMOOTHED = ["smoothed_W", "smoothed_N1", "smoothed_N2", "smoothed_N3", "smoothed_REM"]
-RESULTS = [".html", ".hypnogram.csv", ".hypnogram.edf", ".json", ".png"]
+RESULTS = [".html", ".hypnogram.csv", ".hypnogram.edf", ".json", ".png", "-nsrr.xml"]
+RESULTS += [f"_desc-recsleep_events.{ending}" for ending in ("json", "tsv")]
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +134,7 @@ def test_names_that_are_no_plain_text(models, nights, tmp_path, name):
     path = os.fsdecode(os.fsencode(tmp_path) + b"/" + name)
     shutil.copyfile(nights / "good.edf", path)
     assert stage(models, path, tmp_path / "out") == 0
-    assert len(list((tmp_path / "out").iterdir())) == 6
+    assert len(list((tmp_path / "out").iterdir())) == len([*RESULTS, "summary.csv"])
 
 
 def test_scoring_and_overwriting(models, nights, capsys, tmp_path):

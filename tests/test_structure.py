@@ -35,6 +35,7 @@ EXCEPTIONS = {
 NOT_FOR_STAGING = (
     "data.prepare",
     "data.streams",
+    "recsleep.beginning",
     "recsleep.fold",
     "recsleep.losses",
     "recsleep.onnx.__main__",

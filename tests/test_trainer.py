@@ -10,6 +10,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -17,6 +18,7 @@ import pandas as pd
 import pytest
 
 import predict
+import recsleep
 import trainer
 from data.store import alone_in
 from runs.settings import configure
@@ -212,6 +214,84 @@ def test_a_fold_trained_in_bfloat16_is_tested_in_float32(trained, tmp_path):
     short = ("--set", "passes=1", "--set", "precision=mixed_bfloat16")
     assert trainer.main(options(*of_fold_1(trained, tmp_path / "out"), *short)) == 0
     assert_evaluated_again(tmp_path / "out", trained / "nights", tmp_path)
+
+
+@pytest.fixture(scope="module")
+def laboratory(trained, tmp_path_factory):
+    """The nights of a laboratory with another amplifier, three sleepers', and how to adapt the trained fold to them."""
+    folder = tmp_path_factory.mktemp("laboratory")
+    for subject, name in enumerate(("a", "b", "c")):
+        with np.load(trained / f"nights/synthetic0{subject}.npz") as night:
+            x = 1e-3 * night["x"][:, 0] + 0.2
+            np.savez(folder / f"subject{subject}_{name}.npz", x=x.astype("float32"), y=night["y"], fs=100.0)
+    spec = 'recordings = "*.edf"\nscoring = "{name}.txt"\nform = "lines"\nchannels = {EEG = "C4"}\nlabels = {W = "W"}\n'
+    (folder / "lab.toml").write_text(spec)
+    given = ["--db", "custom", "--spec", folder / "lab.toml", "--data", folder, "--to_fold", 0]
+    return folder, [*map(str, [*given, "--init", trained / "out/synthetic/1"])]
+
+
+def test_a_network_is_adapted_to_a_laboratory(laboratory, trained, tmp_path, capsys):
+    """It has the trained one's size and level, and is compared with what that makes of the same recordings."""
+    nights, command = laboratory
+    few = [part for value in ("passes=2", "learning_rate=1e-3", "batch_nights=2") for part in ("--set", value)]
+    assert trainer.main([*command, "--out", str(tmp_path / "out"), *few]) == 0
+    printed = capsys.readouterr().out
+    assert "3 subjects have night files: each is tested in a fold of its own" in printed
+    assert f"fold 0 begins with {trained / 'out/synthetic/1'}: validation accuracy 0." in printed
+    assert "It is not shown that adapting helped: on 1 test subject, who are too few to tell" in printed
+    fold, began = tmp_path / "out/custom/0", trained / "out/synthetic/1"
+    ours, theirs = (json.loads((folder / "metadata.json").read_text()) for folder in (fold, began))
+    assert ours["init"] == theirs["sha256"]["model.weights.h5"]
+    assert ours["config"]["model"] == theirs["config"]["model"]
+    assert ours["recipe"]["level"] == theirs["recipe"]["level"]
+    assert ours["split"]["test"] == [0] and len((fold / "log.csv").read_text().splitlines()) == 3
+    # The network as it was stages the night as predict.py does with its recording.
+    staged = recsleep.stage(nights / "subject0_a.npz", began, smooth=False)
+    before = pd.read_csv(fold / "predictions_before/subject0_a.csv")
+    np.testing.assert_allclose(before[["W", "N1", "N2", "N3", "REM"]], staged.probabilities, atol=2e-6)
+    told = json.loads((tmp_path / "out/custom/pooled/figures.json").read_text())
+    assert told["adaptation"]["before"]["accuracy"] == np.mean(before["scored"] == before["predicted"])
+    assert_evaluated_again(tmp_path / "out", nights, tmp_path, (0,))
+
+
+def test_adapting_that_does_not_help_ends_early_and_changes_nothing(laboratory, trained, tmp_path, capsys, monkeypatch):
+    """Also if it was killed when all passes were done. Of several networks, each fold begins with the next one."""
+    for number in (0, 1):
+        shutil.copytree(trained / "out/synthetic/1", tmp_path / f"several/{number}")
+    folds = ["--from_fold", "1", "--to_fold", "1", "--init", str(tmp_path / "several")]
+    command = [*laboratory[1], *folds, "--out", str(tmp_path), "--set", "learning_rate=1e-9", "--set", "patience=2"]
+    with monkeypatch.context() as patch:
+        patch.setattr("recsleep.fold.FoldTrainer.finish", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert trainer.main(command) == 130
+    assert trainer.main(command) == 0
+    printed = capsys.readouterr().out
+    assert f"fold 1 begins with {tmp_path}/several/1: validation" in printed
+    assert "fold 1 continues after pass 2 of 30" in printed and "it stays as it began" in printed
+    assert_same_weights(tmp_path / "custom/1", trained / "out/synthetic/1")
+    metadata = json.loads((tmp_path / "custom/1/metadata.json").read_text())
+    assert metadata["best"]["pass"] == 0 and metadata["before"] == metadata["test"]
+
+
+@pytest.mark.parametrize(
+    ("best", "done", "ended"),
+    [(None, 9, False), (0, 4, False), (0, 5, True), (4, 6, False), (4, 7, True)],
+)
+def test_passes_that_are_not_judged_try_no_patience(best, done, ended):
+    """Two passes of reconstruction, and a patience of three."""
+    from recsleep.fold import FoldTrainer
+
+    training = configure("ucddb", ["patience=3", "reconstruction_passes=2"]).training
+    run = SimpleNamespace(config=SimpleNamespace(training=training), history=[{}] * done)
+    run.best = None if best is None else {"pass": best}
+    assert FoldTrainer.ended.fget(run) is ended
+
+
+def test_a_network_is_not_tested_on_what_it_learnt_from(trained, tmp_path, capsys):
+    """Fold 1 tests subjects 2 and 3; others begin with what was trained on the nights that they test."""
+    places = ["--data", trained / "nights", "--out", tmp_path, "--init", trained / "out/synthetic/1"]
+    assert trainer.main(options("--to_fold", 0, *places)) == 2
+    assert "was trained on synthetic00.npz, which this fold tests" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.long
@@ -429,6 +509,9 @@ def test_wrong_lists_of_subjects(tmp_path, ucddb, monkeypatch, capsys, lines, to
         (["--db", "ucddb", "--set", "pases=2"], "did you mean passes"),
         (["--db", "ucddb", "--suffix", "../x"], "path separator"),
         (["--db", "ucddb", "--gpu", "-2"], "--gpu -2"),
+        (["--db", "ucddb", "--init", "absent"], "--init absent holds no trained RecSleepNet"),
+        (["--db", "ucddb", "--spec", "lab.toml"], "give --db custom with it, not ucddb"),
+        (["--db", "shhs", "--model", "synthsleepnet", "--init", "absent"], "neither unimodal/ nor multimodal/"),
         (["--db", "custom"], "name the channel that is to be staged, with --set channel=NAME"),
         *(
             (["--db", "ucddb", option, value], f"only SynthSleepNet has {option}: add --model synthsleepnet")

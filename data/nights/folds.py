@@ -204,13 +204,10 @@ def _as_regex(glob: str) -> str:
 
 
 def with_subjects_found(spec: Database, nights: Collection[int]) -> Database:
-    """``spec`` with its own subjects, or else those who have ``nights``; InputError if they are too few."""
+    """``spec`` with its own subjects, or else those who have ``nights``: fewer than the folds have a fold each."""
     if spec.subjects:
         return spec
-    if len(nights) < spec.folds:
-        few = f"{len(nights)} subjects have night files, too few for {spec.folds} folds"
-        raise InputError(f"{few}: lower them with --set folds=N.")
-    return replace(spec, subjects=tuple(sorted(nights)))
+    return replace(spec, subjects=tuple(sorted(nights)), folds=min(spec.folds, len(nights)))
 
 
 def with_channels_found(spec: Database, nights: Collection[Collection[str]]) -> Database:

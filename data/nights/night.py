@@ -10,6 +10,7 @@ import numpy as np
 
 from data.nights.files import about_of, read_arrays
 from data.recipe import Recipe, settings_in
+from data.recordings.quality import at_level, deviations
 from data.store import location
 from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, SAMPLING_RATE, STAGES, TASKS, UNSCORED, InputError
 
@@ -61,11 +62,21 @@ class Night:
         return labels
 
     def inputs(self, recipe: Recipe) -> dict[str, np.ndarray]:
-        """What a network of that recipe takes of a night with its channels: float32 (epochs, 3000) of each modality."""
-        return {
+        """What a network of that recipe takes of a night with its channels: float32 (epochs, 3000) of each modality.
+
+        Raises:
+            InputError: the night is to be calibrated, but holds too little signal for its level to be told.
+        """
+        found = {
             modality: recipe.applied(modality, self.signals[:, self.channels.index(spec.name)], self.channel(spec.name))
             for modality, spec in recipe.channels.items()
         }
+        if recipe.nights_calibrated and recipe.level:
+            try:
+                found["eeg"] = at_level(found["eeg"], recipe.level)
+            except InputError as error:
+                raise InputError(f"the level of night {self.name} cannot be told: {error}") from None
+        return found
 
     def channel(self, name: str) -> dict[str, Any]:
         """What the night says of a channel, in the form that :meth:`data.recipe.Recipe.applied` takes."""
@@ -119,11 +130,6 @@ def channel_about(about: Mapping[str, Any], name: str) -> dict[str, Any]:
     known = spread if numbers and np.isfinite(spread).all() and spread == sorted(spread) else None
     filtered = bool(found.get("band_hz", True))
     return {"prepared": True, "filtered": filtered, "unit": str(found.get("unit") or ""), "quartiles": known}
-
-
-def deviations(signals: np.ndarray) -> np.ndarray:
-    """The median absolute deviation of each epoch from its own median, over the last axis of ``signals``."""
-    return np.median(np.abs(signals - np.median(signals, axis=-1, keepdims=True)), axis=-1)
 
 
 def read_night(path: str | Path, channels: Sequence[str]) -> Night:

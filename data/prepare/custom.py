@@ -12,13 +12,14 @@ import regex
 
 from data.databases import DATABASES, ChannelSpec, Database
 from data.recipe import BAND_LIMITS
+from data.scorings.any_form import ANY
 from data.scorings.scoring import read_text
 from data.terms import EVENTS, STAGES, UNSCORED, InputError, in_one_line
 
 KEYS = {
     "recordings": "the recordings' file names, such as '*.edf'",
     "scoring": "the scoring's file name, {name} standing for the recording's name without suffix",
-    "form": "how the scoring is written: annotations, csv, lines or nsrr",
+    "form": "how the scoring is written: annotations, csv, lines, nsrr, or any that predict.py --scoring reads",
     "channels": "a table of the channels: the name each will have, and its spellings in recordings",
     "labels": "a table of the scoring's labels and the stages they stand for",
     "columns": "of form csv, the columns of start (s), duration (s) and label",
@@ -27,13 +28,15 @@ KEYS = {
     "as_stored": "true: voltages stay in the recording's own unit",
     "multimodal": "true: each channel is scaled by its median and interquartile range",
 }
-"""What a spec may hold; the first four must be there, and ``labels`` except for form nsrr."""
+"""What a spec may hold; the first four must be there, and ``labels`` except for the forms nsrr and any."""
 
 KINDS: dict[str, tuple[type, str]] = dict.fromkeys(("channels", "labels", "columns", "events"), (dict, "a table"))
 KINDS |= dict.fromkeys(("as_stored", "multimodal"), (bool, "true or false"))
 """What the values of a spec must be; the others are texts."""
 
-FORMS = ("annotations", "csv", "lines", "nsrr")
+KNOWING = ("nsrr", ANY)
+"""The forms whose labels are known."""
+FORMS = ("annotations", "csv", "lines", *KNOWING)
 COLUMNS = {"start": "start", "duration": "duration", "label": "label"}
 
 
@@ -55,7 +58,13 @@ def _database(values: Any) -> Database:
     unknown = sorted(set(map(str, values)) - set(KEYS))
     if unknown:
         raise InputError(f"{unknown[0]!r} is not part of a spec; it may hold {', '.join(KEYS)}.")
-    for key in ("recordings", "scoring", "form", "channels", *(["labels"] if values.get("form") != "nsrr" else [])):
+    for key in (
+        "recordings",
+        "scoring",
+        "form",
+        "channels",
+        *(["labels"] if values.get("form") not in KNOWING else []),
+    ):
         if not values.get(key):
             raise InputError(f"{key} is missing: {KEYS[key]}.")
     for key, value in values.items():

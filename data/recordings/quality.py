@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from data.nights.night import deviations
 from data.recipe import Level
 from data.terms import EPOCH_SECONDS, SAMPLING_RATE, STAGES, InputError
 
@@ -129,6 +128,16 @@ def calibrated(signals: np.ndarray, quality: Quality, level: Level) -> np.ndarra
     centred[quality.silent] = 0
     limit = LIMIT * level.amplitude
     return (np.clip(centred, -limit, limit) + level.offset).astype(np.float32)
+
+
+def at_level(signals: np.ndarray, level: Level) -> np.ndarray:
+    """``signals`` (epochs, 3000) of a night file as a recording of them is calibrated; InputError if they are flat."""
+    return calibrated(signals, assess(signals, np.zeros(len(signals), bool)), level)
+
+
+def deviations(signals: np.ndarray) -> np.ndarray:
+    """The median absolute deviation of each epoch from its own median, over the last axis of ``signals``."""
+    return np.median(np.abs(signals - np.median(signals, axis=-1, keepdims=True)), axis=-1)
 
 
 def unscored(lost: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from data.databases import Database
 from data.recordings.recording import Recording
-from data.scorings import isruc, nsrr, sleepedf, table, ucddb
+from data.scorings import any_form, isruc, nsrr, sleepedf, table, ucddb
 from data.scorings.scoring import Scoring
 
 FORMS = {"sleepedf": sleepedf, "isruc": isruc, "ucddb": ucddb, "nsrr": nsrr, "table": table}
@@ -12,4 +12,6 @@ FORMS = {"sleepedf": sleepedf, "isruc": isruc, "ucddb": ucddb, "nsrr": nsrr, "ta
 
 def read_scoring(database: Database, files: dict[str, Path], recording: Recording) -> Scoring:
     """The scoring of ``recording`` in ``files``, by part; InputError if they are not in its database's form."""
+    if database.rules.get("form") == any_form.ANY:
+        return Scoring(any_form.read_scoring(files["stages"], recording))
     return FORMS[database.form].read_scoring(files, recording, **database.rules)

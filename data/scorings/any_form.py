@@ -23,7 +23,7 @@ SPELLINGS = {
     N2: "n2 s2 2 nrem2",
     N3: "n3 n4 s3 s4 3 4 nrem3 nrem4",
     REM: "r rem 5",
-    UNSCORED: "? unscored uns unknown m mt movement movementtime art artifact artefact 6 7 8 9 -1",
+    UNSCORED: "? n/a unscored uns unknown m mt movement movementtime art artifact artefact 6 7 8 9 -1",
 }
 LABELS = {spelling: stage for stage, spellings in SPELLINGS.items() for spelling in spellings.split()}
 """Stages by their spellings, plain and without "sleep" and "stage"; numbers as by Rechtschaffen & Kales."""
@@ -35,13 +35,19 @@ COLUMNS = {
 }
 """Of a table, by what they hold, in the spellings that are known."""
 
+ANY = "any"
+"""What a custom specification calls the forms that are known here by their content, corrections among them."""
+
+BIDS_SCORER = ("annotation_method", "annotator_id")
+"""Columns of BIDS events, in which each of several annotators has rows."""
+
 
 def read_scoring(path: Path, recording: Recording | NightRecording, rules: dict[str, Any] | None = None) -> np.ndarray:
     """Stages int32 (epochs,) of the recording's own epochs; -1 where the scorer has none.
 
     Args:
-        path: a night file, NSRR's XML, a table with a stage and its start in s, a line with a stage for each epoch, or
-            what MNE reads annotations from, such as EDF+; local or remote.
+        path: a night file, NSRR's XML, a table with a stage and its start in s, such as BIDS events, a line with a
+            stage for each epoch, or what MNE reads annotations from, such as EDF+; local or remote.
         recording: that was scored.
         rules: of a custom specification, by which the scoring is read instead: its form, labels and columns.
 
@@ -50,7 +56,7 @@ def read_scoring(path: Path, recording: Recording | NightRecording, rules: dict[
     """
     epochs = whole_epochs(recording.seconds)
     ending, start = path.suffix.lower(), 0.0
-    if rules:
+    if rules and rules["form"] != ANY:
         scoring = table.read_scoring({"stages": path}, recording, **rules)
         stages, start = scoring.stages, scoring.start
     elif ending == ".npz":
@@ -105,6 +111,8 @@ def _from_text(path: Path) -> tuple[np.ndarray, float]:
         return np.array(_checked(path, lines), np.int32), 0.0
     try:
         rows = list(csv.reader(lines[1:], delimiter=delimiter, strict=True))
+        if start is not None and path.name.endswith("_events.tsv"):
+            rows = _by_a_scorer(path, header, rows, stage)
         labels = [row[stage] for row in rows]
         starts = [float(row[start]) for row in rows] if start is not None else []
         lengths = [float(row[duration]) if duration is not None else 0.0 for row in rows]
@@ -115,6 +123,22 @@ def _from_text(path: Path) -> tuple[np.ndarray, float]:
         return np.array(stages, np.int32), 0.0
     lengths = [length or EPOCH_SECONDS for length in lengths]
     return from_intervals(path, zip(starts, lengths, stages, strict=True))
+
+
+def _by_a_scorer(path: Path, header: list[str], rows: list[list[str]], stage: int) -> list[list[str]]:
+    """The rows of BIDS events that are stages, of the one who scored them by hand if software did as well.
+
+    Raises:
+        InputError: several scored the night.
+    """
+    rows = [row for row in rows if _stage(row[stage]) not in (None, UNSCORED)]
+    method, who = (header.index(plain(name)) if plain(name) in header else None for name in BIDS_SCORER)
+    if method is not None:
+        rows = [row for row in rows if row[method] != "automated"] or rows
+    scorers = sorted({row[who] for row in rows}) if who is not None else []
+    if len(scorers) > 1:
+        raise InputError(f"{path} holds the scorings of {', '.join(scorers)[:200]}: keep the rows of one of them.")
+    return rows
 
 
 def _checked(path: Path, labels: Sequence[str]) -> list[int]:

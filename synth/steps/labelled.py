@@ -9,9 +9,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from data.nights.files import read_about
 from data.nights.night import read_scoring
 from data.recipe import Recipe
-from data.terms import InputError
+from data.terms import InputError, modality_of
 from evaluation.events import EventScores
 from evaluation.predictions import NightPredictions, pooled
 from evaluation.stages import Scores
@@ -55,13 +56,18 @@ class LabelledStep(Step):
     def __init__(
         self, fold: Fold, streams: tuple[str, ...], task: str, label_fraction: float, title: str, **variant: str
     ) -> None:
-        self.encoder = fold.folder / "multimodal" / "-".join(streams)
+        self.encoder = fold.pretrained("multimodal", "-".join(streams))
         if not (self.encoder / METADATA).is_file():
             raise InputError(f"{self.encoder} holds no pretrained encoder: run --step multimodal first.")
         of_encoder = read_metadata(self.encoder)
         self.task, self.label_fraction = task, label_fraction
         minutes = fold.config.training.labelled_wake_minutes
         self._recipe = replace(read_recipe(self.encoder, of_encoder), labelled_wake_minutes=minutes)
+        if fold.taken_over("multimodal", "-".join(streams)):
+            # The other run's nights had other channels.
+            database, about = fold.config.database, read_about(fold.files(fold.labelled)[0].path)
+            channels = {stream: database.streams(modality_of(stream))[stream] for stream in streams}
+            self._recipe = Recipe.of_nights(database, channels, about, scaled=True, labelled_wake_minutes=minutes)
         self.name = title
         self.chosen_by = ("macro_f1",) if task == "sleep_stage" else ("average_precision",)
         self.balance = "none" if task == "sleep_stage" else fold.config.training.event_balance

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from data.nights.folds import Split, labelled_subjects
 from data.nights.index import NightFile
+from data.terms import InputError
 from synth.replicas import Replicas, replicas
 from synth.steps.fine_tuning import FineTuningStep
 from synth.steps.labelled import LabelledStep
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class FoldTask:
     """One fold to train: on what, where to, which steps, with which modalities, for what task, from what share of the
-    labels, with which temporal context module, on which devices, and whether progress bars are shown."""
+    labels, with which temporal context module, on which devices, whether progress bars are shown, and the fold of
+    another run whose pretrained networks are taken, if any."""
 
     config: "Config"
     split: Split
@@ -35,6 +37,7 @@ class FoldTask:
     tcm: str
     strategy: str | None
     bar: bool = True
+    init: Path | None = None
 
     @property
     def streams(self) -> dict[str, str]:
@@ -60,11 +63,20 @@ def train_fold(task: FoldTask) -> tuple[int, dict[str, Path]]:
     """
     shared = replicas(task.strategy)
     fold = fold_of(task, shared)
+    whole = fold.taken_over("multimodal", "-".join(task.streams))
+    if task.init:
+        encoders = [f"unimodal/{modality}" for modality in task.modalities if fold.taken_over("unimodal", modality)]
+        taken = [f"multimodal/{'-'.join(task.streams)}"] if whole else encoders
+        if not taken:
+            raise InputError(f"--init {task.init} holds no pretrained network of {', '.join(task.streams)}.")
+        print(f"fold {task.split.fold} takes over {', '.join(taken)} of {task.init}.", flush=True)
     with shared.strategy.scope():
-        if "unimodal" in task.steps:
+        if "unimodal" in task.steps and not whole:
             for modality in task.modalities:
+                if fold.taken_over("unimodal", modality):
+                    continue
                 PretrainingStep(fold, "unimodal", task.config.database.streams(modality)).train()
-        if "multimodal" in task.steps:
+        if "multimodal" in task.steps and not whole:
             PretrainingStep(fold, "multimodal", task.streams).train()
     tested: list[LabelledStep] = []
     # Not worth sharing: the embeddings are computed once.
@@ -90,4 +102,4 @@ def fold_of(task: FoldTask, shared: Replicas) -> Fold:
         f"{len(split.validation)} validate, {len(split.test)} test.",
         flush=True,
     )
-    return Fold(task.config, split, labelled, task.nights, task.folder, shared, task.bar)
+    return Fold(task.config, split, labelled, task.nights, task.folder, shared, task.bar, task.init)

@@ -242,7 +242,7 @@ def neuronet(config: "Config") -> NeuroNet:
 
 def unimodal_encoders(fold: Fold, streams: tuple[str, ...]) -> dict[str, Path]:
     """The folder of the pretrained encoder of each modality of ``streams``; InputError if one is not pretrained."""
-    folders = {modality: fold.folder / "unimodal" / modality for modality in map(modality_of, streams)}
+    folders = {modality: fold.pretrained("unimodal", modality) for modality in map(modality_of, streams)}
     for modality, folder in folders.items():
         if not (folder / METADATA).is_file():
             raise InputError(

@@ -33,7 +33,9 @@ class LinearProbingStep(LabelledStep):
         """Embed the nights and make the head; InputError if labels are missing or all the same."""
         fold, training = self.fold, self.training
         require_scored(fold, self.task)
-        embedder = Embedder(self.encoder, training.labelled_wake_minutes)
+        # Beside the encoder, unless that is another run's.
+        kept = fold.folder / "multimodal" / self.encoder.name / "embeddings"
+        embedder = Embedder(self.encoder, self.recipe, kept)
 
         def nights(part: str, subjects: tuple[int, ...]) -> list[EmbeddedNight]:
             return list(embedder.nights(fold.files(subjects), f"{part} nights", fold.bar))

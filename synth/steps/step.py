@@ -15,6 +15,7 @@ from data.recipe import Recipe
 from runs.identity import seed_of
 from runs.networks import save_model
 from runs.resumable import ResumableRun, arrays_in
+from runs.saved import METADATA, read_metadata, require_unseen
 from runs.settings import recorded
 from synth.learner import Learner, reseed_dropout, scheduled
 from synth.replicas import Replicas
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fold:
-    """A fold: its subjects, their checked night files, the folder of its results, and who shares its batches."""
+    """A fold: its subjects, their checked night files, the folder of its results, who shares its batches, and the
+    fold's folder of another run, whose pretrained networks it takes, if any."""
 
     config: "Config"
     split: Split
@@ -35,6 +37,25 @@ class Fold:
     folder: Path
     replicas: Replicas
     bar: bool = True
+    init: Path | None = None
+
+    def taken_over(self, *parts: str) -> bool:
+        """Whether the pretrained network in the folder ``parts`` of a fold is that of another run."""
+        return self.init is not None and (self.init.joinpath(*parts) / METADATA).is_file()
+
+    def pretrained(self, *parts: str) -> Path:
+        """The folder of the pretrained network in the folder ``parts`` of a fold, of another run's if that has one.
+
+        Raises:
+            InputError: the other run's network was trained on nights that are tested here, or may have been.
+        """
+        if not self.taken_over(*parts):
+            return self.folder.joinpath(*parts)
+        assert self.init is not None
+        folder = self.init.joinpath(*parts)
+        tested = [night.path.name for night in self.files(self.split.test)]
+        require_unseen(folder, read_metadata(folder), self.config.database.db, tested)
+        return folder
 
     def files(self, subjects: tuple[int, ...]) -> list[NightFile]:
         return [night for subject in subjects for night in self.nights[subject]]

@@ -40,7 +40,7 @@ def test_what_has_labels_is_no_part_of_how_signals_are_made():
     assert replace(FULL, labelled_wake_minutes=9) == FULL != replace(FULL, scaled=False)
 
 
-@pytest.mark.parametrize("recipe", [FULL, *PUBLISHED.values()])
+@pytest.mark.parametrize("recipe", [FULL, replace(FULL, nights_calibrated=True), *PUBLISHED.values()])
 def test_it_is_read_as_it_was_written(recipe):
     found = Recipe.from_json(json.loads(json.dumps(recipe.to_json())))
     assert (found, found.labelled_wake_minutes) == (recipe, recipe.labelled_wake_minutes)

@@ -1,7 +1,12 @@
 """A staged night's figures against those computed by hand, its pictures, and its files read back."""
 
+import json
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import mne
 import numpy as np
@@ -11,7 +16,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.signal import welch
 
+from data.scorings.any_form import read_scoring
 from data.terms import STAGES, InputError
+from evaluation.exchange import save_bids, save_nsrr
 from evaluation.hypnogram import Hypnogram, spectra
 
 START = datetime(2020, 2, 29, 23, 30, 15, tzinfo=UTC)
@@ -28,6 +35,11 @@ def staged(codes: str, scored: str | None = None, **more) -> Hypnogram:
         probabilities[epoch, stages[epoch]] = sure[epoch]
     other = None if scored is None else np.array([numbers[code] for code in scored], np.int32)
     return Hypnogram("night", stages, probabilities, START, other, **more)
+
+
+def recording_of(night: Hypnogram) -> SimpleNamespace:
+    """What reading a scoring has to know of the recording."""
+    return SimpleNamespace(path=Path("night.edf"), seconds=30.0 * len(night.stages), start=night.start)
 
 
 def test_statistics_against_figures_by_hand():
@@ -69,6 +81,7 @@ YASA = ("WAKE", "N1", "N2", "N3", "REM", "UNS")
 RUNS = st.lists(st.tuples(st.integers(-1, 4), st.integers(1, 40)), min_size=1, max_size=30)
 
 
+@pytest.mark.xdist_group("yasa")
 @settings(max_examples=50, deadline=None)
 @given(runs=RUNS)
 @example(runs=[(-1, 4)])
@@ -97,6 +110,62 @@ def test_statistics_are_yasas(runs):
         assert figure == (None if np.isnan(expected) else pytest.approx(expected, abs=1e-4)), name
     followed = counts.reindex(index=YASA[:5], columns=YASA[:5], fill_value=0).to_numpy().tolist()
     assert [list(row.values()) for row in ours["transitions"].values()] == followed
+
+
+# It takes long to import: one process does it.
+@pytest.mark.xdist_group("yasa")
+@pytest.mark.parametrize("write", [lambda night: night.as_events(), lambda night: night.hypno])
+def test_yasas_hypnogram_is_read_back(write, tmp_path):
+    """Its table of events, and the series that it holds, written as YASA's users write them."""
+    smoothed = np.eye(7, 5, dtype="float32") + np.float32([0, 0, 0, 0, 0] * 5 + [1, 0, 0, 0, 0] * 2).reshape(7, 5)
+    night = staged("WW12?3R", smoothed=smoothed)
+    theirs = night.to_yasa()
+    np.testing.assert_array_equal(theirs.proba[["WAKE", "N1", "N2", "N3", "REM"]], smoothed)
+    assert theirs.start == pd.Timestamp(START)
+    write(theirs).to_csv(tmp_path / "n.csv")
+    assert (read_scoring(tmp_path / "n.csv", recording_of(night)) == night.stages).all()
+
+
+def test_without_yasa(monkeypatch):
+    monkeypatch.setitem(sys.modules, "yasa", None)
+    with pytest.raises(InputError, match="pip install yasa"):
+        staged("W").to_yasa()
+
+
+@pytest.mark.parametrize("codes", ["?WW1222RR??W3", "W", "R1" * 40 + "?"])
+def test_bids_and_nsrr_are_read_back(codes, tmp_path):
+    night = replace(staged(codes), name="sub-01_task-sleep_eeg")
+    save_bids(night, tmp_path)
+    save_nsrr(night, tmp_path / "n.xml")
+    for name in ("sub-01_task-sleep_desc-recsleep_events.tsv", "n.xml"):
+        assert (read_scoring(tmp_path / name, recording_of(night)) == night.stages).all(), name
+
+
+def test_bids_and_nsrr_are_in_their_forms(tmp_path):
+    """As the text of the two has them, which no reader of ours sees."""
+    night = staged("W1?w")
+    save_bids(night, tmp_path)
+    events = tmp_path / "night_desc-recsleep_events"
+    rows = [line.split("\t") for line in events.with_suffix(".tsv").read_text().splitlines()]
+    assert rows[0][:4] == ["onset", "duration", "annotation_type", "sleep_stage"]
+    assert [row[:4] for row in rows[1:]] == [
+        ["0", "30", "sleep_stage", "wake"],
+        ["30", "30", "sleep_stage", "n1"],
+        ["60", "30", "unscored", "n/a"],
+        ["90", "30", "sleep_stage", "wake"],
+    ]
+    assert [row[-1] for row in rows[1:]] == ["0.9000", "0.9000", "n/a", "0.5000"]
+    told = json.loads(events.with_suffix(".json").read_text())
+    assert list(told) == rows[0]
+    assert {row[3] for row in rows[1:]} - {"n/a"} <= set(told["sleep_stage"]["Levels"])
+    save_nsrr(night, tmp_path / "n.xml")
+    root = ElementTree.parse(tmp_path / "n.xml").getroot()
+    assert (root.tag, root.findtext("EpochLength")) == ("PSGAnnotation", "30")
+    begin, *stages = root.findall("ScoredEvents/ScoredEvent")
+    assert (begin.findtext("Duration"), begin.findtext("ClockTime")) == ("120.0", "29.02.20 23.30.15")
+    values = [[entry.findtext(tag) for tag in ("EventType", "EventConcept", "Start", "Duration")] for entry in stages]
+    assert values[1] == ["Stages|Stages", "Stage 1 sleep|1", "30.0", "30.0"]
+    assert [value[1] for value in values] == ["Wake|0", "Stage 1 sleep|1", "Unscored|9", "Wake|0"]
 
 
 def test_annotations_and_edf_are_read_back(tmp_path):

@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 
 import predict
+import recsleep
+from config import ADAPTATION
+from data.nights.folds import Split
+from data.nights.index import check_nights
 from data.terms import InputError
+from recsleep.beginning import folds_in
 from recsleep.inference import InferenceNetwork
 from recsleep.onnx import to_onnx
 from recsleep.tensorflow1 import read_checkpoint
+from runs.settings import configure
 from staging.engine import open_session
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow reads the TensorFlow-1 checkpoints")
@@ -129,3 +135,23 @@ def test_paths_in_the_checkpoint_file_are_not_followed(reference, tmp_path):
     (copy / "checkpoint").chmod(0o644)
     (copy / "checkpoint").write_text('model_checkpoint_path: "/etc/passwd"\n')
     assert read_checkpoint(copy).count_params() == 859_909
+
+
+def test_adapting_begins_with_what_the_published_fold_makes_of_a_recording(reference, tmp_path):
+    """Nights in another unit and with an offset: judged before the first pass, it is as good as in staging."""
+    from recsleep.fold import FoldTask, FoldTrainer
+
+    nights, folder = reference / "nights" / "ucddb", tmp_path / "sleepedfx" / "0"
+    shutil.copytree(reference / "pretrained_model" / "sleepedfx" / "0", folder)
+    files = check_nights({subject: [nights / f"ucddb{subject:03d}.npz"] for subject in (2, 3, 18)}, ["C3A2"])
+    config = configure("custom", ["channel=C3A2", *(f"{name}={value}" for name, value in ADAPTATION.items())])
+    (trained,) = folds_in(folder)
+    fold = FoldTrainer(FoldTask(config, Split(0, (2,), (18,), (3,)), files, tmp_path / "out", False, trained))
+    fold.prepare()
+    staged = recsleep.stage(nights / "ucddb018.npz", folder, smooth=False).agreement
+    assert staged.accuracy > 0.85
+    assert fold.best == {"pass": 0, "accuracy": staged.accuracy, "macro_f1": staged.macro_f1}
+    # Nobody knows which of the published folds saw whom of their own database, or of one whose nights it shares.
+    with pytest.raises(InputError, match=r"was trained on sleepedfx, and does not say on which nights"):
+        of_its_own = configure("sleepedf")
+        FoldTrainer(FoldTask(of_its_own, Split(0, (2,), (18,), (3,)), files, tmp_path / "out", False, trained))

@@ -59,6 +59,20 @@ def test_a_value_of_a_later_version_had_its_default(tmp_path):
         compare(tmp_path, before, record(reconstruction_weight=0.5))
 
 
+def test_what_a_network_began_with_is_noticed(tmp_path):
+    compare(tmp_path, record(), record() | {"init": None})
+    compare(tmp_path, record() | {"init": "abc"}, record() | {"init": "abc"})
+    # Also where an earlier version, which had no such thing, began a run.
+    for before, now, told in (
+        (None, "abc", "None, not abc"),
+        ("abc", "abd", "abc, not abd"),
+        ("abc", None, "abc, not"),
+    ):
+        held = record() if before is None else record() | {"init": before}
+        with pytest.raises(InputError, match=f"was trained with init {told}"):
+            compare(tmp_path, held, record() | {"init": now})
+
+
 def test_what_decides_nothing_may_change(tmp_path):
     before = record()
     before["config"]["database"] |= {"title": "Another", "published": [["x", 0.1, 0.2, 0.3]], "night_patterns": []}

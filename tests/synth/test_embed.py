@@ -91,14 +91,18 @@ def test_signals_reach_the_encoder_as_in_training(folder, edf, embedder):
     np.testing.assert_allclose(found.embeddings, expected, atol=1e-5)
 
 
-def test_a_night_file_and_its_recording_agree_and_equal_what_probing_learns_from(folder, edf, night, embedder):
+def test_a_night_file_and_its_recording_agree_and_equal_what_probing_learns_from(
+    folder, edf, night, embedder, tmp_path
+):
     ours = [synth.embed_recording(path, embedder).embeddings for path in (edf, night)]
     np.testing.assert_allclose(*ours, atol=1e-5)
-    embedder = Embedder(folder / "fold/multimodal/eeg-emg", labelled_wake_minutes=30)
+    encoder = folder / "fold/multimodal/eeg-emg"
+    recipe = Recipe.of_metadata(json.loads((encoder / "metadata.json").read_text()))
+    embedder = Embedder(encoder, recipe, tmp_path)
     (stored,) = embedder.nights([NightFile(night, EPOCHS, 1, 0, 0)], "", bar=False)
     np.testing.assert_allclose(ours[1], stored.embeddings, atol=1e-5)
     # With other labels, nothing is embedded again.
-    other = Embedder(folder / "fold/multimodal/eeg-emg", labelled_wake_minutes=0)
+    other = Embedder(encoder, replace(recipe, labelled_wake_minutes=0), tmp_path)
     other.embed = None
     (again,) = other.nights([NightFile(night, EPOCHS, 1, 0, 0)], "", bar=False)
     assert np.array_equal(again.embeddings, stored.embeddings)

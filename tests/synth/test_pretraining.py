@@ -21,12 +21,15 @@ from nearest import macro_f1, nearest_stages
 from trained_fold import MODALITIES, SUBJECTS, assert_same_weights, command, fold_of, prepared
 
 import trainer
+from data.nights.files import write_arrays
 from data.nights.folds import Split
 from data.nights.index import NightFile
 from data.nights.night import read_night
+from data.prepare.synthetic import CHANNELS
 from data.recipe import Recipe
 from data.terms import InputError
 from runs.networks import load_model
+from runs.saved import read_metadata
 from runs.settings import configure
 from synth.learner import Learner
 from synth.models.classifier import FineTuning
@@ -91,6 +94,33 @@ def test_pretrained_networks_are_tested_by_nearest_neighbours(trained, step, kin
     line = f"fold 1 {step}, test by nearest neighbours: accuracy {metadata['test']['accuracy']:.3f}"
     assert f"{line}   macro-F1 {metadata['test']['macro_f1']:.3f}" in printed
     assert (fold_of(folder) / step / "embedding.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_another_runs_fusion_serves_a_laboratory(trained, synthetic, tmp_path, capsys):
+    """Its channels are called otherwise; nothing is pretrained again, nor tested on what the fusion learnt from."""
+    for subject, night in enumerate([*synthetic.values()][:4]):
+        x = night["x"][:, [CHANNELS.index(name) for name in ("EEG C4-M1", "Airflow")]]
+        arrays = {"x": x, "y": night["y"], "fs": 100.0, "ch_names": np.array(["C4", "Flow"])}
+        write_arrays(tmp_path / f"nights/subject{subject}_x.npz", arrays)
+    init = fold_of(trained[0])
+    values = ["modalities=(('eeg','C4'),('airflow','Flow'))", "probing_passes=2", "labelled_subjects=2"]
+    places = ["--data", str(tmp_path / "nights"), "--out", str(tmp_path), "--to_fold", "0", "--init", str(init)]
+    common = ["--model", "synthsleepnet", "--preset", "tiny", *MODALITIES, *places]
+    given = ["--db", "custom", *common, *(part for value in values for part in ("--set", value))]
+    for step in ("unimodal", "multimodal", "linear_probing"):
+        assert trainer.main([*given, "--step", step]) == 0
+    assert f"fold 0 takes over multimodal/eeg-airflow of {init}." in capsys.readouterr().out
+    fold = tmp_path / "custom/0"
+    # One model: of its own there are the probe, and the embeddings of its nights.
+    (found,) = fold.rglob("metadata.json")
+    metadata = read_metadata(found.parent)
+    assert metadata["encoder"] == read_metadata(init / "multimodal/eeg-airflow")["sha256"]["model.weights.h5"]
+    channels = metadata["recipe"]["channels"]
+    assert {name: channel["name"] for name, channel in channels.items()} == {"eeg": "C4", "airflow": "Flow"}
+    # Fold 0 tests subjects whom fold 1 trained on.
+    again = command(trained[0], *MODALITIES, "--step", "linear_probing", "--init", str(init), "--out", str(tmp_path))
+    assert trainer.main([*again, "--from_fold", "0", "--to_fold", "0"]) == 2
+    assert "which this fold tests: begin with a model that saw none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("reconstruction", "contrastive"), [(1.0, 1.0), (0.0, 2.0), (3.0, 0.0)])

@@ -95,7 +95,7 @@ def test_other_formats(tmp_path, ending):
     assert np.abs(night.signals[:, 0] - true)[:, 100:-100].max() < 0.003 * 80 + 0.05
 
 
-def test_annotations_and_nsrr(tmp_path):
+def test_annotations_nsrr_and_corrections(tmp_path):
     raw = tmp_path / "raw"
     recordings.write_edf(raw / "a.edf", {"C4": (wave(150, 100), 100, "uV")})
     recordings.write_hypnogram(raw / "a_hyp.edf", [(0, 60, "Wake"), (60, 90, "N2 (AASM)")])
@@ -111,6 +111,18 @@ def test_annotations_and_nsrr(tmp_path):
     spec.write_text(f'scoring = "{{name}}.xml"\nform = "nsrr"\n{head}')
     assert prepare(tmp_path, spec) == 0
     assert read_night(tmp_path / "out" / "subject0_a.npz", ["C4"]).stages.tolist() == [0, 1, 2, 4]
+    (tmp_path / "out").rename(tmp_path / "second")
+    rows = [
+        "epoch,stage,model_stage,probability,corrected",
+        "0,N1,W,0.5,me",
+        "1,W,W,0.9,",
+        "2,N2,N2,0.9,",
+        "3,REM,N1,0.4,me",
+    ]
+    (raw / "a.csv").write_text("\n".join([*rows, "4,N3,N3,0.9,"]))
+    spec.write_text(f'scoring = "{{name}}.csv"\nform = "any"\n{head}')
+    assert prepare(tmp_path, spec) == 0
+    assert read_night(tmp_path / "out" / "subject0_a.npz", ["C4"]).stages.tolist() == [1, 0, 2, 4, 3]
 
 
 def test_the_trainer_takes_them(tmp_path, capsys):

@@ -40,6 +40,12 @@ def write(folder, name, text):
         ("f.tsv", "stage\tscorer\nW\tx\nN1\tx\nN2\tx\nN3\tx\nREM\tx\nart\tx\nW\tx\n"),
         ("h.csv", "Sleep stage\nW\nN1\nN2\nN3\nREM\n?\nW\n"),
         ("i.csv", "epoch,stage\n0, 0\n1, 1\n2, 2\n3, 4\n4, 5\n5, 7\n6, 0\n"),
+        # BIDS: other events between the stages.
+        (
+            "sub-1_events.tsv",
+            "onset\tduration\ttrial_type\n0\t30\tSleep stage W\n3\tn/a\tlights off\n30\t30\tN1\n60\t30\tN2\n"
+            "75\t4.5\tarousal\n90\t30\tN3\n120\t30\tREM\n150\t30\tn/a\n180\t30\tW\n",
+        ),
         # Begins 10 s late: each epoch has its middle in the scorer's.
         ("g.csv", "start,stage\n10,W\n40,N1\n70,N2\n100,N3\n130,REM\n190,W\n"),
     ],
@@ -77,6 +83,28 @@ def test_by_the_rules_of_a_specification(tmp_path):
     assert read_scoring(path, FakeStart(), rules).tolist() == STAGES
     with pytest.raises(InputError, match="the label 'Traum' is not in the spec's labels"):
         read_scoring(path, FakeStart(), {**rules, "labels": {"Wach": 0, "S1": 1, "S2": 2, "Tief": 3}})
+
+
+def bids_of(*scorers: tuple[str, str, str]) -> str:
+    """BIDS events of several annotators: each one's method, name and stages of the first epochs, a letter each."""
+    rows = [
+        f"{30 * epoch}\t30\t{'n/a' if code == '?' else f'n{code}' if code in '123' else code}\t{method}\t{who}"
+        for method, who, codes in scorers
+        for epoch, code in enumerate(codes)
+    ]
+    return "\n".join(["onset\tduration\tsleep_stage\tannotation_method\tannotator_id", *rows]) + "\n"
+
+
+def test_bids_events_of_several_annotators(tmp_path):
+    """Those of a scorer count before those of software; of two scorers nobody can choose."""
+    software = ("automated", "yasa", "W222222")
+    text = bids_of(software, ("manual_consensus", "us", "W123R?W"))
+    assert read_scoring(write(tmp_path, "a_events.tsv", text), FakeStart()).tolist() == STAGES
+    alone = read_scoring(write(tmp_path, "b_events.tsv", bids_of(software)), FakeStart())
+    assert alone.tolist() == [0, 2, 2, 2, 2, 2, 2]
+    text = bids_of(("manual", "me", "W1"), ("manual", "you", "W2"))
+    with pytest.raises(InputError, match="holds the scorings of me, you: keep the rows of one of them"):
+        read_scoring(write(tmp_path, "c_events.tsv", text), FakeStart())
 
 
 @pytest.mark.parametrize("form", [typed_xml, profusion_xml])
