@@ -95,8 +95,12 @@ def test_statistics_are_yasas(runs):
         # It rounds to four places, and leaves out what it has no epoch of.
         expected = theirs.get(name, np.nan)
         assert figure == (None if np.isnan(expected) else pytest.approx(expected, abs=1e-4)), name
-    followed = counts.reindex(index=YASA[:5], columns=YASA[:5], fill_value=0).to_numpy().tolist()
-    assert [list(row.values()) for row in ours["transitions"].values()] == followed
+    followed = counts.reindex(index=YASA[:5], columns=YASA[:5], fill_value=0).to_numpy()
+    assert [list(row.values()) for row in ours["transitions"].values()] == followed.tolist()
+    # The awakening from which nobody falls asleep again is no awakening within the sleep period.
+    asleep = np.flatnonzero(stages > 0)
+    last = len(asleep) and stages[asleep[-1] + 1 :][:1].tolist() == [0]
+    assert ours["awakenings"] == (followed[1:, 0].sum() - last if len(asleep) else None)
 
 
 def test_annotations_and_edf_are_read_back(tmp_path):
