@@ -181,7 +181,7 @@ const pictures = [], cursors = [];
 let current = 0, gain = 1, signals = null;
 
 function styled(picture) {
-  Object.assign(picture, {sizing_mode: "stretch_width", min_border_left: 52, min_border_right: 14, toolbar_location: null});
+  Object.assign(picture, {sizing_mode: "stretch_width", min_border_left: 66, min_border_right: 14, toolbar_location: null});
   picture.toolbar.autohide = true;
   for (const axis of [...picture.xaxes, ...picture.yaxes]) {
     Object.assign(axis, {major_label_text_font_size: "12px", axis_label_text_font_size: "12px", axis_label_text_font_style: "normal"});
@@ -293,7 +293,7 @@ function epochPicture() {
     const rails = [-37.5, 37.5].map((offset) => new Bokeh.Span({dimension: "width", line_dash: [4, 4], line_color: "#b07d1e", line_alpha: 0.8, visible: trace.unit === "µV", tags: [offset - SPACING * row]}));
     rails.forEach((rail) => picture.add_layout(rail));
     const data = source({x: [], y: []});
-    picture.line({x: {field: "x"}, y: {field: "y"}, source: data, line_width: 1, line_color: "#23426f", name: "signal"});
+    picture.line({x: {field: "x"}, y: {field: "y"}, source: data, line_width: 1, line_color: "#4079b4", name: "signal"});
     return {trace, row, data, rails};
   });
   picture.yaxes[0].ticker = new Bokeh.FixedTicker({ticks: night.signals.map((_, row) => -SPACING * row)});
@@ -431,7 +431,6 @@ function paint() {
     Object.assign(picture, {background_fill_color: ground, border_fill_color: ground, outline_line_color: line});
     for (const axis of [...picture.xaxes, ...picture.yaxes]) Object.assign(axis, {major_label_text_color: ink, axis_label_text_color: pale, axis_line_color: line, major_tick_line_color: pale});
     for (const grid of [...picture.xgrids, ...picture.ygrids]) grid.grid_line_color = line;
-    for (const renderer of picture.renderers) if (renderer.name === "signal") renderer.glyph.line_color = accent;
   }
   for (const cursor of cursors) Object.assign(cursor, {fill_color: accent, line_color: accent});
 }
@@ -445,16 +444,22 @@ async function start() {
   paint();
   restore();
   draw();
-  await show(column, "#overview");
+  const views = [...(await show(column, "#overview")).child_views];
+  // Bokeh takes every touch; up and down must go on scrolling the page.
+  for (const view of views) view.canvas_view.events_el.style.touchAction = "pan-y";
   if (signals) {
-    await show(signals.picture, "#signals");
+    views.push(await show(signals.picture, "#signals"));
     await Promise.all(night.signals.map(unpacked));
     turn();
   }
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
-  window.addEventListener("beforeprint", paint);
-  window.addEventListener("afterprint", paint);
-  document.documentElement.dataset.ready = "";
+  // Before it prints, a browser still has the screen's style, and it does not wait for the next frame.
+  for (const when of ["before", "after"]) window.addEventListener(`${when}print`, () => {
+    document.documentElement.classList.toggle("paper", when === "before");
+    paint();
+    views.forEach((view) => view.repaint());
+  });
+  document.documentElement.dataset.ready = Math.round(performance.now()); // In ms, for whoever waits for it.
 }
 
 start();

@@ -116,7 +116,7 @@ def test_the_page_in_a_browser(browser, pages, name, width):
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     sticking = "[...document.querySelectorAll('.tables div')].map(e => e.scrollWidth - e.clientWidth)"
     assert max(browser.execute_script(f"return {sticking}")) == 0
-    drawn = browser.execute_script("return pictures.map(p => [p.inner_width + 66, p.inner_height])")
+    drawn = browser.execute_script("return pictures.map(p => [p.inner_width + 80, p.inner_height])")
     assert len(drawn) == (5 if name == "whole" else 3)
     for across, down in drawn:
         assert (width if width < 700 else 700) - 24 < across <= width and down > 50
@@ -137,9 +137,10 @@ def test_a_dark_screen_gets_dark_pictures_and_paper_gets_light_ones(browser, pag
 
     shown(browser, pages / "whole.html", scheme="dark")
     assert grounds() == ["#14191f"]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     browser.execute_script("window.dispatchEvent(new Event('beforeprint'))")
     assert grounds() == ["#ffffff"]
+    browser.execute_script("window.dispatchEvent(new Event('afterprint'))")
+    assert grounds() == ["#14191f"]
 
 
 def test_no_fault_of_accessibility(browser, pages):
