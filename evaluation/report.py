@@ -5,9 +5,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
 from hashlib import sha256
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -68,21 +67,21 @@ def page(night: Hypnogram, statistics: dict[str, Any]) -> str:
         signals=night.traces,
         scored=night.scored is not None,
         data=_shown(night),
-        scripts=_scripts(),
+        scripts=SCRIPTS,
         version=VERSION,
         written=f"{datetime.now():%Y-%m-%d %H:%M}",
     )
 
 
-@cache
 def _scripts() -> list[tuple[str, str]]:
     """The page's scripts, and the base64 SHA-256 by which its policy knows each; Bokeh itself is not imported."""
-    bokeh = find_spec("bokeh")
-    assert bokeh and bokeh.submodule_search_locations
-    folder = Path(bokeh.submodule_search_locations[0]) / "server" / "static" / "js"
+    folder = Path(str(distribution("bokeh").locate_file("bokeh/server/static/js")))
     paths = (folder / "bokeh.min.js", folder / "bokeh-api.min.js", Path(__file__).with_name("night.js"))
     scripts = [path.read_text(encoding="utf-8") for path in paths]
     return [(script, b64encode(sha256(script.encode()).digest()).decode()) for script in scripts]
+
+
+SCRIPTS = _scripts()
 
 
 def _shown(night: Hypnogram) -> dict[str, Any]:
