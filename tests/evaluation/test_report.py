@@ -202,10 +202,11 @@ def test_what_a_person_does(browser, pages, whole, downloads):
     sight = "return [range.start, range.end].map(t => (t - origin) / 30000)"
     first, end = browser.execute_script(sight)
     assert end - first == 48 and first <= middle < end
-    # Walk to three doubtful epochs and correct them; a fourth change is undone.
+    # Walk to three doubtful epochs and correct them; a change before them is undone.
     browser.find_element("id", "who").send_keys('Dr, "A" w1n')
     press(browser, Keys.TAB)
     browser.execute_script("go(0)")
+    press(browser, "3", "u", "u")
     doubtful, changed = np.flatnonzero(whole.doubtful), {}
     for key, stage in (("w", 0), ("r", 4), ("?", -1)):
         press(browser, "n")
@@ -214,7 +215,6 @@ def test_what_a_person_does(browser, pages, whole, downloads):
         stage = 3 if whole.stages[epoch] == stage else stage
         press(browser, "3" if stage == 3 else key)
         changed[epoch] = stage
-    press(browser, Keys.HOME, Keys.ARROW_RIGHT, "1", "u")
     expected = whole.stages.copy()
     expected[list(changed)] = list(changed.values())
     # A reload keeps them, and undoing goes on from there.
