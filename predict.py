@@ -53,6 +53,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--scoring", metavar="FILE", help=scoring)
     spec = "a .toml or .yaml file, as of data.prepare, that says how the scoring is written and what its labels mean"
     add("--spec", metavar="FILE", help=spec)
+    corrections = "stages corrected on the page of a night, as it exports them; {name} stands for the recording's name"
+    add("--corrections", metavar="FILE", help=corrections)
+    when = "clock time such as 22:58 or seconds from the start (default: as the recording's annotations say, or its"
+    add("--lights-off", metavar="TIME", help=f"{when} start)")
+    add("--lights-on", metavar="TIME", help=f"{when} end)")
+    add("--no-signals", action="store_true", help="leave the signals out of the page, which is a tenth as large then")
+    patient = "show on the page what the recording's header says of the patient, which may be a name"
+    add("--show-patient", action="store_true", help=patient)
     calibration = "leave the amplitude as it is instead of bringing it to that of the training data"
     add("--no-calibration", action="store_true", help=calibration)
     add("--no-smoothing", action="store_true", help="let each epoch's own probabilities decide its stage")
@@ -68,13 +76,16 @@ def stage(arguments: argparse.Namespace) -> int:
     if arguments.spec and not arguments.scoring:
         raise InputError("--spec says how the file of --scoring is written: give both.")
     sources, trained, folder = command_line.recordings_and_folders(arguments)
-    scoring = arguments.scoring or ""
-    if len(sources) > 1 and scoring and "{name}" not in scoring:
-        raise InputError("--scoring: with several recordings, write {name} where a recording's name stands in it.")
     from data.store import anywhere, location
 
-    if arguments.cluster and scoring:
-        scoring = str(anywhere(location(scoring)))
+    files = {}
+    for option in ("scoring", "corrections"):
+        files[option] = getattr(arguments, option) or ""
+        if len(sources) > 1 and files[option] and "{name}" not in files[option]:
+            wanted = "with several recordings, write {name} where a recording's name stands in it."
+            raise InputError(f"--{option}: {wanted}")
+        if arguments.cluster and files[option]:
+            files[option] = str(anywhere(location(files[option])))
     rules = None
     if arguments.spec:
         from data.prepare.custom import load_spec
@@ -85,7 +96,19 @@ def stage(arguments: argparse.Namespace) -> int:
 
     models = Models(import_module(MODELS[arguments.model]).load_stager, trained, (arguments.db,))
     calibrate, smooth = not arguments.no_calibration, not arguments.no_smoothing
-    settings = Settings(tuple(arguments.channel), calibrate, smooth, scoring, rules, arguments.overwrite)
+    settings = Settings(
+        tuple(arguments.channel),
+        calibrate,
+        smooth,
+        files["scoring"],
+        rules,
+        arguments.overwrite,
+        arguments.lights_off or "",
+        arguments.lights_on or "",
+        files["corrections"],
+        not arguments.no_signals,
+        arguments.show_patient,
+    )
     outcomes = work_on_all(Staging, sources, models, folder, settings, arguments.jobs, arguments.cluster)
     return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
 
@@ -98,7 +121,10 @@ def predict(arguments: argparse.Namespace) -> int | None:
     if arguments.recording:
         return stage(arguments)
     given = vars(arguments) | {"jobs": arguments.jobs != 1}
-    of_staging = ("out", "channel", "scoring", "spec", "no_calibration", "no_smoothing", "overwrite", "jobs", "cluster")
+    of_staging = (
+        *("out", "channel", "scoring", "spec", "corrections", "lights_off", "lights_on", "no_signals", "show_patient"),
+        *("no_calibration", "no_smoothing", "overwrite", "jobs", "cluster"),
+    )
     for option in of_staging:
         if given[option]:
             raise InputError(f"--{option.replace('_', '-')} is of staging: name recordings with --recording.")

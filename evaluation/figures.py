@@ -95,10 +95,9 @@ def draw_hypnodensity(axis: Axes, night: "Hypnogram") -> None:
 def draw_spectrogram(axis: Axes, night: "Hypnogram") -> None:
     """Power up to 30 Hz, in dB; colours span what most of the night has."""
     assert night.spectra is not None
-    heard = night.spectra[night.stages != UNSCORED] if (night.stages != UNSCORED).any() else night.spectra
     # The spectrum has a value every half hertz, from 0 Hz on.
     highest = (night.spectra.shape[1] - 1) / 2
-    low, high = np.percentile(heard, (5, 99))
+    low, high = extent_of_spectra(night)
     image = axis.imshow(
         night.spectra.T,
         origin="lower",
@@ -107,12 +106,20 @@ def draw_spectrogram(axis: Axes, night: "Hypnogram") -> None:
         cmap="viridis",
         extent=(0, len(night.spectra) * HOURS, -0.25, highest + 0.25),
         vmin=low,
-        vmax=max(high, low + 1),
+        vmax=high,
     )
     axis.set_ylim(0, highest)
     axis.set_ylabel("Hz")
     axis.figure.colorbar(image, cax=axis.inset_axes((1.015, 0, 0.015, 1)), label="dB")
     _time_axis(axis, night)
+
+
+def extent_of_spectra(night: "Hypnogram") -> tuple[float, float]:
+    """Between which dB most of the night's power lies, at least one apart."""
+    assert night.spectra is not None
+    heard = night.spectra[night.stages != UNSCORED] if (night.stages != UNSCORED).any() else night.spectra
+    low, high = np.percentile(heard, (5, 99))
+    return float(low), float(max(high, low + 1))
 
 
 def draw_events(axis: Axes, night: "Hypnogram") -> None:
@@ -126,31 +133,6 @@ def draw_events(axis: Axes, night: "Hypnogram") -> None:
     axis.set_yticks(np.arange(len(night.events)) + 0.6, list(night.events))
     axis.set_ylim(len(night.events) + 0.05, 0)
     _time_axis(axis, night)
-
-
-def draw_differences(axis: Axes, night: "Hypnogram") -> None:
-    """The model's and the scorer's hypnogram, and below them where the two differ."""
-    draw_hypnogram(axis, night)
-    both = (night.scored != UNSCORED) & (night.stages != UNSCORED)
-    differ = np.flatnonzero(both & (night.scored != night.stages))
-    axis.broken_barh([(epoch * HOURS, HOURS) for epoch in differ], (4.6, 0.5), color=COLOURS["REM"])
-    axis.set_yticks([*range(len(STAGES)), 4.85], [*FROM_TOP, "differ"])
-    axis.set_ylim(5.2, -0.5)
-
-
-def draw_confusion(axis: Axes, night: "Hypnogram") -> None:
-    """Confusion matrix: the scorer's stages down, the model's across; epochs, shaded by their share of the row."""
-    assert night.agreement is not None
-    counts = night.agreement.confusion
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.ndindex(counts.shape):
-        shown = f"{counts[row, column]}\n{share[row, column]:.0%}"
-        axis.text(column, row, shown, ha="center", va="center", color="white" if share[row, column] > 0.5 else "black")
-    axis.set_xticks(range(len(STAGES)), STAGES)
-    axis.set_yticks(range(len(STAGES)), STAGES)
-    axis.set_xlabel("model")
-    axis.set_ylabel("scorer")
 
 
 def map_of_epochs(places: np.ndarray, stages: np.ndarray, title: str) -> Figure:

@@ -1,5 +1,7 @@
 """A staged night: its hypnogram and hypnodensity, what can be computed from them, and the files they become."""
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,7 +15,9 @@ from data.recordings.quality import stretches
 from data.store import reaching, written_aside
 from data.terms import EPOCH_SECONDS, SAMPLING_RATE, STAGES, TASKS, UNSCORED, InputError, in_one_line
 from evaluation.breathing import apnea_hypopnea_index
-from evaluation.stages import Scores, as_json, transitions
+from evaluation.signals import Trace
+from evaluation.stages import Scores, as_json
+from evaluation.statistics import statistics
 
 if TYPE_CHECKING:
     import mne
@@ -53,6 +57,10 @@ class Hypnogram:
         about: how it came about, as JSON values: channels, assumptions, warnings, models.
         smoothed: float32 (epochs, 5), the probabilities that decided the stages given the epochs before and after, if
             they did; else ``probabilities`` did.
+        model_stages: int32 (epochs,), what the models found, if somebody corrected it: ``stages`` are corrected then.
+        lights: the epoch at whose beginning lights went off, and that at which they went on, if known.
+        traces: the signals that its page shows.
+        patient: what the recording's header says of the patient, for the page alone; "" where it is not to be shown.
     """
 
     name: str
@@ -64,6 +72,10 @@ class Hypnogram:
     events: dict[str, np.ndarray] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     smoothed: np.ndarray | None = None
+    model_stages: np.ndarray | None = None
+    lights: tuple[int, int] | None = None
+    traces: tuple[Trace, ...] = ()
+    patient: str = ""
 
     @property
     def title(self) -> str:
@@ -84,18 +96,30 @@ class Hypnogram:
     @property
     def agreement(self) -> Scores | None:
         """Agreement with the scorer over the epochs that both have scored; None where there is none."""
-        if self.scored is None:
-            return None
-        both = (self.scored != UNSCORED) & (self.stages != UNSCORED)
-        return Scores.of(self.scored[both], self.stages[both]) if both.any() else None
+        return None if self.scored is None else _agreement(self.scored, self.stages)
+
+    @property
+    def correction(self) -> Scores | None:
+        """Agreement of the models with the corrected stages, over the epochs that both have; None if nobody did any."""
+        return None if self.model_stages is None else _agreement(self.stages, self.model_stages)
+
+    @property
+    def fingerprint(self) -> str:
+        """By which the night is known again, whatever it is called: of its start, its probabilities and its stages."""
+        seen = np.rint(1e6 * self.probabilities.astype(np.float64)).astype("<i4")
+        parts = (str(self.start).encode(), seen.tobytes(), self.stages.astype("<i4").tobytes())
+        return hashlib.sha256(b"".join(parts)).hexdigest()
 
     def to_frame(self) -> pd.DataFrame:
         """A row per epoch: ``epoch``, ``start_s``, ``stage`` by name, the five probabilities, and those of events.
 
-        Where the stages were smoothed, the probabilities that decided them are ``smoothed_W`` to ``smoothed_REM``.
+        Where the stages were smoothed, the probabilities that decided them are ``smoothed_W`` to ``smoothed_REM``;
+        where they were corrected, ``model_stage`` is what the models found.
         """
         epochs = np.arange(len(self.stages))
         table = pd.DataFrame({"epoch": epochs, "start_s": epochs * EPOCH_SECONDS, "stage": _names(self.stages)})
+        if self.model_stages is not None:
+            table["model_stage"] = _names(self.model_stages)
         table[list(STAGES)] = self.probabilities
         if self.smoothed is not None:
             table[SMOOTHED] = self.smoothed
@@ -147,8 +171,8 @@ class Hypnogram:
     def breathing(self) -> dict[str, Any] | None:
         """How many epochs each event was found in, how many runs they make, and the estimated apnea-hypopnea index.
 
-        The index is None without sleep, or where apnea and hypopnea were not both looked for; the whole is None where
-        neither was.
+        ``index_by_stage`` counts the runs within each stage of sleep per hour of it. An index is None without sleep, or
+        where apnea and hypopnea were not both looked for; the whole is None where neither was.
         """
         if not self.events:
             return None
@@ -156,44 +180,21 @@ class Hypnogram:
         told: dict[str, Any] = {
             name: {"epochs": int(which.sum()), "runs": len(stretches(which))} for name, which in found.items()
         }
-        index = apnea_hypopnea_index(np.any(list(found.values()), axis=0), self.stages > 0)
-        known = {"apnea", "hypopnea"} <= found.keys() and np.isfinite(index)
-        return {**told, "apnea_hypopnea_index": index if known else None}
+        every = {"sleep": self.stages > 0}
+        every |= {stage: self.stages == number for number, stage in enumerate(STAGES) if number}
+        events = np.any(list(found.values()), axis=0)
+        indices = as_json({name: apnea_hypopnea_index(events, where) for name, where in every.items()})
+        if not {"apnea", "hypopnea"} <= found.keys():
+            indices = dict.fromkeys(indices)
+        return {**told, "apnea_hypopnea_index": indices.pop("sleep"), "index_by_stage": indices}
 
     def statistics(self) -> dict[str, Any]:
-        """The usual figures of a night, as the AASM's manual defines them (Berry et al., version 3, 2023).
+        """The figures of the night between lights off and on: see :func:`evaluation.statistics.statistics`."""
+        return statistics(self.stages, self.lights)
 
-        Minutes: ``TIB`` (time in bed: the recording), ``TST`` (sleep), ``SPT`` (first to last sleep), ``SOL`` (to the
-        first sleep), ``REM_latency`` (from there to the first REM), ``WASO`` (wake within SPT: as in YASA, wake after
-        the last sleep is left out, which the AASM counts), ``unscored``, and each stage's in ``minutes``. Percent:
-        ``SE`` (TST of TIB), ``SME`` (TST of SPT), each stage's ``share`` of TST. ``transitions[a][b]`` counts epochs of
-        stage a followed by b. None where a figure has no meaning.
-        """
-        asleep, rem = np.flatnonzero(self.stages > 0), np.flatnonzero(self.stages == STAGES.index("REM"))
-        unscored, *counts = np.bincount(self.stages - UNSCORED, minlength=1 + len(STAGES))
-        tib, tst = len(self.stages), len(asleep)
-        # NaN stands for what has no meaning without sleep.
-        onset, period = (asleep[0], self.stages[asleep[0] : asleep[-1] + 1]) if tst else (np.nan, self.stages[:0])
-        epochs = {
-            "TIB": tib,
-            "TST": tst,
-            "SPT": len(period),
-            "SOL": onset,
-            "REM_latency": rem[0] - onset if len(rem) else np.nan,
-            "WASO": np.count_nonzero(period == 0) if tst else np.nan,
-            "unscored": unscored,
-        }
-        percent = {"SE": 100 * tst / tib, "SME": 100 * tst / len(period) if tst else np.nan}
-        minute, each = EPOCH_SECONDS / 60, dict(zip(STAGES, counts, strict=True))
-        return {
-            **as_json({name: n * minute for name, n in epochs.items()} | percent),
-            "minutes": as_json({stage: n * minute for stage, n in each.items()}),
-            "share": as_json({stage: 100 * each[stage] / (tst or np.nan) for stage in STAGES[1:]}),
-            "transitions": {
-                stage: dict(zip(STAGES, row, strict=True))
-                for stage, row in zip(STAGES, transitions(self.stages).tolist(), strict=True)
-            },
-        }
+    def scorer_statistics(self) -> dict[str, Any] | None:
+        """The same of the scorer's stages; None if there are none."""
+        return None if self.scored is None else statistics(self.scored, self.lights)
 
     def periods(self) -> list[tuple[int, int]]:
         """The sleep periods: first epoch of N2, N3 or REM, and the one after the last.
@@ -254,12 +255,18 @@ class Hypnogram:
         passed = timedelta(seconds=int(epoch) * EPOCH_SECONDS)
         return f"{self.start + passed:%H:%M:%S}" if self.start else str(passed)
 
+    @property
+    def doubtful(self) -> np.ndarray:
+        """bool (epochs,): the scored epochs in which no stage is probable, but for those that somebody corrected."""
+        model = self.stages if self.model_stages is None else self.model_stages
+        return (self.confidence < UNSURE) & (self.stages != UNSCORED) & (self.stages == model)
+
     def unsure(self) -> pd.DataFrame:
         """The stretches to check by hand, where no stage is probable, the longest first.
 
         Columns ``epoch`` (the first), ``epochs``, ``start_s``, ``stages`` and mean ``confidence``.
         """
-        return self._stretches((self.confidence < UNSURE) & (self.stages != UNSCORED))
+        return self._stretches(self.doubtful)
 
     def differing(self) -> pd.DataFrame:
         """The stretches where the scorer has another stage, the longest first; a column ``scored`` more.
@@ -305,7 +312,8 @@ class Hypnogram:
         try:
             with reaching(path), path.open("rb") as file:
                 table = pd.read_csv(file)
-            stages = np.array([(*range(len(STAGES)), UNSCORED)[NAMES.index(name)] for name in table["stage"]], np.int32)
+            stages = numbers(table["stage"])
+            model_stages = numbers(table.pop("model_stage")) if "model_stage" in table else None
             columns = table.drop(columns=["epoch", "start_s", "stage"]).astype(np.float32)
             probabilities = columns[list(STAGES)].to_numpy()
             smoothed = columns[SMOOTHED].to_numpy() if SMOOTHED[0] in columns else None
@@ -316,7 +324,14 @@ class Hypnogram:
             raise InputError(f"{path} does not exist (any more).") from None
         except (ValueError, KeyError) as error:
             raise InputError(f"{path} is no hypnogram of this toolkit ({in_one_line(error)}).") from None
-        return cls(stages=stages, probabilities=probabilities, events=events, smoothed=smoothed, **more)
+        return cls(
+            stages=stages,
+            probabilities=probabilities,
+            events=events,
+            smoothed=smoothed,
+            model_stages=model_stages,
+            **more,
+        )
 
     def save_edf(self, path: Path) -> None:
         """Write :meth:`to_annotations` as an EDF+ file of annotations alone, as Sleep-EDF's scorings are."""
@@ -332,6 +347,17 @@ class Hypnogram:
         )
         with written_aside(path) as aside:
             edf.write(aside)
+
+
+def _agreement(scored: np.ndarray, found: np.ndarray) -> Scores | None:
+    """Agreement over the epochs (epochs,) that both have scored; None where there are none."""
+    both = (scored != UNSCORED) & (found != UNSCORED)
+    return Scores.of(scored[both], found[both]) if both.any() else None
+
+
+def numbers(names: Iterable[str]) -> np.ndarray:
+    """Stages int32 (epochs,) by their :data:`NAMES`; ValueError at any other name."""
+    return np.array([(*range(len(STAGES)), UNSCORED)[NAMES.index(name)] for name in names], np.int32)
 
 
 def _names(stages: np.ndarray) -> np.ndarray:

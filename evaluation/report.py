@@ -1,58 +1,30 @@
-"""The page of a staged night: one HTML file that needs no network, of the template ``night.html``."""
+"""The page of a staged night: one HTML file that needs no network, by ``night.html``, ``night.js`` and Bokeh."""
 
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from io import BytesIO
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib.figure import Figure
 
 from data.recordings.edf import said
 from data.terms import EPOCH_SECONDS, STAGES, VERSION
-from evaluation.figures import (
-    Draw,
-    draw_confusion,
-    draw_differences,
-    draw_events,
-    draw_hypnodensity,
-    draw_hypnogram,
-    draw_spectrogram,
-    picture,
-)
-from evaluation.hypnogram import UNSURE, Hypnogram
+from evaluation.figures import COLOURS, FROM_TOP, extent_of_spectra
+from evaluation.hypnogram import NAMES, UNSURE, Hypnogram
+from evaluation.signals import packed
 from evaluation.stages import Scores
+from evaluation.statistics import FIGURES
 
 LONGEST = 15
 """Stretches that a table lists."""
-DOTS_PER_INCH = 150
-"""Of the pictures: sharp on a screen of a phone too."""
-
-FIGURES = {
-    "TIB": ("time in bed, the whole recording", "min"),
-    "TST": ("total sleep time", "min"),
-    "SPT": ("sleep period, from the first to the last sleep", "min"),
-    "SOL": ("sleep onset latency", "min"),
-    "REM_latency": ("REM latency, from sleep onset", "min"),
-    "WASO": ("wake after sleep onset, within the sleep period", "min"),
-    "SE": ("sleep efficiency, TST of TIB", "%"),
-    "SME": ("sleep maintenance efficiency, TST of SPT", "%"),
-    "unscored": ("not scored", "min"),
-}
-"""What the figures of :meth:`Hypnogram.statistics` are called on the page."""
-
-
-def _base64(figure: Figure) -> str:
-    """A figure as PNG, as a page holds it."""
-    png = BytesIO()
-    figure.savefig(png, format="png", dpi=DOTS_PER_INCH)
-    return b64encode(png.getvalue()).decode()
-
+UNKNOWN_LIGHTS = "not known, so the whole recording counts as time in bed"
 
 ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -62,79 +34,182 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 """Escapes every value; a value that is missing is an error."""
-ENVIRONMENT.filters["base64"] = _base64
 TEMPLATE = ENVIRONMENT.get_template("night.html")
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: warnings, sentences, a picture, and tables by their captions, as far as there are any."""
+    """A part of the page: warnings, sentences, and tables by their captions, as far as there are any."""
 
     title: str
     warnings: Sequence[str] = ()
     text: Sequence[str] = ()
-    figure: Figure | None = None
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
 def page(night: Hypnogram, statistics: dict[str, Any]) -> str:
     """The page of ``night``, whose ``statistics`` are given: the text of an HTML file that needs no other file."""
-
-    def drawn(title: str, draw: Draw, width: float = 9, height: float = 2.8) -> Section:
-        return Section(title, figure=picture(night, [draw], width, height))
-
-    sections = [_summary(night, statistics)]
-    sections += [drawn("Hypnogram", draw_hypnogram), drawn("Hypnodensity", draw_hypnodensity)]
-    if night.spectra is not None:
-        sections.append(drawn("Spectrogram", draw_spectrogram))
-    sections.append(_statistics(statistics))
+    before = [_recording(night), _statistics(night, statistics)]
     if breathing := night.breathing:
-        sections.append(drawn("Breathing events", draw_events, height=1 + 0.9 * len(night.events)))
-        sections.append(_breathing(breathing))
-    sections.append(_unsure(night))
+        before.append(_breathing(breathing))
+    after = [_unsure(night)]
+    if correction := night.correction:
+        after.append(_agreement("The models and the corrector", correction, "corrector"))
     if scores := night.agreement:
-        sections.append(_agreement(scores))
-        sections.append(drawn("Confusion matrix", draw_confusion, 5.4, 4.1))
-        sections.append(drawn("Where the two differ", draw_differences))
-        longest = {"The model's stages and the scorer's": _readable(night, night.differing())}
-        sections.append(Section("The longest differences", tables=longest))
-    written = f"{datetime.now():%Y-%m-%d %H:%M}"
-    return TEMPLATE.render(title=night.title, sections=sections, version=VERSION, written=written)
+        after.append(_agreement("Agreement with the scoring", scores, "scorer"))
+        longest = {"The longest differences": _readable(night, night.differing())}
+        after.append(Section("Where the two differ", tables=longest))
+    return TEMPLATE.render(
+        title=night.title,
+        before=before,
+        after=after,
+        epochs=len(night.stages),
+        stages=NAMES,
+        signals=night.traces,
+        scored=night.scored is not None,
+        data=_shown(night),
+        scripts=SCRIPTS,
+        version=VERSION,
+        written=f"{datetime.now():%Y-%m-%d %H:%M}",
+    )
 
 
-def _summary(night: Hypnogram, statistics: dict[str, Any]) -> Section:
-    begin = f", from {said(night.start)}" if night.start else ""
-    length = len(night.stages) * EPOCH_SECONDS / 3600
-    tasks = Counter(model.get("task", "sleep_stage") for model in night.about.get("models", ()))
+def _scripts() -> list[tuple[str, str]]:
+    """The page's scripts, and the base64 SHA-256 by which its policy knows each; Bokeh itself is not imported."""
+    folder = Path(str(distribution("bokeh").locate_file("bokeh/server/static/js")))
+    paths = (folder / "bokeh.min.js", folder / "bokeh-api.min.js", Path(__file__).with_name("night.js"))
+    scripts = [path.read_text(encoding="utf-8") for path in paths]
+    return [(script, b64encode(sha256(script.encode()).digest()).decode()) for script in scripts]
+
+
+SCRIPTS = _scripts()
+
+
+def _shown(night: Hypnogram) -> dict[str, Any]:
+    """What the page's script shows, as JSON values."""
+    model = night.stages if night.model_stages is None else night.model_stages
+    return {
+        "name": night.title,
+        "fingerprint": night.fingerprint,
+        "start": night.start and 1000 * int(night.start.replace(tzinfo=UTC).timestamp()),
+        "epoch_seconds": EPOCH_SECONDS,
+        "names": STAGES,
+        "from_top": FROM_TOP,
+        "colours": COLOURS,
+        "model": model.tolist(),
+        "stages": night.stages.tolist(),
+        "scored": None if night.scored is None else night.scored.tolist(),
+        "confidence": night.confidence.round(4).tolist(),
+        "probabilities": night.probabilities.T.astype(float).round(3).tolist(),
+        "doubtful": np.flatnonzero(night.doubtful).tolist(),
+        "corrections": [
+            {"epoch": epoch, "who": who, "when": when}
+            for epoch, who, when in night.about.get("corrections", {}).get("each", ())
+        ],
+        "lights": night.lights,
+        "events": {name: probability.astype(float).round(3).tolist() for name, probability in night.events.items()},
+        "spectra": None if night.spectra is None else _spectra(night),
+        "signals": packed(night.traces),
+    }
+
+
+def _spectra(night: Hypnogram) -> dict[str, Any]:
+    """The spectrogram as a byte for each frequency and epoch, and the palette in which 255 is the loudest."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    assert night.spectra is not None
+    low, high = extent_of_spectra(night)
+    levels = np.clip(255 * (night.spectra - low) / (high - low), 0, 255).astype(np.uint8)
+    bins = night.spectra.shape[1]
+    # There is a value every half hertz, from 0 Hz on.
+    return {
+        "bins": bins,
+        "highest": (bins - 1) / 2,
+        "levels": b64encode(levels.T.tobytes()).decode(),
+        "palette": [to_hex(colour) for colour in colormaps["viridis"](np.arange(256))],
+    }
+
+
+def _recording(night: Hypnogram) -> Section:
+    epochs, tasks = len(night.stages), Counter(m.get("task", "sleep_stage") for m in night.about.get("models", ()))
+    staged = [channel["name"] for channel in night.about.get("channels", ())]
+    shown = [trace.name for trace in night.traces if trace.name not in staged]
+    rows = {
+        "Recording": night.title,
+        "Subject's code": night.about.get("subject", ""),
+        "Patient, as the header has it": night.patient,
+        "Start": said(night.start) if night.start else "not known",
+        "Length": f"{epochs * EPOCH_SECONDS / 3600:.2f} h, {epochs} epochs of {EPOCH_SECONDS} s",
+        "Lights off and on": " and ".join(map(night.clock, night.lights)) if night.lights else UNKNOWN_LIGHTS,
+        "Staged channels": ", ".join(staged),
+        "Shown besides": ", ".join(shown),
+        "Staged by": ", ".join(
+            f"{task.replace('_', ' ')}: {'one model' if n == 1 else f'the mean of {n} models'}"
+            for task, n in tasks.items()
+        ),
+        "Mean confidence": f"{night.mean_confidence:.2f}",
+        "Corrected by": _corrected_by(night),
+    }
+    table = pd.DataFrame([row for row in rows.items() if row[1]], columns=["what", "value"])
     return Section(
-        "What was staged",
+        "Recording",
         warnings=[
             *(f"Warning: {text}" for text in night.about.get("warnings", ())),
             *(f"Note: {text}" for text in night.remarks),
         ],
         text=[
-            f"{len(night.stages)} epochs of 30 s, {length:.2f} h{begin}; {statistics['TST'] / 60:.2f} h of sleep. "
-            f"Mean confidence {night.mean_confidence:.2f}.",
             *(f"Assumed: {text}." for text in night.about.get("assumptions", ())),
-            *(
-                f"{task.replace('_', ' ').capitalize()}: by {'one model' if n == 1 else f'the mean of {n} models'}."
-                for task, n in tasks.items()
-            ),
             *(["Each stage is decided by the epochs before and after it too."] if night.smoothed is not None else ()),
+            "Epochs are numbered from 1 on this page; the column epoch of files counts from 0.",
             "For research only. This is not a medical device, and nothing here is a diagnosis.",
         ],
+        tables={"What was recorded and staged": table},
     )
 
 
-def _statistics(statistics: dict[str, Any]) -> Section:
-    named = [(f"{name.replace('_', ' ')}: {what}", statistics[name], unit) for name, (what, unit) in FIGURES.items()]
-    figures = pd.DataFrame([(what, _number(value, unit)) for what, value, unit in named], columns=["figure", "value"])
-    minutes, share = statistics["minutes"], statistics["share"]
-    rows = [(stage, _number(minutes[stage], "min"), _number(share.get(stage), "%")) for stage in STAGES]
-    stages = pd.DataFrame(rows, columns=["stage", "time", "of TST"])
+def _corrected_by(night: Hypnogram) -> str:
+    told = night.about.get("corrections")
+    return f"{' and '.join(told['who']) or 'somebody'}, {told['epochs']} epochs" if told else ""
+
+
+def _statistics(night: Hypnogram, statistics: dict[str, Any]) -> Section:
+    """The figures of the night, the scorer's and the differences beside them where there is a scorer."""
+    others = night.scorer_statistics()
+    ours = "models" if night.model_stages is None else "corrected"
+
+    def beside(names: Mapping[str, tuple[str, str]], part: str = "") -> pd.DataFrame:
+        rows = []
+        for label, (key, unit) in names.items():
+            own = (statistics[part] if part else statistics)[key]
+            row = {"figure": label, ours: _number(own, unit)}
+            if others:
+                other = (others[part] if part else others)[key]
+                difference = None if own is None or other is None else own - other
+                row |= {"scorer": _number(other, unit), "difference": _number(difference, unit, "+")}
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    figures = {f"{name.replace('_', ' ')}: {what}": (name, unit) for name, (what, unit) in FIGURES.items()}
+    minutes = {stage: (stage, "min") for stage in STAGES}
+    of_bed = {f"{stage} of TIB": (stage, "%") for stage in STAGES}
+    of_sleep = {f"{stage} of TST": (stage, "%") for stage in STAGES[1:]}
+    thirds = pd.DataFrame([{"stage": stage, **_third(statistics, stage)} for stage in STAGES])
     transitions = pd.DataFrame(statistics["transitions"]).T.add_prefix("to ").rename_axis("from").reset_index()
-    followed = "Epochs of one stage followed by another"
-    return Section("Sleep statistics", tables={"The night": figures, "Its stages": stages, followed: transitions})
+    tables = {
+        "The night": beside(figures),
+        "Its stages": beside(minutes, "minutes"),
+        "Shares of time in bed": beside(of_bed, "share_of_TIB"),
+        "Shares of sleep": beside(of_sleep, "share"),
+        "Thirds of the sleep period": thirds,
+        "Epochs of one stage followed by another": transitions,
+    }
+    return Section("Sleep statistics", tables=tables)
+
+
+def _third(statistics: dict[str, Any], stage: str) -> dict[str, str]:
+    names = ("first", "second", "last")
+    return {name: _number(third[stage], "min") for name, third in zip(names, statistics["thirds"], strict=True)}
 
 
 def breathing_line(breathing: dict[str, Any]) -> str:
@@ -142,7 +217,7 @@ def breathing_line(breathing: dict[str, Any]) -> str:
     events = [
         f"{name} in {told['epochs']} epochs, {told['runs']} {'run' if told['runs'] == 1 else 'runs'}"
         for name, told in breathing.items()
-        if isinstance(told, dict)
+        if isinstance(told, dict) and "runs" in told
     ]
     index = breathing["apnea_hypopnea_index"]
     estimate = [] if index is None else [f"estimated apnea-hypopnea index {index:.1f} per hour of sleep"]
@@ -152,13 +227,18 @@ def breathing_line(breathing: dict[str, Any]) -> str:
 def _breathing(breathing: dict[str, Any]) -> Section:
     estimate = (
         "An estimate from epochs of 30 s: a run of epochs with an event counts as one event, so that of events close "
-        "together too few are counted."
+        "together too few are counted. By position it is not known: recordings do not say how they code it."
     )
-    return Section("Apnea and hypopnea", text=[f"{breathing_line(breathing)}.", estimate])
+    indices = {"sleep": breathing["apnea_hypopnea_index"], **breathing["index_by_stage"]}
+    table = pd.DataFrame([(stage, _number(index, "/h")) for stage, index in indices.items()], columns=["in", "index"])
+    text = [f"{breathing_line(breathing)}.", estimate]
+    return Section("Apnea and hypopnea", text=text, tables={"Apnea-hypopnea index by stage": table})
 
 
-def _number(value: float | None, unit: str) -> str:
-    return "-" if value is None else f"{value:.1f}\N{NO-BREAK SPACE}{unit}"
+def _number(value: float | None, unit: str, sign: str = "") -> str:
+    if value is None:
+        return "-"
+    return f"{value:{sign}.{1 if unit else 0}f}" + (f"\N{NO-BREAK SPACE}{unit}" if unit else "")
 
 
 def _unsure(night: Hypnogram) -> Section:
@@ -171,17 +251,20 @@ def _unsure(night: Hypnogram) -> Section:
     return Section(title, text=[f"{told} {where}"], tables={caption: _readable(night, table)})
 
 
-def _agreement(scores: Scores) -> Section:
+def _agreement(title: str, scores: Scores, who: str) -> Section:
     by_stage = scores.by_stage.rename_axis("stage").reset_index()
+    confusion = pd.DataFrame(scores.confusion, STAGES, [f"model {stage}" for stage in STAGES])
     told = f"{scores.line()}, those that both have scored."
-    return Section("Agreement with the scoring", text=[told], tables={"Stage by stage": by_stage})
+    crossed = confusion.rename_axis(who).reset_index()
+    return Section(title, text=[told], tables={"Stage by stage": by_stage, "Epochs": crossed})
 
 
 def _readable(night: Hypnogram, table: pd.DataFrame) -> pd.DataFrame:
-    """The first rows of a table of stretches, with times as people read them."""
+    """The first rows of a table of stretches, with times and numbers of epochs as people read them."""
     table = table.head(LONGEST)
     shown = [night.clock(epoch) for epoch in table["epoch"]]
-    columns = {"from": shown, "first epoch": table["epoch"], "epochs": table["epochs"], "model": table["stages"]}
+    stages = "models" if night.model_stages is None else "corrected"
+    columns = {"from": shown, "first epoch": table["epoch"] + 1, "epochs": table["epochs"], stages: table["stages"]}
     if "scored" in table:
         columns["scorer"] = table["scored"]
     return pd.DataFrame({**columns, "confidence": table["confidence"].map("{:.2f}".format)})

@@ -1,5 +1,6 @@
 """Many recordings, here or in several processes: goes on after a bad one, skips finished ones, and keeps the books."""
 
+import hashlib
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -15,13 +16,16 @@ from tqdm import tqdm
 
 from data.recordings.channels import open_signals
 from data.recordings.edf import NoSignals
+from data.recordings.lights import lights
 from data.scorings.any_form import read_scoring
 from data.store import alone_in, as_table, failed, is_remote, location, reaching, remove_unfinished, written_aside
 from data.terms import STAGES, UNPRINTABLE, InputError
-from evaluation.report import FIGURES
+from evaluation.corrections import corrected
+from evaluation.statistics import columns
 from runs import workers
 from staging.recordings import Source
-from staging.results import NEEDED, finished, stored, told, write_results
+from staging.results import NEEDED, SCORES, finished, stored, told, write_results
+from staging.shown import traces
 from staging.stager import Stager
 
 
@@ -36,6 +40,11 @@ class Settings:
         scoring: file of a scorer's stages; ``{name}`` in it stands for the recording's name; "" for none.
         rules: of a custom specification that says how the scoring is written, if any.
         overwrite: whether finished recordings are staged again.
+        lights_off: when lights went off and on, as :func:`data.recordings.lights.lights` takes it.
+        lights_on: see there.
+        corrections: file of corrected stages; ``{name}`` in it stands for the recording's name; "" for none.
+        signals: whether the page shows the signals.
+        patient: whether the page shows what the header says of the patient, a name perhaps.
     """
 
     channels: tuple[str, ...]
@@ -44,6 +53,11 @@ class Settings:
     scoring: str
     rules: dict[str, Any] | None
     overwrite: bool
+    lights_off: str = ""
+    lights_on: str = ""
+    corrections: str = ""
+    signals: bool = True
+    patient: bool = False
 
 
 @dataclass(frozen=True)
@@ -245,7 +259,13 @@ class Staging(Work):
 
     def outcome(self, source: Source, stager: Stager) -> Outcome:
         started, settings = time.perf_counter(), self.settings
-        scoring = location(settings.scoring.replace("{name}", source.name)) if settings.scoring else None
+        scoring, corrections = (
+            location(text.replace("{name}", source.name)) if text else None
+            for text in (settings.scoring, settings.corrections)
+        )
+        # Results of earlier versions, which knew no such options, were made without them.
+        options = {name: getattr(settings, name) for name in ("lights_off", "lights_on", "patient")}
+        options["no_signals"] = not settings.signals
         origin = {
             "recording": described(source.path),
             "settings": {
@@ -253,12 +273,20 @@ class Staging(Work):
                 "calibrate": settings.calibrate,
                 "smooth": settings.smooth,
                 "models": [model["sha256"] for model in stager.models],
+                **{name: value for name, value in options.items() if value},
             },
             "scoring": scoring and {**described(scoring), "rules": settings.rules},
+            # A stage more or less in them hardly changes their size.
+            "corrected": corrections and {**described(corrections), "sha256": _sha256(corrections)},
         }
         before = None if settings.overwrite else finished(self.folder / f"{source.name}.json", origin, NEEDED)
-        if before and (scoring is None or before["scoring"] == origin["scoring"]):
+        if before and all(
+            given is None or before.get(name) == origin[name]
+            for name, given in (("scoring", scoring), ("corrected", corrections))
+        ):
             return Outcome(source, "kept", before)
+        if before and corrections is None:
+            origin["corrected"] = before.get("corrected")
         with open_signals(source.path, settings.channels) as recording:
             scored = read_scoring(scoring, recording, settings.rules) if scoring else recording.stages
             opened = time.perf_counter()
@@ -270,8 +298,19 @@ class Staging(Work):
             else:
                 night = stager.stage(recording, settings.channels, settings.calibrate, settings.smooth)
                 night.about["took"]["reading"] += opened - started
-        night = replace(night, name=source.name, scored=scored)
-        return Outcome(source, "compared" if before else "staged", write_results(night, self.folder, origin))
+            night.about["subject"] = recording.header.code if recording.header else ""
+            night = replace(
+                night,
+                name=source.name,
+                scored=scored,
+                lights=lights(recording, settings.lights_off, settings.lights_on),
+                traces=traces(recording, night.about["channels"]) if settings.signals else (),
+                patient=recording.header.patient if recording.header and settings.patient else "",
+            )
+        if corrections:
+            night = corrected(night, corrections)
+        done = "staged" if before is None else "corrected" if corrections else "compared"
+        return Outcome(source, done, write_results(night, self.folder, origin))
 
     @staticmethod
     def told(result: dict[str, Any]) -> str:
@@ -280,12 +319,14 @@ class Staging(Work):
     @staticmethod
     def row(result: dict[str, Any]) -> dict[str, Any]:
         statistics, agreement = result.get("statistics", {}), result.get("agreement") or {}
+        breathing, correction = result.get("breathing") or {}, result.get("correction") or {}
         return {
-            **{name: statistics.get(name) for name in FIGURES},
-            **{f"{stage}_min": statistics.get("minutes", {}).get(stage) for stage in STAGES},
-            "apnea_hypopnea_index": (result.get("breathing") or {}).get("apnea_hypopnea_index"),
+            **columns(statistics),
+            "apnea_hypopnea_index": breathing.get("apnea_hypopnea_index"),
+            **{f"index_{stage}": breathing.get("index_by_stage", {}).get(stage) for stage in STAGES[1:]},
             "confidence": result.get("confidence"),
-            **{name: agreement.get(name) for name in ("accuracy", "macro_f1", "kappa")},
+            **{name: agreement.get(name) for name in SCORES},
+            **{f"correction_{name}": correction.get(name) for name in SCORES},
         }
 
 
@@ -297,6 +338,11 @@ def described(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"{path} does not exist (any more).") from None
     return {"path": str(path), "bytes": size}
+
+
+def _sha256(path: Path) -> str:
+    with reaching(path):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _row(kind: type[Work], outcome: Outcome) -> dict[str, Any]:

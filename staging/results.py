@@ -16,10 +16,14 @@ from staging.recordings import HYPNOGRAM
 
 DOTS_PER_INCH = 110
 
+SCORES = ("accuracy", "macro_f1", "kappa")
+"""The figures of an agreement that are told."""
 ORIGIN = ("recording", "settings", "scoring")
 """What a finished recording's JSON holds of where it comes from: the files and how it was staged."""
 COMPUTED = ("name", "start", "epochs", "remarks", "statistics", "breathing", "confidence", "to_check", "agreement")
 """What it holds that follows from the hypnogram."""
+NEWER = ("corrected", "lights", "scorer_statistics", "correction")
+"""The same, which JSONs of earlier versions lack."""
 NEEDED = {*ORIGIN, *COMPUTED, "channels", "assumptions", "warnings", "took"}
 """What it must hold to be told, or to be compared with a scoring."""
 
@@ -60,11 +64,14 @@ def _described(
         "versions": versions(),
         **about,
         "remarks": night.remarks,
+        "lights": night.lights and dict(zip(("off_epoch", "on_epoch"), night.lights, strict=True)),
         "statistics": statistics,
+        "scorer_statistics": night.scorer_statistics(),
         "breathing": night.breathing,
         "confidence": night.mean_confidence,
         "to_check": night.unsure().to_dict("records"),
         "agreement": night.agreement and night.agreement.to_json(),
+        "correction": night.correction and night.correction.to_json(),
         "took": {part: round(seconds, 3) for part, seconds in took.items()},
     }
 
@@ -100,7 +107,7 @@ def stored(folder: Path, name: str, result: dict[str, Any]) -> Hypnogram:
         InputError: one of the two files is damaged.
     """
     path = folder / f"{name}{HYPNOGRAM}.csv"
-    about = {key: value for key, value in result.items() if key not in (*ORIGIN, *COMPUTED)}
+    about = {key: value for key, value in result.items() if key not in (*ORIGIN, *COMPUTED, *NEWER)}
     try:
         night = Hypnogram.read_csv(path, name=name, start=edf.from_json(result["start"]), about=about)
         if len(night.stages) != result["epochs"]:
@@ -127,9 +134,16 @@ def told(night: dict[str, Any]) -> str:
         lines.append(f"  breathing: {breathing_line(night['breathing'])}")
     lines += [f"  assumed: {text}" for text in night["assumptions"]]
     lines += [f"  note: {text}" for text in night["remarks"]]
+    if correction := night.get("correction"):
+        who = " and ".join(night["corrections"]["who"]) or "somebody"
+        lines.append(f"  corrected: {night['corrections']['epochs']} epochs, by {who}")
+        lines.append(f"  agreement of the models and the corrector: {_agreement(correction)}")
     if night["agreement"]:
-        scores = night["agreement"]
-        known = [name for name in ("accuracy", "macro_f1", "kappa") if scores[name] is not None]
-        given = "   ".join(f"{name.replace('_f1', '-F1')} {scores[name]:.3f}" for name in known)
-        lines.append(f"  agreement with the scoring: {given}   {scores['epochs']} epochs")
+        lines.append(f"  agreement with the scoring: {_agreement(night['agreement'])}")
     return "\n".join(lines)
+
+
+def _agreement(scores: dict[str, Any]) -> str:
+    known = [name for name in SCORES if scores[name] is not None]
+    given = "   ".join(f"{name.replace('_f1', '-F1')} {scores[name]:.3f}" for name in known)
+    return f"{given}   {scores['epochs']} epochs"

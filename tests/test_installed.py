@@ -32,7 +32,9 @@ def sources(tmp_path, project) -> Path:
     """A copy of what is installed, since pip writes into the folder it builds; with nights, as a user has them."""
     copied = [project / name for name in FILES] + list(project.glob("*.py"))
     for package in PACKAGES:
-        copied += [path for ending in ("**/*.py", "*.csv", "*.html") for path in (project / package).glob(ending)]
+        copied += [
+            path for ending in ("**/*.py", "*.csv", "*.html", "*.js") for path in (project / package).glob(ending)
+        ]
     for path in copied:
         target = tmp_path / "sources" / path.relative_to(project)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -96,7 +96,7 @@ def test_the_results_of_one(staged, models):
     assert mne.read_annotations(out / "good.hypnogram.edf").duration.sum() == 600
     assert (out / "good.png").read_bytes()[:4] == b"\x89PNG"
     page = (out / "good.html").read_text()
-    assert "Hypnodensity" in page and 'src="http' not in page
+    assert '"name": "EEG C3-A2"' in page and "default-src 'none'; img-src data: blob:; style-src" in page
 
 
 def test_a_gap_is_said_and_unscored(staged):
@@ -147,7 +147,61 @@ def test_scoring_and_overwriting(models, nights, capsys, tmp_path):
     figures = json.loads((tmp_path / "good.json").read_text())
     assert figures["agreement"]["epochs"] == 20
     page = (tmp_path / "good.html").read_text()
-    assert "Confusion matrix" in page and "Where the two differ" in page
+    assert "Stage by stage" in page and "Where the two differ" in page
+
+
+def test_corrections_of_finished_results(staged, models, nights, tmp_path, capsys):
+    out = shutil.copytree(staged[1], tmp_path / "results")
+    table = pd.read_csv(out / "good.hypnogram.csv")
+    model = table["stage"].tolist()
+    wanted = ["W"] * 10 + ["N2"] * 10
+    rows = zip(wanted, model, wanted, model, strict=True)
+    lines = [f"{i},{new},{old},0.5,{a != b},Ann," for i, (new, old, a, b) in enumerate(rows)]
+    path = tmp_path / "good.corrections.csv"
+    path.write_text("\n".join(["epoch,stage,model_stage,probability,corrected,who,when", *lines]))
+    for status in ("corrected", "kept"):
+        given = ("--corrections", str(tmp_path / "{name}.corrections.csv"))
+        assert stage(models, nights / "good.edf", out, *given) == 0
+        printed = capsys.readouterr().out
+        assert f"1 {status}; all is in" in printed
+    changed = sum(new != old for new, old in zip(wanted, model, strict=True))
+    assert changed > 0 and f"corrected: {changed} epochs, by Ann" in printed
+    assert f"agreement of the models and the corrector: accuracy {1 - changed / 20:.3f}" in printed
+    figures = json.loads((out / "good.json").read_text())
+    assert figures["statistics"]["TST"] == 5 and figures["correction"]["accuracy"] == pytest.approx(1 - changed / 20)
+    assert pd.read_csv(out / "good.hypnogram.csv")["model_stage"].tolist() == model
+    assert mne.read_annotations(out / "good.hypnogram.edf").duration.tolist() == [300, 300]
+    assert "Ann, " in (out / "good.html").read_text()
+    row = pd.read_csv(out / "summary.csv").iloc[0]
+    assert row["TST"] == 5 and row["N2_min"] == 5 and row["correction_accuracy"] == pytest.approx(1 - changed / 20)
+    # Compared with a scoring later, they stay corrected: it is their agreement that is told.
+    assert stage(models, nights / "good.edf", out, "--scoring", str(nights / "good-scored.edf")) == 0
+    assert "agreement with the scoring: accuracy 1.000" in capsys.readouterr().out
+    assert json.loads((out / "good.json").read_text())["corrections"]["who"] == ["Ann"]
+    # Those of another night are refused.
+    other = "N1" if model[0] == "N3" else "N3"
+    path.write_text(path.read_text().replace(f"0,W,{model[0]},", f"0,W,{other},", 1))
+    assert stage(models, nights / "good.edf", out, "--corrections", str(path)) == 2
+    assert f"model_stage of epoch 0 is {other}, here the models find {model[0]}" in capsys.readouterr().err
+
+
+def test_what_the_page_shows_is_a_choice(models, nights, tmp_path, capsys):
+    recording = tmp_path / "n.edf"
+    data = bytearray((nights / "gap.edf").read_bytes())
+    data[8:88] = b"MCH-0234567 F 02-MAY-1951 Haagse_Harry".ljust(80)
+    recording.write_bytes(data)
+    options = ("--lights-off", "23:12:30", "--lights-on", "1200", "--no-signals")
+    assert stage(models, recording, tmp_path / "out", *options) == 0
+    text, figures = (tmp_path / "out" / "n.html").read_text(), json.loads((tmp_path / "out" / "n.json").read_text())
+    assert figures["lights"] == {"off_epoch": 4, "on_epoch": 40} and figures["statistics"]["TIB"] == 18
+    assert figures["subject"] == "MCH-0234567" and "MCH-0234567" in text
+    assert "Haagse" not in text + str(figures) and '"signals": []' in text
+    assert stage(models, recording, tmp_path / "out", *options, "--show-patient") == 2
+    assert "with another settings" in capsys.readouterr().err
+    assert stage(models, recording, tmp_path / "out", "--show-patient", "--overwrite") == 0
+    text = (tmp_path / "out" / "n.html").read_text()
+    assert "Haagse_Harry" in text and "Haagse" not in (tmp_path / "out" / "n.json").read_text()
+    assert '"name": "EEG C3-A2"' in text
 
 
 @pytest.mark.parametrize(
@@ -162,6 +216,9 @@ def test_scoring_and_overwriting(models, nights, capsys, tmp_path):
         ("good.edf", ["--db", "isruc"], "was trained on synthetic, not isruc"),
         ("good.edf", ["--fold", "1"], "--fold is of evaluation"),
         (".", ["--scoring", "one.txt"], "write {name}"),
+        (".", ["--corrections", "one.csv"], "--corrections: with several recordings, write {name}"),
+        ("good.edf", ["--corrections", "absent.csv"], "absent.csv does not exist"),
+        ("good.edf", ["--lights-off", "22:00"], "--lights-off 22:00 lies outside"),
     ],
 )
 def test_mistakes_end_with_2_and_a_sentence(models, nights, tmp_path, capsys, monkeypatch, recording, options, told):

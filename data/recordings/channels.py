@@ -68,6 +68,7 @@ class NightRecording:
     """A night file, read like a recording; ``stages`` int32 (epochs,) are its scoring, where it has one."""
 
     start = None
+    header = None
 
     def __init__(self, path: Path, wanted: Sequence[str]) -> None:
         """Open ``path``; a channel without a name has the first one ``wanted``, NAME or MODALITY=NAME, or EEG."""
@@ -79,6 +80,10 @@ class NightRecording:
         self.stages = night.stages if (night.stages != UNSCORED).any() else None
         self.seconds = float(len(night.stages) * EPOCH_SECONDS)
         self.night = night
+
+    def notes(self) -> list[tuple[float, str]]:
+        """Night files hold no annotations."""
+        return []
 
     def channel(self, name: str) -> Channel:
         """What the file says of a channel; most name no unit."""

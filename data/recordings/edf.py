@@ -11,7 +11,7 @@ BDF: the same with samples of 24 bits, https://www.biosemi.com/faq/file_format.h
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -97,7 +97,8 @@ class EdfHeader:
     """What the header says: signal channels in their order, length in seconds with gaps, and start.
 
     Of an interrupted file (EDF+D), ``onsets`` (records,) are the seconds at which its records begin. ``stored`` tells
-    of each channel how it is stored in the ``records``.
+    of each channel how it is stored in the ``records``. ``patient`` is the header's field about the patient, of EDF+
+    one whose first word is a code; ``noted`` are the numbers of the signals that hold annotations.
     """
 
     channels: tuple[Channel, ...]
@@ -106,6 +107,33 @@ class EdfHeader:
     records: Records
     stored: tuple[Stored, ...]
     onsets: np.ndarray | None = None
+    patient: str = ""
+    plus: bool = False
+    noted: tuple[int, ...] = ()
+
+    @property
+    def code(self) -> str:
+        """The code of the patient, which EDF+ keeps apart from the name; "" if there is none."""
+        code = self.patient.partition(" ")[0] if self.plus else ""
+        return "" if code == "X" else code.replace("_", " ")
+
+    def annotations(self) -> list[tuple[float, str]]:
+        """Onset in s from the first sample on and text of each annotation, in the order of the file.
+
+        What is damaged is left out.
+        """
+        begin = 0.0 if self.onsets is None else None
+        found = []
+        for signal in self.noted:
+            for row in (row.tobytes() for block in self.records.blocks(signal) for row in block):
+                for entry in row.split(b"\0"):
+                    match = re.fullmatch(rb"([+-]\d{1,9}(?:\.\d{1,9})?)(?:\x15[\d.]*)?\x14(.*)\x14", entry, re.DOTALL)
+                    if match:
+                        # The first of all says when the file begins.
+                        begin = float(match[1]) if begin is None else begin
+                        texts = match[2].decode("utf-8", "replace").split("\x14")
+                        found += [(float(match[1]) - begin, text) for text in texts if text]
+        return found
 
     def read(self, channel: Channel) -> np.ndarray:
         """All samples of a channel, float64 (samples,), in its own unit; where an interrupted file has none, NaN."""
@@ -198,14 +226,24 @@ def read_header(path: Path, local: Path, interrupted: bool = False) -> EdfHeader
             channels.append(Channel(label, n / duration, unit, scaled))
             stored.append(Stored(signal, int(n), gain, low - gain * digital_low))
     start = start_of(head)
+    noted = tuple(i for i, label in enumerate(labels) if label in ANNOTATIONS)
+    header = EdfHeader(
+        tuple(channels),
+        duration * records,
+        start,
+        all_records,
+        tuple(stored),
+        patient=" ".join(head[8:88].decode("latin-1").replace("\0", " ").split()),
+        plus=head[192:196] in (b"EDF+", b"BDF+"),
+        noted=noted,
+    )
     if not gaps:
-        return EdfHeader(tuple(channels), duration * records, start, all_records, tuple(stored))
-    first = next((i for i, label in enumerate(labels) if label in ANNOTATIONS), None)
-    if first is None:
+        return header
+    if not noted:
         raise InputError(f"{path} is interrupted (EDF+D) but has no annotations, which would place its records.")
-    times = [row.tobytes() for block in all_records.blocks(first) for row in block]
+    times = [row.tobytes() for block in all_records.blocks(noted[0]) for row in block]
     seconds, start, onsets = _placed(path, times, duration, start)
-    return EdfHeader(tuple(channels), seconds, start, all_records, tuple(stored), onsets)
+    return replace(header, seconds=seconds, start=start, onsets=onsets)
 
 
 def _placed(

@@ -59,6 +59,14 @@ class Recording:
             self.start = begin and begin + timedelta(seconds=self._raw.first_samp / rate)
         self.channels = tuple(channel.name for channel in self._described)
 
+    def notes(self) -> list[tuple[float, str]]:
+        """Onset in s from the first sample on and text of each annotation that the recording holds itself."""
+        if self.header:
+            return self.header.annotations()
+        annotations = self._raw.annotations
+        first = self._raw.first_time if annotations.orig_time else 0.0
+        return [(float(note["onset"]) - first, str(note["description"])) for note in annotations]
+
     def channel(self, name: str) -> Channel:
         """What the recording says of a channel; InputError if two have this name, or it cannot be used."""
         channel, *others = (channel for channel in self._described if channel.name == name)

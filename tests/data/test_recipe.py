@@ -24,7 +24,9 @@ from data.recordings.channels import choose, open_signals, read_channel
 from data.terms import InputError
 
 EMG = ChannelSpec("EMG_Chin", ("EMG", "Chin"), (25.0, 49.0))
-FULL = Recipe({"eeg": ChannelSpec("C3-A2"), "emg": EMG}, True, True, False, Level(0.12, 0.55), 5.0)
+FULL = Recipe(
+    {"eeg": ChannelSpec("C3-A2"), "emg": EMG}, True, True, False, Level(0.12, 0.55), labelled_wake_minutes=5.0
+)
 
 
 @pytest.mark.parametrize("rate", [60, 62.5, 64, 99.99, 125, 128, 200, 250, 256, 500, 512, 2048, 255.987])

@@ -108,8 +108,12 @@ def test_statistics_are_yasas(runs):
         # It rounds to four places, and leaves out what it has no epoch of.
         expected = theirs.get(name, np.nan)
         assert figure == (None if np.isnan(expected) else pytest.approx(expected, abs=1e-4)), name
-    followed = counts.reindex(index=YASA[:5], columns=YASA[:5], fill_value=0).to_numpy().tolist()
-    assert [list(row.values()) for row in ours["transitions"].values()] == followed
+    followed = counts.reindex(index=YASA[:5], columns=YASA[:5], fill_value=0).to_numpy()
+    assert [list(row.values()) for row in ours["transitions"].values()] == followed.tolist()
+    # The awakening from which nobody falls asleep again is no awakening within the sleep period.
+    asleep = np.flatnonzero(stages > 0)
+    last = len(asleep) and stages[asleep[-1] + 1 :][:1].tolist() == [0]
+    assert ours["awakenings"] == (followed[1:, 0].sum() - last if len(asleep) else None)
 
 
 # It takes long to import: one process does it.
@@ -180,6 +184,19 @@ def test_annotations_and_edf_are_read_back(tmp_path):
     assert (tmp_path / "night.hypnogram.edf").read_bytes()[168:184] == b"29.02.2023.30.15"
 
 
+def test_the_index_of_each_stage():
+    #              an hour of N2 with two runs, half an hour of REM with one, which begins in N2; wake does not count
+    codes = "W" * 10 + "2" * 120 + "R" * 60
+    apnea, hypopnea = np.zeros((2, 190), "float32")
+    apnea[[5, 20, 21, 129, 130]] = 0.9
+    hypopnea[22] = 0.9
+    breathing = staged(codes, events={"apnea": apnea, "hypopnea": hypopnea}).breathing
+    assert breathing["index_by_stage"] == {"N1": None, "N2": 2.0, "N3": None, "REM": 2.0}
+    assert breathing["apnea_hypopnea_index"] == pytest.approx(2 / 1.5)
+    alone = staged(codes, events={"apnea": apnea}).breathing
+    assert alone["apnea_hypopnea_index"] is None and set(alone["index_by_stage"].values()) == {None}
+
+
 def test_csv(tmp_path):
     night = staged("W12?")
     night.save_csv(tmp_path / "n.csv")
@@ -233,6 +250,9 @@ def test_csv_is_read_back(smoothed, tmp_path):
     np.testing.assert_allclose(again.probabilities, night.probabilities, atol=1e-6)
     np.testing.assert_allclose(again.events["apnea"], night.events["apnea"], atol=1e-6)
     assert (again.smoothed is None) == (smoothed is None)
+    # By it a browser knows the night again, whatever it is called.
+    assert replace(again, name="other").fingerprint == night.fingerprint
+    assert replace(again, stages=again.stages[::-1]).fingerprint != night.fingerprint
     again.save_csv(tmp_path / "again.csv")
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "n.csv").read_bytes()
 

@@ -187,7 +187,7 @@ def test_a_scoring_is_compared_with_later(models, nights, tmp_path, monkeypatch,
         for stretch in result["to_check"]:
             stretch["confidence"] = pytest.approx(stretch["confidence"], abs=1e-6)
     page = compared["n0.html"].decode()
-    assert "Spectrogram" in page and "Confusion matrix" in page
+    assert '"spectra": {"bins": 61' in page and "Stage by stage" in page
     assert compared == staged
     # Another time it is kept, also where no scoring is wanted.
     assert predict.main(command(models, nights / "n0.edf", later, *scoring)) == 0

@@ -254,7 +254,7 @@ def test_results_of_the_command(recording, tmp_path, tasks, capsys):
     texts = mne.read_annotations(out / "night.hypnogram.edf").description.tolist()
     assert texts.count("Apnea") == told["breathing"]["apnea"]["runs"]
     page = (out / "night.html").read_text()
-    assert "Breathing events" in page and "a run of epochs with an event counts as one event" in page
+    assert "Apnea and hypopnea" in page and "a run of epochs with an event counts as one event" in page
 
 
 def test_missing_folds_are_in_print_and_report(arrays, tmp_path, capsys):
