@@ -23,7 +23,8 @@ def traces(recording: AnyRecording, channels: Sequence[dict[str, Any]]) -> tuple
     for modality, most in BESIDE.items():
         there = [
             name
-            for name in dict.fromkeys(called(modality, recording.channels))
+        alike = dict.fromkeys(called(modality, recording.channels))
+        there = [name for name in alike if all(name not in choice.recorded for _, choice in choices)]
             if all(name not in choice.recorded for _, choice in choices)
         ]
         choices += [(modality, Choice(name, (name,))) for name in there[:most] if modality not in staged]
