@@ -137,6 +137,13 @@ class FoldTrainer(ResumableRun):
             self.recipe = replace(self.recipe, level=level, nights_calibrated=True)
         else:
             print(f"{self.title}: {trained.folder} does not say its level: nights are taken as they are.", flush=True)
+        scored = np.unique(np.concatenate([read_arrays(night.path, ["y"])["y"] for night in self.files["train"]]))
+        if forgotten := [stage for number, stage in enumerate(STAGES) if number not in scored]:
+            print(
+                f"{self.title}: WARNING: no training night is scored as {', '.join(forgotten)}: the network will forget "
+                "it, which validation nights without it do not show.",
+                flush=True,
+            )
         self.best = {"pass": 0, **self._validated()}
         figures = "".join(f" {name} {self.best[name]:.3f}" for name in self.chosen_by).replace("macro_f1", "macro-F1")
         print(f"{self.title} begins with {trained.folder}: validation{figures}", flush=True)

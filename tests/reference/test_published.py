@@ -137,7 +137,7 @@ def test_paths_in_the_checkpoint_file_are_not_followed(reference, tmp_path):
     assert read_checkpoint(copy).count_params() == 859_909
 
 
-def test_adapting_begins_with_what_the_published_fold_makes_of_a_recording(reference, tmp_path):
+def test_adapting_begins_with_what_the_published_fold_makes_of_a_recording(reference, tmp_path, capsys):
     """Nights in another unit and with an offset: judged before the first pass, it is as good as in staging."""
     from recsleep.fold import FoldTask, FoldTrainer
 
@@ -148,6 +148,10 @@ def test_adapting_begins_with_what_the_published_fold_makes_of_a_recording(refer
     (trained,) = folds_in(folder)
     fold = FoldTrainer(FoldTask(config, Split(0, (2,), (18,), (3,)), files, tmp_path / "out", False, trained))
     fold.prepare()
+    assert (
+        "WARNING: no training night is scored as N1, N2, REM: the network will forget it, which"
+        in capsys.readouterr().out
+    )
     staged = recsleep.stage(nights / "ucddb018.npz", folder, smooth=False).agreement
     assert staged.accuracy > 0.85
     assert fold.best == {"pass": 0, "accuracy": staged.accuracy, "macro_f1": staged.macro_f1}
