@@ -21,12 +21,8 @@ def traces(recording: AnyRecording, channels: Sequence[dict[str, Any]]) -> tuple
     choices = [(channel["modality"], Choice(channel["name"], tuple(channel["from"]))) for channel in channels]
     staged = {modality_of(modality) for modality, _ in choices}
     for modality, most in BESIDE.items():
-        there = [
-            name
         alike = dict.fromkeys(called(modality, recording.channels))
         there = [name for name in alike if all(name not in choice.recorded for _, choice in choices)]
-            if all(name not in choice.recorded for _, choice in choices)
-        ]
         choices += [(modality, Choice(name, (name,))) for name in there[:most] if modality not in staged]
     shown = []
     for modality, choice in choices:
