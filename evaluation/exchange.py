@@ -29,6 +29,8 @@ BIDS_STAGES = {
     "n3": "Non-REM sleep, stage N3",
     "rem": "Rapid eye movement sleep",
 }
+BIDS_METHODS = {"automated": "By software.", "corrected": "By software, and a scorer corrected it."}
+
 BIDS_COLUMNS = {
     "onset": {"Description": "Start of the epoch from the first sample of the recording on.", "Units": "s"},
     "duration": {"Description": "Length of the epoch.", "Units": "s"},
@@ -37,7 +39,7 @@ BIDS_COLUMNS = {
         "Levels": {"sleep_stage": "It has one.", "unscored": "It holds too little signal to be staged."},
     },
     "sleep_stage": {"Description": "Stage of sleep by the AASM's rules.", "Levels": BIDS_STAGES},
-    "annotation_method": {"Description": "How it was found.", "Levels": {"automated": "By software."}},
+    "annotation_method": {"Description": "How it was found.", "Levels": BIDS_METHODS},
     "annotator_id": {"Description": "The software and its version."},
     "confidence": {"Description": "Probability of the stage by the software, from 0 to 1."},
 }
@@ -62,8 +64,10 @@ def save_bids(night: "Hypnogram", folder: Path) -> None:
     table = pd.DataFrame({"onset": np.arange(len(scored)) * EPOCH_SECONDS, "duration": EPOCH_SECONDS})
     table["annotation_type"] = np.where(scored, "sleep_stage", "unscored")
     table["sleep_stage"] = names[night.stages]
-    table["annotation_method"], table["annotator_id"] = "automated", f"recsleep_{VERSION}".replace(".", "_")
-    table["confidence"] = np.where(scored, night.confidence, np.nan)
+    model = night.stages if night.model_stages is None else night.model_stages
+    table["annotation_method"] = list(BIDS_METHODS)[night.model_stages is not None]
+    table["annotator_id"] = f"recsleep_{VERSION}".replace(".", "_")
+    table["confidence"] = np.where(scored & (model == night.stages), night.confidence, np.nan)
     with written_aside(folder / f"{bids_name(night.name)}.tsv") as aside:
         table.to_csv(aside, sep="\t", index=False, na_rep="n/a", float_format="%.4f", lineterminator="\n")
     write_json(folder / f"{bids_name(night.name)}.json", BIDS_COLUMNS)

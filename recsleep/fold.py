@@ -140,8 +140,8 @@ class FoldTrainer(ResumableRun):
         scored = np.unique(np.concatenate([read_arrays(night.path, ["y"])["y"] for night in self.files["train"]]))
         if forgotten := [stage for number, stage in enumerate(STAGES) if number not in scored]:
             print(
-                f"{self.title}: WARNING: no training night is scored as {', '.join(forgotten)}: the network will "
-                "forget it, which validation nights without it do not show.",
+                f"{self.title}: WARNING: no training night holds {', '.join(forgotten)}: the network will forget "
+                "it, which validation nights without it do not show.",
                 flush=True,
             )
         self.best = {"pass": 0, **self._validated()}

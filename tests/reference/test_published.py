@@ -148,10 +148,7 @@ def test_adapting_begins_with_what_the_published_fold_makes_of_a_recording(refer
     (trained,) = folds_in(folder)
     fold = FoldTrainer(FoldTask(config, Split(0, (2,), (18,), (3,)), files, tmp_path / "out", False, trained))
     fold.prepare()
-    assert (
-        "WARNING: no training night is scored as N1, N2, REM: the network will forget it, which"
-        in capsys.readouterr().out
-    )
+    assert "WARNING: no training night holds N1, N2, REM: the network will forget it, which" in capsys.readouterr().out
     staged = recsleep.stage(nights / "ucddb018.npz", folder, smooth=False).agreement
     assert staged.accuracy > 0.85
     assert fold.best == {"pass": 0, "accuracy": staged.accuracy, "macro_f1": staged.macro_f1}
