@@ -151,7 +151,8 @@ def _recording(night: Hypnogram) -> Section:
         "Mean confidence": f"{night.mean_confidence:.2f}",
         "Corrected by": _corrected_by(night),
     }
-    table = pd.DataFrame([row for row in rows.items() if row[1]], columns=["what", "value"])
+    # As objects: a channel's name may hold what is no text.
+    table = pd.DataFrame([row for row in rows.items() if row[1]], columns=["what", "value"], dtype=object)
     return Section(
         "Recording",
         warnings=[

@@ -121,15 +121,13 @@ WAKE = 61
 def as_published(folder: Path, epochs: int, seed: int) -> None:
     """A night as SynthSleepNet's published parser writes it: with Polars, so in float64 and int32, in its order.
 
-    It is whole. Its stages can be told apart by their amplitude, but for the wake at its beginning, which is flat. A
-    recording without airflow gives no such column.
+    It is whole. Its stages can be told apart by their amplitude. A recording without airflow gives no such column.
     """
     rng = np.random.default_rng(seed)
     stages = np.arange(epochs) % 5
     names = ("EEG_C4", "EEG_C3", "EOG_Left", "EOG_Right", "ECG", "EMG_Chin")
-    signals = rng.normal(size=(len(names), epochs, 3000)) * (1 + stages[:, None])
-    signals = np.pad(signals, [(0, 0), (WAKE, 0), (0, 0)])
     stages, epochs = np.pad(stages, (WAKE, 0)), WAKE + epochs
+    signals = rng.normal(size=(len(names), epochs, 3000)) * (1 + stages[:, None])
     labels = {name: rng.integers(0, 2, epochs) for name in EVENTS} | {"Sleep Stage": stages}
     folder.mkdir(parents=True)
     x = pa.table({name: signal.ravel() for name, signal in zip(names, signals, strict=True)})
