@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# For autodoc here, and for the kernels that run the notebooks.
+# For autodoc here; for the kernels that run the notebooks, and for the commands that these give.
 sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = str(ROOT)
+os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 from sphinx.ext.autodoc.mock import mock  # noqa: E402
 
@@ -28,7 +29,7 @@ nitpicky = False
 # Notebooks are text, run anew in every build; an error in one ends it.
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 300
+nb_execution_timeout = 600
 nb_merge_streams = True
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
