@@ -52,6 +52,12 @@ class Hypnogram:
         about: how it came about, as JSON values: channels, assumptions, warnings, models.
         smoothed: float32 (epochs, 5), the probabilities that decided the stages given the epochs before and after, if
             they did; else ``probabilities`` did.
+
+    Example:
+
+    >>> night = Hypnogram("night", stages=np.array([0, 2, 2, 4]), probabilities=np.full((4, 5), 0.2, np.float32))
+    >>> night.statistics()["TST"]  # Minutes.
+    1.5
     """
 
     name: str

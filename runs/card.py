@@ -60,7 +60,7 @@ def _what(name: str, about: Mapping[str, Any]) -> list[str]:
     if "task" in about:
         lines.append(f"- Tells: {about['task'].replace('_', ' ')}.")
     if name.endswith("Encoder"):
-        lines.append("- Makes an embedding of each epoch; in its test, nearest neighbours of embeddings tell the stages.")
+        lines.append("- Makes embeddings of epochs, whose nearest neighbours tell the stages in its test.")
     recipe = about.get("recipe") or {}
     for modality, channel in recipe.get("channels", {}).items():
         band, scaling = channel.get("band_hz"), recipe.get("scaling")
