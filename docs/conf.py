@@ -1,6 +1,7 @@
 """What Sphinx builds the manual from: ``make docs``."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,6 +10,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = str(ROOT)
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+os.environ["IPYTHONDIR"] = str(ROOT / "docs/_build/ipython")
+startup = ROOT / "docs/_build/ipython/profile_default/startup"
+startup.mkdir(parents=True, exist_ok=True)
+shutil.copy(ROOT / "docs/bash_cells.py", startup)
 
 from sphinx.ext.autodoc.mock import mock  # noqa: E402
 
