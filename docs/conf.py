@@ -10,8 +10,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = str(ROOT)
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-os.environ["IPYTHONDIR"] = str(ROOT / "docs/_build/ipython")
-startup = ROOT / "docs/_build/ipython/profile_default/startup"
+os.environ["IPYTHONDIR"] = str(ROOT / "build/ipython")
+startup = ROOT / "build/ipython/profile_default/startup"
 startup.mkdir(parents=True, exist_ok=True)
 shutil.copy(ROOT / "docs/bash_cells.py", startup)
 
