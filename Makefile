@@ -4,7 +4,7 @@ LATEST := .venv-latest
 # Only the modules that are imported are compiled, when they are: an environment is ready a minute earlier.
 PIP_INSTALL := -m pip install --no-compile
 
-.PHONY: environments demo weights test test-latest test-newest test-jax test-torch lint clean
+.PHONY: environments demo weights docs test test-latest test-newest test-jax test-torch lint clean
 
 environments: $(VENV)/test-ready $(LATEST)/ready
 
@@ -15,6 +15,11 @@ demo: $(VENV)/ready
 # The published weights of RecSleepNet, trained on Sleep-EDF-78, into pretrained_model/.
 weights: $(VENV)/ready
 	$(VENV)/bin/python -m recsleep.weights
+
+# The manual, built without network. Its notebooks stage with the demo's model; a warning counts as an error.
+docs: $(VENV)/test-ready demo
+	$(VENV)/bin/python -m sphinx --jobs 2 --fail-on-warning --keep-going --quiet docs docs/_build/html
+	@echo "The manual: docs/_build/html/index.html"
 
 # SlipCover counts the lines that ran, at a small part of the time that tracing takes. It takes Python's frozen modules
 # for a file ``frozen`` in this folder.
@@ -41,7 +46,7 @@ lint: $(VENV)/test-ready
 	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) $(LATEST) build *.egg-info
+	rm -rf $(VENV) $(LATEST) build docs/_build *.egg-info
 
 $(VENV)/ready: pyproject.toml requirements.txt
 	@echo "The packages are installed into $(VENV): 4 GB of disk, and some minutes."
@@ -50,7 +55,7 @@ $(VENV)/ready: pyproject.toml requirements.txt
 	touch $@
 
 $(VENV)/test-ready: $(VENV)/ready
-	$(VENV)/bin/python $(PIP_INSTALL) --quiet --editable ".[test]"
+	$(VENV)/bin/python $(PIP_INSTALL) --quiet --editable ".[docs,test]"
 	touch $@
 
 # The newest libraries contradict requirements.txt, so what the tests need is read from the extra and not installed as

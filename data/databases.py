@@ -19,7 +19,13 @@ def plain(name: str) -> str:
 
 @dataclass(frozen=True)
 class ChannelSpec:
-    """A channel of a night file: its name, other names that recordings give it, and its band-pass in Hz, if any."""
+    """A channel of a night file: its name, other names that recordings give it, and its band-pass in Hz, if any.
+
+    Example:
+
+    >>> ChannelSpec("C4-M1", ("EEG C4-A1",)).find(["EOG", "eeg c4-a1"])
+    'eeg c4-a1'
+    """
 
     name: str
     spellings: tuple[str, ...] = ()

@@ -23,6 +23,12 @@ def apnea_hypopnea_index(events: np.ndarray, asleep: np.ndarray) -> float:
 
     Events that follow each other within an epoch or in neighbouring ones count as one: with many events, too few are
     found. Both arguments are bool (epochs,); without sleep the index is NaN.
+
+    Example:
+
+    >>> events = np.array([True, True, False, True] + 116 * [False])
+    >>> apnea_hypopnea_index(events, asleep=np.ones(120, bool))  # Two runs in an hour.
+    2.0
     """
     hours = np.count_nonzero(asleep) * EPOCH_SECONDS / 3600
     return len(stretches(events & asleep)) / hours if hours else float("nan")

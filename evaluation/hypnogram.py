@@ -61,6 +61,12 @@ class Hypnogram:
         lights: the epoch at whose beginning lights went off, and that at which they went on, if known.
         traces: the signals that its page shows.
         patient: what the recording's header says of the patient, for the page alone; "" where it is not to be shown.
+
+    Example:
+
+    >>> night = Hypnogram("night", stages=np.array([0, 2, 2, 4]), probabilities=np.full((4, 5), 0.2, np.float32))
+    >>> night.statistics()["TST"]  # Minutes.
+    1.5
     """
 
     name: str

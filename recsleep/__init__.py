@@ -3,9 +3,10 @@
 A network of a convolution, a Convolutional Reconstruction Block (CRB), a Global Max and Average Pooling Block (GMAPB)
 and an LSTM, for five AASM stages. Its published TensorFlow-1 checkpoints are read as well.
 
->>> import recsleep
->>> hypnogram = recsleep.stage(raw, "pretrained_model/sleepedfx")     # raw: of MNE, or the name of a file
->>> raw.set_annotations(hypnogram.to_annotations())
+>>> import mne, recsleep
+>>> raw = mne.io.read_raw("night.edf", verbose="error")
+>>> hypnogram = recsleep.stage(raw, "pretrained_model/sleepedfx")
+>>> raw = raw.set_annotations(hypnogram.to_annotations())
 """
 
 import lazy_loader

@@ -44,7 +44,7 @@ class ConvolutionalReconstructionBlock(Configured):
     Example:
 
     >>> block = ConvolutionalReconstructionBlock(filters=128, kernel_size=8)
-    >>> block(keras.ops.ones((2, 63, 128))).shape
+    >>> tuple(block(keras.ops.ones((2, 63, 128))).shape)
     (2, 63, 128)
     """
 

@@ -48,9 +48,9 @@ class LiveStager:
     Example:
 
     >>> live = LiveStager("pretrained_model/sleepedfx", amplitude=11.3)
-    >>> for chunk in amplifier:                  # at 100 Hz
-    ...     for epoch in live.push(chunk):
-    ...         print(epoch.stage, epoch.smoothed.max())
+    >>> amplifier = np.random.default_rng(0).normal(0, 17, (70, 100))  # Pieces of a second.
+    >>> [len(live.push(piece)) for piece in amplifier].count(1)  # 70 s complete two epochs.
+    2
     """
 
     def __init__(self, model: "Stager | RecSleepNet | str | Path", amplitude: float | None = None) -> None:

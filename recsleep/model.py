@@ -106,10 +106,10 @@ class RecSleepNet(Configured, keras.Model):
     Example:
 
     >>> network = RecSleepNet()
-    >>> night = {"signals": keras.ops.zeros((1, 960, 3000)), "state": network.initial_state(1)}
+    >>> night = {"signals": keras.ops.zeros((1, 20, 3000)), "state": network.initial_state(1)}
     >>> logits, state = network(night)
-    >>> logits.shape
-    (1, 960, 5)
+    >>> tuple(logits.shape)
+    (1, 20, 5)
     """
 
     def __init__(

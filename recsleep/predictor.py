@@ -243,8 +243,11 @@ def stage(
 
     Example:
 
-    >>> hypnogram = stage(mne.io.read_raw("night.edf"), "pretrained_model/sleepedfx", "C3-A2")
-    >>> hypnogram.to_frame(), hypnogram.plot(), hypnogram.statistics()
+    >>> hypnogram = stage("night.edf", "pretrained_model/sleepedfx", "C3-A2")
+    >>> hypnogram.to_frame().columns[:4].tolist()
+    ['epoch', 'start_s', 'stage', 'W']
+    >>> hypnogram.statistics()["TIB"]  # Minutes.
+    6.0
     """
     stager = as_stager(model)
     wanted = [name for name in ([channels] if isinstance(channels, str) else channels) if name]

@@ -9,13 +9,14 @@ import keras
 
 from data.store import read_json, write_json, written_aside
 from data.terms import InputError
+from runs.card import CARD, card
 from runs.saved import CONFIG, METADATA, WEIGHTS, read_metadata, sha256, versions
 
 Network = TypeVar("Network", bound=keras.layers.Layer)
 
 
 def save_model(folder: Path, network: keras.layers.Layer, metadata: dict[str, Any]) -> None:
-    """Write ``network``, a model or a layer that was built, into ``folder``, with ``metadata`` and the versions."""
+    """Write ``network``, a model or a layer that was built, into ``folder``, with ``metadata``, versions and card."""
     with written_aside(folder / WEIGHTS) as aside:
         _as_model(network).save_weights(aside, overwrite=True)
     config = {"model": type(network).__name__, "arguments": _arguments(network), "build": network.get_build_config()}
@@ -24,6 +25,8 @@ def save_model(folder: Path, network: keras.layers.Layer, metadata: dict[str, An
     backend = keras.backend.backend()
     trained_with = {**versions(), "backend": backend, backend: import_module(backend).__version__}
     about = {**metadata, "versions": trained_with, "parameters": network.count_params(), "sha256": hashes}
+    with written_aside(folder / CARD) as aside:
+        aside.write_text(card(type(network).__name__, about), encoding="utf-8")
     write_json(folder / METADATA, about)
 
 

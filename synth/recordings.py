@@ -217,7 +217,8 @@ def embed_recording(
 
     Example:
 
-    >>> table = embed_recording("night.edf", "output/shhs/0").to_frame()
+    >>> embed_recording("night.edf", "output/shhs/0").to_frame().columns[:5].tolist()
+    ['epoch', 'start_s', 'model', 'missing', 'e0']
     """
     embedder = model if isinstance(model, RecordingEmbedder) else load_embedder(model)
     wanted = [channels] if isinstance(channels, str) else channels

@@ -33,7 +33,7 @@ def project() -> Path:
 
 @pytest.fixture(scope="session")
 def reference() -> Path:
-    """The folder of reference nights, checkpoints and goldens; see ``SLEEP_REFERENCE`` in the README."""
+    """The folder of reference nights, checkpoints and goldens; see ``SLEEP_REFERENCE`` in CONTRIBUTING.md."""
     folder = Path(os.environ.get("SLEEP_REFERENCE", PROJECT.parent / "shared" / "reference"))
     if not folder.is_dir():
         pytest.skip(f"no reference material: {folder} does not exist; set SLEEP_REFERENCE")

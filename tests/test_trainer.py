@@ -101,7 +101,7 @@ def test_folds_end_when_their_trainer_is_killed(trained, project, tmp_path):
 def test_a_fold_leaves_model_logs_predictions_and_split(trained, capsys):
     fold = trained / "out/synthetic/1"
     names = {"config.json", "model.weights.h5", "model.onnx", "metadata.json", "split.json", "log.csv"}
-    names |= {"tensorboard", "predictions"}
+    names |= {"tensorboard", "predictions", "MODEL_CARD.md"}
     assert {path.name for path in fold.iterdir()} == names
     before = (fold / "metadata.json").stat().st_mtime_ns
     # What is finished is skipped, and told again.

@@ -200,7 +200,7 @@ class FrameBackbone(Configured):
 
     Example:
 
-    >>> FrameBackbone(window=4)(keras.ops.ones((2, 27, 400))).shape
+    >>> tuple(FrameBackbone(window=4)(keras.ops.ones((2, 27, 400))).shape)
     (2, 27, 3328)
     """
 

@@ -171,7 +171,7 @@ class Mamba(StateSpaceLayer):
     Example:
 
     >>> layer = Mamba(d_model=64)
-    >>> layer(keras.ops.ones((2, 20, 64))).shape
+    >>> tuple(layer(keras.ops.ones((2, 20, 64))).shape)
     (2, 20, 64)
     """
 
@@ -287,7 +287,7 @@ class Mamba2(StateSpaceLayer):
     Example:
 
     >>> layer = Mamba2(d_model=64)
-    >>> layer(keras.ops.ones((2, 20, 64))).shape
+    >>> tuple(layer(keras.ops.ones((2, 20, 64))).shape)
     (2, 20, 64)
     """
 

@@ -44,9 +44,9 @@ class SynthSleepNetEncoder(Configured, keras.Model):
 
     Example:
 
-    >>> small = {"window": 3, "step": 3, "dim": 64, "heads": 4, "depth": 1}
+    >>> small = {"window": 3, "step": 9, "dim": 64, "heads": 4, "depth": 1}
     >>> encoder = SynthSleepNetEncoder(["EEG", "EMG"], small, dim=32, heads=4, depth=1)
-    >>> encoder({"EEG": keras.ops.ones((2, 3000)), "EMG": keras.ops.ones((2, 3000))}).shape
+    >>> tuple(encoder({"EEG": keras.ops.ones((2, 3000)), "EMG": keras.ops.ones((2, 3000))}).shape)
     (2, 32)
     """
 

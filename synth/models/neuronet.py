@@ -35,9 +35,9 @@ class NeuroNetEncoder(Configured, keras.Model):
 
     Example:
 
-    >>> encoder = NeuroNetEncoder(window=3, step=3, dim=64, heads=4, depth=2)
-    >>> encoder(keras.ops.ones((2, 3000))).shape
-    (2, 11, 64)
+    >>> encoder = NeuroNetEncoder(window=3, step=9, dim=64, heads=4, depth=2)
+    >>> tuple(encoder(keras.ops.ones((2, 3000))).shape)  # The cls token, and those of four frames.
+    (2, 5, 64)
     """
 
     built: bool  # Keras sets it.

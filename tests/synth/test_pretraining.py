@@ -59,7 +59,8 @@ def test_every_step_leaves_an_encoder_and_its_log(trained):
     where = shlex.join(["--dir", str(folder / "out" / "shhs"), "--data", str(folder / "nights")])
     assert f"Evaluate again: python predict.py --model synthsleepnet --db shhs {where} --fold 1\n" in printed
     for step in ("unimodal/eeg", "unimodal/airflow", "multimodal/eeg-airflow"):
-        names = {"config.json", "model.weights.h5", "metadata.json", "log.csv", "tensorboard", "embedding.png"}
+        names = {"config.json", "model.weights.h5", "metadata.json", "MODEL_CARD.md", "log.csv", "tensorboard"}
+        names.add("embedding.png")
         assert {path.name for path in (fold_of(folder) / step).iterdir()} - {"embeddings"} == names
         with (fold_of(folder) / step / "log.csv").open() as file:
             rows = list(csv.DictReader(file))
