@@ -249,7 +249,7 @@ def test_a_network_is_adapted_to_a_laboratory(laboratory, trained, tmp_path, cap
     staged = recsleep.stage(nights / "subject0_a.npz", began, smooth=False)
     before = pd.read_csv(fold / "predictions_before/subject0_a.csv")
     np.testing.assert_allclose(before[["W", "N1", "N2", "N3", "REM"]], staged.probabilities, atol=2e-6)
-    told = json.loads((tmp_path / "out/custom/pooled/figures.json").read_text())
+    told = json.loads((tmp_path / "out/custom/pooled/fold_0/figures.json").read_text())
     assert told["adaptation"]["before"]["accuracy"] == np.mean(before["scored"] == before["predicted"])
     assert_evaluated_again(tmp_path / "out", nights, tmp_path, (0,))
 
