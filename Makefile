@@ -33,9 +33,12 @@ test-latest: test-newest test-jax test-torch
 test-newest: $(LATEST)/ready
 	$(LATEST)/bin/python -m pytest -n 2 -m "not long"
 
-# JAX compiles every operation for every shape; without XLA's optimisations it does so a quarter faster.
+# JAX compiles every operation for every shape; without XLA's optimisations it does so a quarter faster, and what one of
+# the two processes compiled serves the other.
 test-jax: $(LATEST)/ready
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 KERAS_BACKEND=jax $(LATEST)/bin/python -m pytest -n 2 -m "model and not whole_model"
+	JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
+		JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1 JAX_DISABLE_MOST_OPTIMIZATIONS=1 KERAS_BACKEND=jax \
+		$(LATEST)/bin/python -m pytest -n 2 -m "model and not whole_model"
 
 test-torch: $(LATEST)/ready
 	KERAS_BACKEND=torch $(LATEST)/bin/python -m pytest -n 2 -m model

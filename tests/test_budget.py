@@ -43,6 +43,10 @@ def until(wanted: str, project: Path, folder: Path) -> str:
     return told
 
 
+# One process of those that run the tests trains and is killed, not both.
+pytestmark = pytest.mark.xdist_group("killed")
+
+
 @pytest.fixture(scope="module")
 def killed(project, tmp_path_factory):
     """The folder of a run of very many passes, killed when it had told what they will take; and what it printed."""

@@ -111,6 +111,7 @@ def test_a_day_with_two_nights(one, night, tmp_path):
     assert "sleep comes in 2 periods" in ours.remarks[0]
 
 
+@pytest.mark.long
 def test_smoothing_helps_on_synthetic_nights(one, tmp_path):
     """Of which the network, trained on real ones, is unsure."""
     before = after = Scores(np.zeros((5, 5), int))

@@ -160,6 +160,7 @@ def test_interrupted_and_continued_ends_with_the_same_weights(
     assert_same_weights(fold_of(tmp_path) / results, fold_of(folder) / results)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tcm", TCMS)
 def test_fine_tuning_changes_lora_and_the_classifier_alone(trained, tcm):
     """With each module, one stretch at a time, of which each is longer than a night."""
@@ -178,6 +179,7 @@ def test_fine_tuning_changes_lora_and_the_classifier_alone(trained, tcm):
         assert any(np.any(v) for v in backbone.weights if v.name == "lora_b" and "linear" in v.path)
 
 
+@pytest.mark.long
 def test_convolutions_that_are_too_large_to_keep_change_nothing(trained, tmp_path, capsys):
     folder, _ = trained
     prepared(folder, tmp_path)
