@@ -424,7 +424,7 @@ def test_wrong_lists_of_subjects(tmp_path, ucddb, monkeypatch, capsys, lines, to
         (["--db", "ucddb", "--gpu", "-2"], "--gpu -2"),
         (["--db", "custom"], "name the channel that is to be staged, with --set channel=NAME"),
         *(
-            (["--db", "ucddb", option, value], f"only SynthSleepNet has {option}: add --model synthsleepnet")
+            (["--db", "ucddb", option, value], f"RecSleepNet has no {option}: add --model synthsleepnet")
             for option, value in (
                 *(("--tcm", "mamba2"), ("--task", "sleep_stage"), ("--label_fraction", "1"), ("--preset", "paper")),
                 *(("--step", "unimodal"), ("--modality", "eeg"), ("--strategy", "mirrored")),

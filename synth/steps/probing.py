@@ -51,7 +51,7 @@ class LinearProbingStep(LabelledStep):
         self.judged = head
         self.network = keras.Sequential([keras.Input((features,)), head])
         draw_as_pytorch(self.network)
-        self.begin(min(training.probing_batch, len(used)), "constant", self.steps)
+        self.begin(min(training.probing_batch, len(used)), training.probing_schedule, self.steps)
 
     @property
     def head(self) -> Head:
