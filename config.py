@@ -5,7 +5,6 @@ Every value stands beside its range. A value outside it, and in a preset a name 
 refused before anything runs.
 """
 
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -305,31 +304,33 @@ PRESETS = {
 }
 """SynthSleepNet's architecture and training by the preset's name: as published, for two cores, for tests."""
 
-_NEURONET = SynthSleepNetTraining(
-    labelled_last=0.15,
-    pretraining_on_labelled=False,
-    unimodal_passes=30,
-    pretraining_rate=1e-5,
-    pretraining_schedule="cosine_per_pass",
+NEURONET: dict[str, Any] = {
+    "labelled_last": 0.15,
+    "pretraining_on_labelled": False,
+    "unimodal_passes": 30,
+    "pretraining_rate": 1e-5,
+    "pretraining_schedule": "cosine_per_pass",
     # No gradient is as large: nothing is clipped.
-    clip_norm=1e9,
-    unimodal_unclipped=("eeg",),
-    probing_passes=300,
+    "clip_norm": 1e9,
+    "unimodal_unclipped": ("eeg",),
+    "probing_passes": 300,
     # An update has 512 epochs, and twice this rate.
-    probing_rate=2.5e-5,
-    probing_schedule="cosine_per_pass",
-    fine_tuning_passes=150,
-    fine_tuning_batch=64,
-    fine_tuning_accumulation=1,
+    "probing_rate": 2.5e-5,
+    "probing_schedule": "cosine_per_pass",
+    "fine_tuning_passes": 150,
+    "fine_tuning_batch": 64,
+    "fine_tuning_accumulation": 1,
     # An update has 64 stretches, and a quarter of this rate.
-    fine_tuning_rate=2e-3,
-    fine_tuning_schedule="cosine_per_pass",
-)
+    "fine_tuning_rate": 2e-3,
+    "fine_tuning_schedule": "cosine_per_pass",
+}
+"""NeuroNet's own protocol, where it is trained alone; docs/protocols.md compares it with the published code."""
+
 NEURONET_PRESETS = {
-    "mini": (NeuroNetConfig(), _NEURONET),
+    "mini": (NeuroNetConfig(), SynthSleepNetTraining(**NEURONET)),
     "base": (
         NeuroNetConfig(unimodal_features=768, unimodal_decoder_features=256, unimodal_decoder_blocks=3),
-        _NEURONET,
+        SynthSleepNetTraining(**NEURONET),
     ),
     "tiny": (
         NeuroNetConfig(
@@ -341,23 +342,25 @@ NEURONET_PRESETS = {
             unimodal_decoder_heads=4,
             unimodal_projection=(32, 16),
         ),
-        replace(
-            _NEURONET,
-            unimodal_passes=2,
-            unimodal_batch=16,
-            # Of the few frames, some must stay to be told apart.
-            unimodal_mask_ratio=0.5,
-            pretraining_rate=1e-2,
-            probing_passes=8,
-            probing_batch=16,
-            probing_rate=2e-2,
-            fine_tuning_passes=2,
-            fine_tuning_batch=4,
-            fine_tuning_rate=5e-2,
+        SynthSleepNetTraining(
+            **NEURONET
+            | {
+                "unimodal_passes": 2,
+                "unimodal_batch": 16,
+                # Of the few frames, some must stay to be told apart.
+                "unimodal_mask_ratio": 0.5,
+                "pretraining_rate": 1e-2,
+                "probing_passes": 8,
+                "probing_batch": 16,
+                "probing_rate": 2e-2,
+                "fine_tuning_passes": 2,
+                "fine_tuning_batch": 4,
+                "fine_tuning_rate": 5e-2,
+            }
         ),
     ),
 }
-"""NeuroNet's: the two published sizes, and one for tests. docs/protocols.md compares it with the published code."""
+"""NeuroNet's architecture and training by the preset's name: the two published sizes, and one for tests."""
 
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "corrected": {},
