@@ -145,6 +145,17 @@ class SynthSleepNetConfig:
 
 
 @dataclass(frozen=True, config=CHECKED)
+class NeuroNetConfig(SynthSleepNetConfig):
+    """NeuroNet's architecture where it is trained alone, on one EEG channel: nothing is fused."""
+
+    frame_seconds: Annotated[float, Field(ge=3, le=5)] = 3.0
+    frame_step_seconds: Annotated[float, Field(ge=0.01, le=EPOCH_SECONDS)] = 0.375
+    unimodal_features: Features = 512
+    unimodal_decoder_features: Features = 192
+    unimodal_decoder_blocks: Blocks = 1
+
+
+@dataclass(frozen=True, config=CHECKED)
 class SynthSleepNetTraining:
     """SynthSleepNet's training protocol."""
 
@@ -153,6 +164,9 @@ class SynthSleepNetTraining:
     validation_fraction: ValidationFraction = 0.10
     labelled_subjects: Count = 50
     """Of the training subjects, those whose scoring may be used; the others serve pretraining alone."""
+    labelled_last: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    """If above 0, the labelled subjects are not drawn: they are this share of the training subjects, the last ones in
+    the database's order."""
     labelled_wake_minutes: Minutes = WAKE_MINUTES
     """Wake before and after sleep whose labels are learnt and tested, of nights that were prepared whole, as the SHHS's
     are; pretraining sees all of a night."""
@@ -202,6 +216,7 @@ class SynthSleepNetTraining:
     probing_batch: Batch = 512
     probing_rate: LearningRate = 1e-4
     """Learning rate for an update of 256 epochs; in proportion for others."""
+    probing_schedule: Schedule = "constant"
     fine_tuning_passes: Passes = 30
     fine_tuning_batch: Batch = 32
     """Stretches of consecutive epochs."""
@@ -298,6 +313,64 @@ PRESETS = {
     ),
 }
 """SynthSleepNet's architecture and training by the preset's name: as published, for two cores, for tests."""
+
+NEURONET: dict[str, Any] = {
+    "labelled_last": 0.15,
+    "pretraining_on_labelled": False,
+    "unimodal_passes": 30,
+    "pretraining_rate": 1e-5,
+    "pretraining_schedule": "cosine_per_pass",
+    # No gradient is as large: nothing is clipped.
+    "clip_norm": 1e9,
+    "unimodal_unclipped": ("eeg",),
+    "probing_passes": 300,
+    # An update has 512 epochs, and twice this rate.
+    "probing_rate": 2.5e-5,
+    "probing_schedule": "cosine_per_pass",
+    "fine_tuning_passes": 150,
+    "fine_tuning_batch": 64,
+    "fine_tuning_accumulation": 1,
+    # An update has 64 stretches, and a quarter of this rate.
+    "fine_tuning_rate": 2e-3,
+    "fine_tuning_schedule": "cosine_per_pass",
+}
+"""NeuroNet's own protocol, where it is trained alone; docs/protocols.md compares it with the published code."""
+
+NEURONET_PRESETS = {
+    "mini": (NeuroNetConfig(), SynthSleepNetTraining(**NEURONET)),
+    "base": (
+        NeuroNetConfig(unimodal_features=768, unimodal_decoder_features=256, unimodal_decoder_blocks=3),
+        SynthSleepNetTraining(**NEURONET),
+    ),
+    "tiny": (
+        NeuroNetConfig(
+            frame_step_seconds=9.0,
+            unimodal_features=32,
+            unimodal_heads=4,
+            unimodal_blocks=1,
+            unimodal_decoder_features=32,
+            unimodal_decoder_heads=4,
+            unimodal_projection=(32, 16),
+        ),
+        SynthSleepNetTraining(
+            **NEURONET
+            | {
+                "unimodal_passes": 2,
+                "unimodal_batch": 16,
+                # Of the few frames, some must stay to be told apart.
+                "unimodal_mask_ratio": 0.5,
+                "pretraining_rate": 1e-2,
+                "probing_passes": 8,
+                "probing_batch": 16,
+                "probing_rate": 2e-2,
+                "fine_tuning_passes": 2,
+                "fine_tuning_batch": 4,
+                "fine_tuning_rate": 5e-2,
+            }
+        ),
+    ),
+}
+"""NeuroNet's architecture and training by the preset's name: the two published sizes, and one for tests."""
 
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "corrected": {},

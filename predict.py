@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from staging.evaluation import Evaluated
     from staging.predictor import Predictor
 
-MODELS = {"recsleepnet": "recsleep.predictor", "synthsleepnet": "synth.predictor"}
+MODELS = {"recsleepnet": "recsleep.predictor", "synthsleepnet": "synth.predictor", "neuronet": "synth.predictor"}
 """The module that finds and loads the folds of each model."""
 
 
@@ -32,7 +32,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "Reads this toolkit's models and the published RecSleepNet's TensorFlow-1 checkpoints.",
     )
     add = parser.add_argument
-    models = "whose folds; of SynthSleepNet all that are fine-tuned (default recsleepnet)"
+    models = "whose folds; of SynthSleepNet and NeuroNet all that are fine-tuned (default recsleepnet)"
     add("--model", choices=tuple(MODELS), default="recsleepnet", help=models)
     add("--db", "--dataset", dest="db", help="database (default: each that DIR holds folds and DATA nights of)")
     folds = "holds DB/FOLD/, or the folds themselves (default ./pretrained_model)"

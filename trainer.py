@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import command_line
 from data.databases import DATABASES, Database
 from data.terms import MODALITIES, TASKS, InputError
-from synth.terms import DEFAULT_TCM, STEPS, STRATEGIES, TCMS
+from synth.terms import DEFAULT_TCM, NEURONET_STEPS, NEURONET_TCM, STEPS, STRATEGIES, TCMS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,34 +27,41 @@ DEFAULTS = {
     "protocol": "corrected",
     "tcm": DEFAULT_TCM,
 }
-"""Of the options that SynthSleepNet alone has."""
+"""Of the options that RecSleepNet has not."""
+DEFAULTS_OF_NEURONET = {**DEFAULTS, "preset": "mini", "tcm": NEURONET_TCM}
+_OF_STEPS = (
+    "with models (config.json, model.weights.h5, metadata.json), logs (log.csv, tensorboard/) and predictions on the "
+    "test nights, or a picture of them (embedding.png)"
+)
 CONTENTS = {
     "recsleepnet": "the model (config.json, model.weights.h5, model.onnx, metadata.json, split.json), its logs "
     "(log.csv, tensorboard/), its predictions on the test nights (predictions/)",
-    "synthsleepnet": "unimodal/, multimodal/, linear_probing/ and fine_tuning/, with models (config.json, "
-    "model.weights.h5, metadata.json), logs (log.csv, tensorboard/) and predictions on the test nights, or a picture "
-    "of them (embedding.png)",
+    "synthsleepnet": f"unimodal/, multimodal/, linear_probing/ and fine_tuning/, {_OF_STEPS}",
+    "neuronet": f"unimodal/, linear_probing/ and fine_tuning/, {_OF_STEPS}",
 }
 """Of a fold's folder."""
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     # A mistake in config.py is reported as one of the command.
-    from config import PRESETS, PROTOCOLS
+    from config import NEURONET_PRESETS, PRESETS, PROTOCOLS
     from runs.settings import ABLATIONS, without
 
     parser = command_line.Parser(
         prog="trainer.py",
-        description="Train RecSleepNet, or SynthSleepNet, by subject-wise cross-validation. What is finished "
+        description="Train RecSleepNet, SynthSleepNet, or NeuroNet, by subject-wise cross-validation. What is finished "
         "is skipped, what was interrupted continues. Results of a fold go to OUT/DB[_SUFFIX]/FOLD/.",
     )
     add = parser.add_argument
     add("--db", required=True, help=f"database: {', '.join(DATABASES)}")
     add("--model", choices=tuple(CONTENTS), default="recsleepnet", help="default recsleepnet")
-    add_of_synth = parser.add_argument_group("SynthSleepNet").add_argument
+    add_of_synth = parser.add_argument_group("SynthSleepNet and NeuroNet").add_argument
     modalities = f"use this one; repeatable (default {', '.join(DEFAULT_MODALITIES)})"
     share = "share of the labelled subjects' epochs that is used, such as 0.01 or 0.05 (default 1)"
     protocol = f"rules of the training, see docs/protocols.md (default {DEFAULTS['protocol']})"
+    each = " or ".join(PRESETS), " or ".join(NEURONET_PRESETS)
+    sizes = f"sizes: {each[0]} (default {DEFAULTS['preset']}), of NeuroNet {each[1]} (default mini)"
+    tcm = f"temporal context module of fine-tuning (default {DEFAULTS['tcm']}, of NeuroNet {NEURONET_TCM})"
     strategy = "share each batch among all devices of this machine, or of those that TF_CONFIG names"
     # Without a default, so that a value that the user gave can be told from one that nobody did.
     of_synth = [
@@ -62,9 +69,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         add_of_synth("--modality", action="append", choices=MODALITIES, help=modalities),
         add_of_synth("--task", choices=tuple(TASKS), help=f"what is learnt from labels (default {DEFAULTS['task']})"),
         add_of_synth("--label_fraction", type=float, metavar="F", help=share),
-        add_of_synth("--preset", choices=tuple(PRESETS), help=f"sizes (default {DEFAULTS['preset']})"),
+        add_of_synth("--preset", choices=tuple(PRESETS | NEURONET_PRESETS), help=sizes),
         add_of_synth("--protocol", choices=tuple(PROTOCOLS), help=protocol),
-        add_of_synth("--tcm", choices=TCMS, help=f"temporal context module of fine-tuning (default {DEFAULTS['tcm']})"),
+        add_of_synth("--tcm", choices=TCMS, help=tcm),
         add_of_synth("--strategy", choices=STRATEGIES, help=strategy),
     ]
     init = (
@@ -88,10 +95,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--dry-run", action="store_true", help="tell how long it will take, how much memory and disk; train nothing")
     parsed = parser.parse_args(arguments)
     given = [option.option_strings[0] for option in of_synth if getattr(parsed, option.dest) is not None]
-    if given and parsed.model != "synthsleepnet":
-        raise InputError(f"only SynthSleepNet has {', '.join(given)}: add --model synthsleepnet, or leave that out.")
+    if given and parsed.model == "recsleepnet":
+        raise InputError(
+            f"RecSleepNet has no {', '.join(given)}: add --model synthsleepnet or --model neuronet, or leave that out."
+        )
+    if parsed.model == "neuronet":
+        _check_neuronet(parsed)
     parsed.set = [*parsed.set, *without(parsed.model, parsed.without)]
-    for name, default in DEFAULTS.items():
+    for name, default in (DEFAULTS_OF_NEURONET if parsed.model == "neuronet" else DEFAULTS).items():
         if getattr(parsed, name) is None:
             setattr(parsed, name, default)
     if not 0 < parsed.label_fraction <= 1:
@@ -99,12 +110,29 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parsed
 
 
+def _check_neuronet(parsed: argparse.Namespace) -> None:
+    """Refuse the options that NeuroNet alone has not."""
+    for option, why in (
+        ("modality", "it takes one EEG channel, which --set channel=NAME names"),
+        ("protocol", "it is trained by its own one protocol"),
+    ):
+        if getattr(parsed, option) is not None:
+            raise InputError(f"NeuroNet has no --{option}: {why}; leave it out, or give --model synthsleepnet.")
+    if parsed.step not in (None, *NEURONET_STEPS):
+        steps = ", ".join(NEURONET_STEPS)
+        raise InputError(f"NeuroNet has no --step {parsed.step}, for nothing is fused: choose one of {steps}.")
+    if parsed.task not in (None, "sleep_stage"):
+        raise InputError(
+            f"--task {parsed.task}: NeuroNet learns sleep stages alone; leave it out, or give --model synthsleepnet."
+        )
+
+
 def train(arguments: argparse.Namespace) -> None:
     from data.nights.folds import listed_subjects
     from data.store import anywhere, location, require_writable
     from runs.settings import configure
 
-    of_synth = arguments.model == "synthsleepnet"
+    of_synth, of_neuronet = arguments.model != "recsleepnet", arguments.model == "neuronet"
     if arguments.strategy and (arguments.jobs > 1 or arguments.cluster):
         raise InputError("--strategy shares one fold, --jobs and --cluster share the folds: give one of them.")
     if of_synth and arguments.init:
@@ -114,7 +142,7 @@ def train(arguments: argparse.Namespace) -> None:
             raise InputError(f"--init {arguments.init} holds neither unimodal/ nor multimodal/: name a fold of a run.")
     if arguments.dry_run and (arguments.strategy or arguments.cluster):
         raise InputError("--dry-run tells what this machine takes, fold by fold: leave --strategy and --cluster out.")
-    rules = (arguments.preset if of_synth else None, arguments.protocol)
+    rules = (arguments.preset if of_synth else None, arguments.protocol, arguments.model)
     begun, assignments = [], [*_of_spec(arguments), *arguments.set]
     init = anywhere(arguments.init) if arguments.init and arguments.cluster else arguments.init
     if init and not of_synth:
@@ -150,15 +178,16 @@ def train(arguments: argparse.Namespace) -> None:
         from data.prepare.synthetic import ensure_nights
 
         ensure_nights(data, config.database, config.synthetic)
-    modalities = _modalities(config.database, arguments.modality) if of_synth else ()
-    if not of_synth and not config.database.channel:
+    if (not of_synth or of_neuronet) and not config.database.channel:
         raise InputError(f"--db {db}: name the channel that is to be staged, with --set channel=NAME.")
+    wanted = ["eeg"] if of_neuronet else arguments.modality
+    modalities = _modalities(config.database, wanted) if of_synth else ()
     listed_all = arguments.subjects is not None
     config, nights, splits = nights_and_splits(config, data, folds, modalities, listed_all)
     # Of few subjects there are fewer than the database has.
     trained_folds = [part.fold for part in splits]
 
-    steps = (arguments.step,) if arguments.step else STEPS
+    steps = (arguments.step,) if arguments.step else NEURONET_STEPS if of_neuronet else STEPS
     alone = arguments.jobs == 1 and arguments.cluster is None
     if not arguments.cluster:
         print(computing(config.training.precision, every_gpu=bool(arguments.strategy)), flush=True)

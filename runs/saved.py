@@ -23,6 +23,7 @@ HOW_TO_GET_MODELS = {
     "recsleepnet": "fetch RecSleepNet's published ones with `make weights` or `python -m recsleep.weights [DB]`, or "
     "name another folder with --dir, and with --model whose it is",
     "synthsleepnet": "fine-tune some with `python trainer.py --model synthsleepnet`, or name the folder of others",
+    "neuronet": "fine-tune some with `python trainer.py --model neuronet`, or name the folder of others",
 }
 """By the model's name, as in ``trainer.py --model``."""
 PROGRESS = "progress"

@@ -11,8 +11,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from config import (
+    NEURONET_PRESETS,
     PRESETS,
     PROTOCOLS,
+    NeuroNetConfig,
     RecSleepNetConfig,
     SyntheticConfig,
     SynthSleepNetConfig,
@@ -47,6 +49,10 @@ ABLATIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "contrast": ("contrastive_weight=0",),
         "fusion_lora": ("fusion_adaptation_rank=0",),
     },
+    "neuronet": {
+        "masked_prediction": ("reconstruction_weight=0",),
+        "contrast": ("contrastive_weight=0",),
+    },
 }
 """What each model can be trained without: the assignments that the name of a part stands for.
 
@@ -63,6 +69,11 @@ class Config:
     training: Any
     synthetic: SyntheticConfig
 
+    @property
+    def fused(self) -> bool:
+        """Whether what learns from labels is a fusion, of one modality or several; else it is NeuroNet alone."""
+        return not isinstance(self.model, NeuroNetConfig)
+
 
 def names_in(sections: Iterable[type]) -> list[str]:
     """The names of the values of some sections of ``config.py``."""
@@ -75,28 +86,42 @@ def recorded(config: Config) -> dict[str, Any]:
     return {**dataclasses.asdict(config), "database": spec}
 
 
+NEURONET_FOLDS = 5
+OF_FUSION = ("fusion_", "multimodal_", "adaptation_", "unimodal_ecg_", "event_", "modalities", "labelled_subjects")
+"""How the names begin of the values that NeuroNet alone does without."""
+
+
 def configure(
-    db: str, assignments: Iterable[str] = (), preset: str | None = None, protocol: str = "corrected"
+    db: str,
+    assignments: Iterable[str] = (),
+    preset: str | None = None,
+    protocol: str = "corrected",
+    model: str = "synthsleepnet",
 ) -> Config:
     """The settings of a run on ``db``, with ``name=value`` assignments applied.
 
-    With one of :data:`config.PRESETS` it is a run of SynthSleepNet by one of :data:`config.PROTOCOLS`, else of
-    RecSleepNet.
+    With one of :data:`config.PRESETS` it is a run of SynthSleepNet by one of :data:`config.PROTOCOLS`; where ``model``
+    is ``neuronet``, with one of :data:`config.NEURONET_PRESETS`, it is one of NeuroNet on the database's channel.
+    Without a preset it is one of RecSleepNet.
 
     Raises:
         InputError: unknown database, preset, protocol or name, or a value that does not suit the name.
     """
-    for what, name, known in (("preset", preset, PRESETS), ("protocol", protocol, PROTOCOLS)):
+    alone = model == "neuronet"
+    presets = NEURONET_PRESETS if alone else PRESETS
+    for what, name, known in (("preset", preset, presets), ("protocol", protocol, PROTOCOLS)):
         if name is not None and name not in known:
             raise InputError(f"there is no {what} {name!r}: choose one of {', '.join(known)}.")
-    model, training = PRESETS[preset] if preset is not None else (RecSleepNetConfig(), TrainingConfig())
+    sections = presets[preset] if preset is not None else (RecSleepNetConfig(), TrainingConfig())
     rules = PROTOCOLS[protocol] if preset is not None else {}
-    config = Config(database(db), model, dataclasses.replace(training, **rules), SyntheticConfig())
+    spec = dataclasses.replace(database(db), folds=NEURONET_FOLDS) if alone else database(db)
+    config = Config(spec, sections[0], dataclasses.replace(sections[1], **rules), SyntheticConfig())
     owners = {
         value.name: section.name
         for section in dataclasses.fields(config)
         for value in dataclasses.fields(getattr(config, section.name))
         if section.name != "database" or value.name in SETTABLE
+        if not (alone and value.name.startswith(OF_FUSION))
     }
     for assignment in assignments:
         name, equals, text = (part.strip() for part in assignment.partition("="))
@@ -109,6 +134,9 @@ def configure(
         section = getattr(config, owners[name])
         changed = dataclasses.replace(section, **{name: _value(section, name, text)})
         config = dataclasses.replace(config, **{owners[name]: changed})
+    if alone:
+        modalities = (("eeg", config.database.channel),)
+        config = dataclasses.replace(config, database=dataclasses.replace(config.database, modalities=modalities))
     _check_database(config.database)
     if preset is not None:
         _check_synthsleepnet(config.model, config.training)

@@ -1,8 +1,9 @@
 """Embeddings of whole nights by a frozen encoder: computed once, then read."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -16,7 +17,10 @@ from runs.networks import load_model
 from runs.saved import WEIGHTS, read_metadata
 from synth.in_training import compiled, embed_epochs
 from synth.models.fusion import SynthSleepNetEncoder
+from synth.models.neuronet import NeuroNetEncoder
 
+ENCODERS: tuple[type, ...] = (SynthSleepNetEncoder, NeuroNetEncoder)
+"""What a step that learns from labels may take."""
 WAKE = "labelled_wake_minutes"
 """What a file of embeddings calls the minutes of wake around sleep that have labels in it."""
 
@@ -31,8 +35,15 @@ class EmbeddedNight:
     labels: dict[str, np.ndarray]
 
 
+def describing(encoder: Any) -> Callable[[dict[str, Any]], Any]:
+    """From signals (B, 3000) of each stream to embeddings (B, D): a fusion's, or the cls token of NeuroNet alone."""
+    if isinstance(encoder, NeuroNetEncoder):
+        return lambda signals: encoder(*signals.values())[:, 0]
+    return encoder
+
+
 class Embedder:
-    """Embeds nights by a pretrained fusion encoder, in float32, and keeps the embeddings.
+    """Embeds nights by a pretrained encoder, in float32, and keeps the embeddings.
 
     Args:
         folder: of the encoder.
@@ -46,7 +57,7 @@ class Embedder:
     def __init__(self, folder: Path, recipe: Recipe, kept: Path) -> None:
         self.recipe, self.kept = recipe, kept
         self.weights = read_metadata(folder)["sha256"][WEIGHTS]
-        self.embed = compiled(load_model(folder, [SynthSleepNetEncoder]))
+        self.embed = compiled(describing(load_model(folder, ENCODERS)))
 
     def nights(self, files: Iterable[NightFile], which: str, bar: bool) -> Iterator[EmbeddedNight]:
         """The nights, one after another; the progress bar says ``which`` they are."""

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from data.recipe import Recipe
-from synth.models.classifier import FineTuning
+from synth.models.classifier import FineTuned
 
 EPOCHS_AT_ONCE = 64
 """Epochs that are embedded at once, whatever the batch is in training: memory does not grow with that batch."""
@@ -65,7 +65,7 @@ class TrainingPredictor:
 
     variant, transitions = "", None
 
-    def __init__(self, network: FineTuning, recipe: Recipe, task: str, stretch_epochs: int) -> None:
+    def __init__(self, network: FineTuned, recipe: Recipe, task: str, stretch_epochs: int) -> None:
         self.recipe, self.task, self.stretch_epochs = recipe, task, stretch_epochs
         self.models: list[dict[str, str]] = []
         self.convolve = {name: compiled(part.convolve) for name, part in network.encoder.backbones.items()}

@@ -1,4 +1,4 @@
-"""Fine-tuned networks of SynthSleepNet as predictors: a network at hand, a saved one, or the mean of several folds'."""
+"""Fine-tuned networks of SynthSleepNet or NeuroNet as predictors: one at hand, a saved one, or the mean of several."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from synth.inference import InferenceNetwork
 from synth.terms import TCMS
 
 if TYPE_CHECKING:
-    from synth.models.classifier import FineTuning
+    from synth.models.classifier import FineTuned
 
 FORMAT = 1
 """Of the ONNX files; a file of another format is written anew."""
@@ -110,10 +110,11 @@ class FineTunedPredictor:
 
     def _made(self, about: Mapping[str, Any]) -> bytes:
         from runs.networks import load_model
-        from synth.models.classifier import FineTuning
+        from synth.models.classifier import FineTuned, FineTuning, NeuroNetFineTuning
         from synth.onnx import to_onnx
 
-        network = load_model(self.folder, [FineTuning])
+        kinds: tuple[type[FineTuned], ...] = (FineTuning, NeuroNetFineTuning)
+        network = load_model(self.folder, kinds)
         if set(network.encoder.modalities) != self.recipe.channels.keys():
             raise InputError(f"{self.folder / METADATA}: its recipe is not that of the network's streams.")
         return to_onnx(network, about)
@@ -150,7 +151,7 @@ def is_fold(folder: Path) -> bool:
     return any(folder.glob(MODELS))
 
 
-def of_network(network: "FineTuning", recipe: Recipe, task: str, stretch_epochs: int) -> NetworkPredictor:
+def of_network(network: "FineTuned", recipe: Recipe, task: str, stretch_epochs: int) -> NetworkPredictor:
     """The predictor of a network that Keras holds; weights that change afterwards do not count."""
     from synth.onnx import to_onnx
 

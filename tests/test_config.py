@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 import command_line
 import config as values
-from config import PRESETS, TrainingConfig
+from config import NEURONET_PRESETS, PRESETS, TrainingConfig
 from data.databases import DATABASES, database
 from data.terms import InputError
 from runs.settings import ABLATIONS, configure, without
@@ -98,7 +98,7 @@ SECTIONS = [kind for name, kind in vars(values).items() if dataclasses.is_datacl
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_number_has_a_range(section):
     """So that a new value is not left unchecked: neither infinity nor a number below all others is taken."""
-    assert len(SECTIONS) == 6
+    assert len(SECTIONS) == 7
     for field in dataclasses.fields(section):
         if type(field.default) in (int, float, tuple) and field.default != ():
             for wrong in (10**30, -(10**30)):
@@ -107,10 +107,23 @@ def test_every_number_has_a_range(section):
                     section(**{field.name: value})
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_presets_suit(preset):
-    config = configure("shhs", preset=preset)
-    assert (config.model, config.training) == PRESETS[preset]
+OF_EACH = {"synthsleepnet": PRESETS, "neuronet": NEURONET_PRESETS}
+
+
+@pytest.mark.parametrize(("model", "preset"), [(model, preset) for model in OF_EACH for preset in OF_EACH[model]])
+def test_presets_suit(model, preset):
+    config = configure("shhs", preset=preset, model=model)
+    assert (config.model, config.training) == OF_EACH[model][preset]
+
+
+def test_neuronet_takes_one_channel_and_five_folds():
+    """Those of the database, or as set; what a fusion alone has cannot be set."""
+    config = configure("sleepedfx", preset="mini", model="neuronet")
+    assert config.database.modalities == (("eeg", "EEG Fpz-Cz"),) and config.database.folds == 5 and not config.fused
+    other = configure("shhs", ["channel=EEG_C3", "folds=10"], "mini", model="neuronet").database
+    assert other.modalities == (("eeg", "EEG_C3"),) and other.folds == 10
+    with pytest.raises(InputError, match="--set fusion_blocks: config"):
+        configure("shhs", ["fusion_blocks=2"], "mini", model="neuronet")
 
 
 @pytest.mark.parametrize(
@@ -171,14 +184,14 @@ CHANGED = {
 @pytest.mark.parametrize("part", CHANGED)
 @pytest.mark.parametrize("model", ABLATIONS)
 def test_an_ablation_changes_its_values_alone(model, part):
-    preset = "tiny" if model == "synthsleepnet" else None
+    preset = None if model == "recsleepnet" else "tiny"
     if part not in ABLATIONS[model]:
         with pytest.raises(
             InputError, match=f"--without {part}: {model} is trained without {next(iter(ABLATIONS[model]))}, "
         ):
             without(model, [part])
         return
-    before, after = (configure("synthetic", given, preset) for given in ([], without(model, [part])))
+    before, after = (configure("synthetic", given, preset, model=model) for given in ([], without(model, [part])))
     found = {}
     for section in ("model", "training"):
         values = dataclasses.asdict(getattr(before, section))

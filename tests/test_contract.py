@@ -28,9 +28,9 @@ from synth.layers.frames import FrameBackbone, NormalisedConvolution, ResidualBl
 from synth.layers.lora import LoraDense
 from synth.layers.mamba import ChunkCell, Mamba, Mamba2
 from synth.layers.transformer import EncoderLayer, TransformerBlock
-from synth.models.classifier import FineTuning, Head, SelfAttention, SequenceClassifier
+from synth.models.classifier import FineTuning, Head, NeuroNetFineTuning, SelfAttention, SequenceClassifier
 from synth.models.fusion import FusionDecoder, SynthSleepNet, SynthSleepNetEncoder, TokenEmbedding
-from synth.models.neuronet import MaskedDecoder, NeuroNet, NeuroNetEncoder, Projector
+from synth.models.neuronet import MaskedDecoder, NeuroNet, NeuroNetDescription, NeuroNetEncoder, Projector
 from synth.terms import TCMS
 
 pytestmark = [pytest.mark.model, pytest.mark.usefixtures("small_backbone")]
@@ -97,6 +97,8 @@ def places() -> np.ndarray:
 def both(make: Callable[[], np.ndarray]) -> dict[str, np.ndarray]:
     return {name: make() for name in FUSION["modalities"]}
 
+
+ALONE = {"modalities": ["EEG"], "backbone": FUSION["backbone"], "dim": 16}
 
 CASES = [
     Case(ConvolutionalReconstructionBlock, {"filters": 4, "kernel_size": 3}, lambda: (normal(2, 9, 4),), [(2, 9, 4)]),
@@ -199,6 +201,15 @@ CASES = [
     Case(
         FineTuning,
         {"encoder": FUSION | {"modalities": ["EEG"], "dim": 64}, "classes": 2, "rank": 2},
+        lambda: ({"signals": {"EEG": normal(1, 2, 3000)}, "mask": np.array([[True, True]])},),
+        [(1, 2, 2)],
+        # An encoder and a classifier in a row, of random weights: over 16 draws of them the error was 0.5 to 20 %.
+        tolerance=0.25,
+    ),
+    Case(NeuroNetDescription, ALONE, lambda: ({"EEG": normal(2, 3000)},), [(2, 16)]),
+    Case(
+        NeuroNetFineTuning,
+        {"encoder": ALONE, "classes": 2},
         lambda: ({"signals": {"EEG": normal(1, 2, 3000)}, "mask": np.array([[True, True]])},),
         [(1, 2, 2)],
         # An encoder and a classifier in a row, of random weights: over 16 draws of them the error was 0.5 to 20 %.

@@ -514,13 +514,23 @@ def test_wrong_lists_of_subjects(tmp_path, ucddb, monkeypatch, capsys, lines, to
         (["--db", "shhs", "--model", "synthsleepnet", "--init", "absent"], "neither unimodal/ nor multimodal/"),
         (["--db", "custom"], "name the channel that is to be staged, with --set channel=NAME"),
         *(
-            (["--db", "ucddb", option, value], f"only SynthSleepNet has {option}: add --model synthsleepnet")
+            (["--db", "ucddb", option, value], f"RecSleepNet has no {option}: add --model synthsleepnet")
             for option, value in (
                 *(("--tcm", "mamba2"), ("--task", "sleep_stage"), ("--label_fraction", "1"), ("--preset", "paper")),
                 *(("--step", "unimodal"), ("--modality", "eeg"), ("--strategy", "mirrored")),
             )
         ),
         (["--db", "shhs", "--model", "synthsleepnet", "--label_fraction", "0"], "above 0 and at most 1"),
+        *(
+            (["--db", "shhs", "--model", "neuronet", option, value], told)
+            for option, value, told in (
+                ("--step", "multimodal", "nothing is fused: choose one of unimodal, linear_probing, fine_tuning"),
+                ("--modality", "eeg", "it takes one EEG channel, which --set channel=NAME names"),
+                ("--task", "apnea", "NeuroNet learns sleep stages alone"),
+                ("--protocol", "corrected", "its own one protocol"),
+                ("--preset", "paper", "choose one of mini, base, tiny"),
+            )
+        ),
         (
             ["--db", "ucddb", "--without", "average", "--without", "maximum"],
             "global_pooling=maximum is asked for as well: choose one",

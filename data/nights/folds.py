@@ -74,8 +74,13 @@ def split(
     return Split(fold, tuple(s for s in others if s not in validation), validation, test)
 
 
-def labelled_subjects(split: Split, count: int, seed: int) -> tuple[int, ...]:
-    """The training subjects, at most ``count``, whose scoring may be used."""
+def labelled_subjects(split: Split, count: int, seed: int, last: float = 0.0) -> tuple[int, ...]:
+    """The training subjects whose scoring may be used: at most ``count``, drawn by the ``seed``.
+
+    If ``last`` is above 0, they are that share of the training subjects, the last ones, and at least one.
+    """
+    if last:
+        return split.train[-max(1, round(last * len(split.train))) :]
     drawn = np.random.default_rng((seed, split.fold)).permutation(split.train)[:count]
     return tuple(sorted(int(subject) for subject in drawn))
 

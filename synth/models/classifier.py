@@ -19,37 +19,41 @@ from synth.layers.lora import Lora, as_lora
 from synth.layers.mamba import Mamba, Mamba2
 from synth.layers.transformer import EncoderLayer
 from synth.models.fusion import BACKBONE_LORA, SynthSleepNetEncoder
-from synth.terms import DEFAULT_TCM, TCMS
+from synth.models.neuronet import NeuroNetDescription
+from synth.terms import DEFAULT_TCM, NEURONET_TCM, TCMS
 
 
 @keras.saving.register_keras_serializable(package="synth")
 class Head(Configured):
-    """Two linear layers of half the features, each with batch normalisation, ELU and dropout, then one for the classes.
+    """Linear layers of half the features, each with batch normalisation, ELU and dropout, then one for the classes.
 
     Used alone on stored embeddings, this is the linear probe.
 
     Args:
         features: D, of the embeddings.
         classes: 5 for stages, 2 for events.
-        dropout: after each of the two.
+        dropout: after each of the layers before the last.
+        hidden: how many they are.
     """
 
-    def __init__(self, features: int, classes: int, dropout: float = 0.5, **kwargs: Any) -> None:
+    def __init__(self, features: int, classes: int, dropout: float = 0.5, hidden: int = 2, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.features, self.classes, self.dropout = features, classes, dropout
+        self.features, self.classes, self.dropout, self.hidden = features, classes, dropout, hidden
+        self.supports_masking = True
         own = {"dtype": self.dtype_policy}
-        inner = features // 2
-        self.linears = [keras.layers.Dense(inner, name=f"linear{n}", **own) for n in (1, 2)]
-        self.norms = [keras.layers.BatchNormalization(**BATCH_NORM, name=f"bn{n}", **own) for n in (1, 2)]
-        self.dropouts = [keras.layers.Dropout(dropout, name=f"dropout{n}", **own) for n in (1, 2)]
+        inner, numbers = features // 2, range(1, hidden + 1)
+        self.linears = [keras.layers.Dense(inner, name=f"linear{n}", **own) for n in numbers]
+        self.norms = [keras.layers.BatchNormalization(**BATCH_NORM, name=f"bn{n}", **own) for n in numbers]
+        self.dropouts = [keras.layers.Dropout(dropout, name=f"dropout{n}", **own) for n in numbers]
         self.logits = keras.layers.Dense(classes, name="logits", **own)
 
     def build(self, input_shape: Any) -> None:
-        inner, leading = self.features // 2, (None,) * (len(input_shape) - 1)
-        for linear, norm, width in zip(self.linears, self.norms, (self.features, inner), strict=True):
+        width, leading = self.features, (None,) * (len(input_shape) - 1)
+        for linear, norm in zip(self.linears, self.norms, strict=True):
             linear.build((*leading, width))
-            norm.build((*leading, inner))
-        self.logits.build((*leading, inner))
+            width = linear.units
+            norm.build((*leading, width))
+        self.logits.build((*leading, width))
         self.built = True
 
     def call(self, x: Any, training: bool = False) -> Any:
@@ -122,6 +126,7 @@ class SequenceClassifier(Configured):
     Args:
         features, classes, dropout: of the head; see :class:`Head`.
         tcm: the module, as :func:`layers_of` takes it.
+        plain: it is NeuroNet's: linear(TCM(embeddings)), neither normalised nor added, without hidden layers.
     """
 
     def __init__(
@@ -130,15 +135,17 @@ class SequenceClassifier(Configured):
         classes: int,
         tcm: str | Sequence[str] = DEFAULT_TCM,
         dropout: float = 0.5,
+        plain: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.features, self.classes, self.tcm, self.dropout = features, classes, layers_of(tcm), dropout
+        self.plain = plain
         self.supports_masking = True
         own = {"dtype": self.dtype_policy}
-        self.norm = keras.layers.BatchNormalization(**BATCH_NORM, name="norm", **own)
+        self.norm = None if plain else keras.layers.BatchNormalization(**BATCH_NORM, name="norm", **own)
         self.context = self._module(own)
-        self.head = Head(features, classes, dropout, name="head", **own)
+        self.head = Head(features, classes, dropout, hidden=0 if plain else 2, name="head", **own)
 
     def _module(self, own: dict[str, Any]) -> keras.layers.Layer | None:
         if not self.tcm:
@@ -168,14 +175,44 @@ class SequenceClassifier(Configured):
 
     def call(self, embeddings: Any, mask: Any = None, training: bool = False) -> Any:
         """Embeddings (B, L, D) to logits (B, L, classes); ``mask`` (B, L) is true where an epoch counts."""
-        x = self.norm(embeddings, training=training)
+        x = embeddings if self.norm is None else self.norm(embeddings, training=training)
         if self.context is not None:
-            x = x + self.context(x, mask=mask, training=training)
+            seen = self.context(x, mask=mask, training=training)
+            x = seen if self.plain else x + seen
         return self.head(x, training=training)
 
 
+class FineTuned(keras.Model):
+    """A pretrained ``encoder`` and a ``classifier`` of stretches of epochs, built from ``settings``."""
+
+    encoder: SynthSleepNetEncoder | NeuroNetDescription
+    classifier: SequenceClassifier
+    settings: dict[str, Any]
+
+    def embed(self, signals: dict[str, Any], training: bool = False) -> Any:
+        """``signals`` of each stream (B, L, 3000) to embeddings (B, L, D); all epochs are one batch.
+
+        In their place may come what the frozen convolutions made of them (B, L, F, flat).
+        """
+        first = signals[self.encoder.modalities[0]]
+        batch, length = ops.shape(first)[0], ops.shape(first)[1]
+        flat = {name: ops.reshape(signals[name], (-1, *signals[name].shape[2:])) for name in self.encoder.modalities}
+        return ops.reshape(self.encoder(flat, training=training), (batch, length, self.encoder.dim))
+
+    def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
+        """Logits (B, L, classes) of ``signals`` of each stream (B, L, 3000), or as :meth:`embed` says.
+
+        ``mask`` (B, L), if it is among the inputs, is true where an epoch counts.
+        """
+        embeddings = self.embed(inputs["signals"], training)
+        return self.classifier(embeddings, mask=inputs.get("mask"), training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.settings}
+
+
 @keras.saving.register_keras_serializable(package="synth")
-class FineTuning(keras.Model):
+class FineTuning(FineTuned):
     """A pretrained fusion encoder, frozen but for LoRA, and a classifier of stretches of epochs.
 
     As in the published code, the LoRA that the fusion was trained with goes on learning beside the one added here, but
@@ -216,30 +253,32 @@ class FineTuning(keras.Model):
         self.classifier.build((None, None, self.encoder.dim))
         self.built = True
 
-    def embed(self, signals: dict[str, Any], training: bool = False) -> Any:
-        """``signals`` of each stream (B, L, 3000) to embeddings (B, L, D); all epochs are one batch.
-
-        In their place may come what the frozen convolutions made of them (B, L, F, flat).
-        """
-        first = signals[self.encoder.modalities[0]]
-        batch, length = ops.shape(first)[0], ops.shape(first)[1]
-        flat = {name: ops.reshape(signals[name], (-1, *signals[name].shape[2:])) for name in self.encoder.modalities}
-        return ops.reshape(self.encoder(flat, training=training), (batch, length, self.encoder.dim))
-
-    def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
-        """Logits (B, L, classes) of ``signals`` of each stream (B, L, 3000), or as :meth:`embed` says.
-
-        ``mask`` (B, L), if it is among the inputs, is true where an epoch counts.
-        """
-        embeddings = self.embed(inputs["signals"], training)
-        return self.classifier(embeddings, mask=inputs.get("mask"), training=training)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self.settings}
-
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "FineTuning":
         """A network of the ``config`` that :meth:`get_config` returned, in this version or in an earlier one."""
         # Version 1 named a module by the one layer that it had.
         tcm = config["tcm"]
         return super().from_config({**config, "tcm": (tcm,) if isinstance(tcm, str) else tcm})
+
+
+@keras.saving.register_keras_serializable(package="synth")
+class NeuroNetFineTuning(FineTuned):
+    """A pretrained NeuroNet, partly frozen, and a classifier of stretches of epochs.
+
+    Lee et al., "NeuroNet", arXiv:2404.17585 (2024).
+
+    Args:
+        encoder: what :class:`NeuroNetDescription` is built with.
+        classes, tcm: of the classifier; see :class:`SequenceClassifier`.
+    """
+
+    def __init__(
+        self, encoder: dict[str, Any], classes: int = 5, tcm: str | Sequence[str] = NEURONET_TCM, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        own = {"dtype": self.dtype_policy}
+        self.settings = {"encoder": encoder, "classes": classes, "tcm": layers_of(tcm)}
+        self.encoder = NeuroNetDescription(**encoder, name="encoder", **own)
+        self.classifier = SequenceClassifier(self.encoder.dim, classes, tcm, plain=True, name="classifier", **own)
+        self.classifier.build((None, None, self.encoder.dim))
+        self.built = True

@@ -18,6 +18,9 @@ from synth.layers.frames import BATCH_NORM, FrameBackbone, cut_frames, frame_sta
 from synth.layers.lora import as_lora
 from synth.layers.transformer import TOKEN_INITIALIZER, TransformerBlock, add_positions, random_masking, restore
 
+SIZES = ("window", "step", "dim", "heads", "depth")
+"""What tells how large an encoder is, of its arguments."""
+
 
 @keras.saving.register_keras_serializable(package="synth")
 class NeuroNetEncoder(Configured, keras.Model):
@@ -113,6 +116,43 @@ class NeuroNetEncoder(Configured, keras.Model):
         Signals may be convolved already, as :meth:`describe_frames` says.
         """
         return self.encode(self.describe_frames(signals, training), training=training)[0]
+
+
+@keras.saving.register_keras_serializable(package="synth")
+class NeuroNetDescription(Configured, keras.Model):
+    """What fine-tuning makes of NeuroNet alone: an epoch's cls token through two new linear layers.
+
+    Of the pretrained encoder, the perceptron of the last block and the last norm go on learning; the rest is frozen.
+
+    Args:
+        modalities: the name of the one stream.
+        backbone: what :class:`NeuroNetEncoder` is built with.
+        dim: D, of the two layers; between them are batch normalisation and ELU.
+
+    Attributes:
+        backbones, frames: as of :class:`synth.models.fusion.SynthSleepNetEncoder`.
+    """
+
+    def __init__(
+        self, modalities: Sequence[str], backbone: dict[str, Any] | None = None, dim: int = 256, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        (name,) = self.modalities = tuple(modalities)
+        self.backbone, self.dim = {**(backbone or {})}, dim
+        own = {"dtype": self.dtype_policy}
+        encoder = NeuroNetEncoder(**self.backbone, frozen=True, name=f"backbone_{name}", **own)
+        self.backbones, self.frames = {name: encoder}, encoder.frames
+        self.projector = Projector((dim, dim), name="projector", **own)
+        self.projector.build((None, encoder.dim))
+        self.built = True
+        last = encoder.blocks[-1]
+        for variable in (*last.fc1.weights, *last.fc2.weights, *encoder.norm.weights):
+            variable.trainable = True
+
+    def call(self, signals: dict[str, Any], training: bool = False) -> Any:
+        """``signals`` of the stream (B, 3000), or convolved as the encoder takes them, to embeddings (B, D)."""
+        (name,) = self.modalities
+        return self.projector(self.backbones[name](signals[name], training=training)[:, 0], training=training)
 
 
 @keras.saving.register_keras_serializable(package="synth")

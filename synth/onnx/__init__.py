@@ -1,4 +1,4 @@
-"""SynthSleepNet's fine-tuned models as ONNX files, which ``python -m synth.onnx`` writes, and its pretrained encoders.
+"""Fine-tuned models of SynthSleepNet and NeuroNet as ONNX files, and pretrained encoders; ``python -m synth.onnx``.
 
 A fine-tuned model becomes one graph (opset 18, float32). It takes a stretch of consecutive epochs of one night, of any
 number, at once or in parts. Its inputs are
@@ -27,12 +27,12 @@ from data.terms import InputError
 from staging.graph import Graph
 
 if TYPE_CHECKING:
-    from synth.models.classifier import FineTuning
+    from synth.models.classifier import FineTuned
     from synth.models.fusion import SynthSleepNetEncoder
     from synth.models.neuronet import NeuroNetEncoder
 
 
-def to_onnx(network: "FineTuning", about: Mapping[str, Any] | None = None) -> bytes:
+def to_onnx(network: "FineTuned", about: Mapping[str, Any] | None = None) -> bytes:
     """The content of an ONNX file of a fine-tuned network, whose low-rank adaptations are merged.
 
     Args:

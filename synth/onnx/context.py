@@ -18,13 +18,14 @@ from synth.onnx.layers import attention, elu, linear, normalised, scale_and_shif
 
 def logits(graph: Graph, classifier: SequenceClassifier, embeddings: str) -> str:
     """``embeddings`` (L, D) to logits (L, classes)."""
-    scale, shift = map(graph.constant, scale_and_shift(classifier.norm))
-    x = graph.add("Add", graph.add("Mul", embeddings, scale), shift)
+    x = embeddings
+    if classifier.norm is not None:
+        scale, shift = map(graph.constant, scale_and_shift(classifier.norm))
+        x = graph.add("Add", graph.add("Mul", x, scale), shift)
     added = x
     for layer in classifier.context_layers:
         added = _context(graph, layer, added)
-    if added != x:
-        x = graph.add("Add", x, added)
+    x = added if classifier.plain or added == x else graph.add("Add", x, added)
     head = classifier.head
     for layer, norm in zip(head.linears, head.norms, strict=True):
         x = elu(graph, linear(graph, x, *weights(layer, norm)))

@@ -10,12 +10,16 @@ import numpy as np
 from staging.graph import Graph
 from synth.layers import frames
 from synth.models.fusion import SynthSleepNetEncoder
-from synth.models.neuronet import NeuroNetEncoder
+from synth.models.neuronet import NeuroNetDescription, NeuroNetEncoder
 from synth.onnx.layers import elu, linear, normalised, scale_and_shift, transformer_block, values, weights
 
 
-def embeddings(graph: Graph, encoder: SynthSleepNetEncoder, signals: Mapping[str, str]) -> str:
+def embeddings(graph: Graph, encoder: SynthSleepNetEncoder | NeuroNetDescription, signals: Mapping[str, str]) -> str:
     """Each stream's ``signals`` (B, 3000) to embeddings (B, D)."""
+    if isinstance(encoder, NeuroNetDescription):
+        (name,), own = encoder.modalities, encoder.projector
+        x = description(graph, encoder.backbones[name], signals[name])
+        return linear(graph, elu(graph, linear(graph, x, *weights(own.linear1, own.bn))), *weights(own.linear2))
     found = []
     for name in encoder.modalities:
         tokens, own = _tokens(graph, encoder.backbones[name], signals[name]), encoder.embeddings[name]

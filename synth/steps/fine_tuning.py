@@ -1,12 +1,14 @@
 """Fine-tuning: a pretrained fusion, frozen but for LoRA, learns a task together with a temporal context module (TCM).
 
-Lee et al., arXiv:2502.17481, section 4. Stretches of consecutive epochs never leave their night.
+Lee et al., arXiv:2502.17481, section 4. Of NeuroNet alone (Lee et al., arXiv:2404.17585) the last layers learn instead.
+Stretches of consecutive epochs never leave their night.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 from tqdm import tqdm
 
@@ -19,11 +21,11 @@ from runs.identity import FINE_TUNING
 from runs.networks import load_model
 from runs.resumable import PROGRESS
 from staging.predictor import predict, predict_nights
+from synth.embeddings import ENCODERS
 from synth.in_training import TrainingPredictor
 from synth.initialisation import draw_as_pytorch
-from synth.models.classifier import FineTuning, Head
-from synth.models.fusion import SynthSleepNetEncoder
-from synth.models.neuronet import adopt
+from synth.models.classifier import FineTuned, FineTuning, Head, NeuroNetFineTuning
+from synth.models.neuronet import SIZES, NeuroNetEncoder, adopt
 from synth.predictor import FineTunedPredictor, of_network
 from synth.steps.frozen import FrozenConvolutions
 from synth.steps.labelled import LabelledStep, require_scored
@@ -67,12 +69,19 @@ class FineTuningStep(LabelledStep):
         super().__init__(fold, streams, task, label_fraction, f"fine-tuning for {task} ({tcm})", tcm=tcm)
         self.record["tcm_layers"] = TCMS[tcm]
 
-    def make(self) -> FineTuning:
+    def make(self) -> FineTuned:
         """The network, with the pretrained encoder's weights."""
         model, precision = self.config.model, self.training.precision
-        pretrained = load_model(self.encoder, [SynthSleepNetEncoder], precision)
+        pretrained: keras.Model = load_model(self.encoder, ENCODERS, precision)
         # Loading drew weights too.
         self.fold.draw_first_weights()
+        if isinstance(pretrained, NeuroNetEncoder):
+            (stream,), sizes = self.recipe.channels, {name: getattr(pretrained, name) for name in SIZES}
+            arguments = {"modalities": (stream,), "backbone": sizes}
+            alone = NeuroNetFineTuning(arguments, len(classes(self.task)), self.record["tcm"], dtype=precision)
+            draw_as_pytorch(alone)
+            adopt(alone.encoder.backbones[stream], pretrained)
+            return alone
         arguments = {name: getattr(pretrained, name) for name in ("modalities", "backbone", "dim", "heads", "depth")}
         settings = (self.record["tcm"], model.head_dropout, model.adaptation_rank, model.adaptation_alpha)
         network = FineTuning(arguments, len(classes(self.task)), *settings, dtype=precision)

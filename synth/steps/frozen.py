@@ -8,6 +8,7 @@ import numpy as np
 from data.store import written_aside
 from synth.in_training import in_batches
 from synth.models.fusion import SynthSleepNetEncoder
+from synth.models.neuronet import NeuroNetDescription
 
 
 class FrozenConvolutions:
@@ -20,7 +21,13 @@ class FrozenConvolutions:
         name: tells the encoder from others whose convolutions may have been left in the folder.
     """
 
-    def __init__(self, encoder: SynthSleepNetEncoder, convolve: dict[str, Callable], folder: Path, name: str) -> None:
+    def __init__(
+        self,
+        encoder: SynthSleepNetEncoder | NeuroNetDescription,
+        convolve: dict[str, Callable],
+        folder: Path,
+        name: str,
+    ) -> None:
         self.encoder, self.convolve, self.folder = encoder, convolve, folder / name
 
     @property

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -20,6 +20,9 @@ from runs.saved import METADATA, WEIGHTS, read_metadata, read_recipe
 from synth.models.classifier import Head
 from synth.steps.step import Fold, Step
 
+if TYPE_CHECKING:
+    from runs.settings import Config
+
 
 def require_scored(fold: Fold, task: str) -> None:
     """Refuse a fold of which a night that tells or tests the ``task`` was not scored for it, by an InputError."""
@@ -30,14 +33,19 @@ def require_scored(fold: Fold, task: str) -> None:
         read_scoring(file.path).known_labels(task, fold.config.training.labelled_wake_minutes)
 
 
+def encoder_kind(config: "Config") -> str:
+    """The step, and its folder, that pretrains the encoder that labelled steps take."""
+    return "multimodal" if config.fused else "unimodal"
+
+
 class LabelledStep(Step):
-    """A step that learns a task on a pretrained fusion.
+    """A step that learns a task on a pretrained fusion, or on NeuroNet alone.
 
     The pass is chosen by the validation subjects' macro-F1 of stages, or average precision of events: where hardly any
     epoch holds an event, the macro-F1 would be best for a network that never finds one.
 
     Args:
-        fold: what is trained on; its fusion of ``streams`` is pretrained.
+        fold: what is trained on; its encoder of ``streams`` is pretrained.
         streams: of the encoder.
         task: one of ``data.terms.TASKS``.
         label_fraction: share of the labelled subjects' epochs whose labels are used, drawn by the seed.
@@ -48,7 +56,7 @@ class LabelledStep(Step):
         step: the name of the step.
 
     Raises:
-        InputError: the fusion is not pretrained.
+        InputError: the encoder is not pretrained.
     """
 
     step: str
@@ -56,18 +64,19 @@ class LabelledStep(Step):
     def __init__(
         self, fold: Fold, streams: tuple[str, ...], task: str, label_fraction: float, title: str, **variant: str
     ) -> None:
-        self.encoder = fold.pretrained("multimodal", "-".join(streams))
+        kind = encoder_kind(fold.config)
+        self.encoder = fold.pretrained(kind, "-".join(streams))
         if not (self.encoder / METADATA).is_file():
-            raise InputError(f"{self.encoder} holds no pretrained encoder: run --step multimodal first.")
+            raise InputError(f"{self.encoder} holds no pretrained encoder: run --step {kind} first.")
         of_encoder = read_metadata(self.encoder)
         self.task, self.label_fraction = task, label_fraction
         minutes = fold.config.training.labelled_wake_minutes
         self._recipe = replace(read_recipe(self.encoder, of_encoder), labelled_wake_minutes=minutes)
-        if fold.taken_over("multimodal", "-".join(streams)):
+        if fold.taken_over(kind, "-".join(streams)):
             # The other run's nights had other channels.
             database, about = fold.config.database, read_about(fold.files(fold.labelled)[0].path)
             channels = {stream: database.streams(modality_of(stream))[stream] for stream in streams}
-            self._recipe = Recipe.of_nights(database, channels, about, scaled=True, labelled_wake_minutes=minutes)
+            self._recipe = Recipe.of_nights(database, channels, about, self._recipe.scaled, minutes)
         self.name = title
         self.chosen_by = ("macro_f1",) if task == "sleep_stage" else ("average_precision",)
         self.balance = "none" if task == "sleep_stage" else fold.config.training.event_balance

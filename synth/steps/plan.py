@@ -1,4 +1,4 @@
-"""All steps of one fold of SynthSleepNet, in their order."""
+"""All steps of one fold of SynthSleepNet, or of NeuroNet alone, in their order."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +96,7 @@ def fold_of(task: FoldTask, shared: Replicas) -> Fold:
     # The same seed gives the same weights, bit for bit.
     tf.config.experimental.enable_op_determinism()
     split, training = task.split, task.config.training
-    labelled = labelled_subjects(split, training.labelled_subjects, training.seed)
+    labelled = labelled_subjects(split, training.labelled_subjects, training.seed, training.labelled_last)
     print(
         f"fold {split.fold}: {len(split.train)} subjects train, {len(labelled)} of them with labels; "
         f"{len(split.validation)} validate, {len(split.test)} test.",

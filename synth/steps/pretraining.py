@@ -26,10 +26,11 @@ from evaluation.figures import map_of_epochs
 from runs.identity import MULTIMODAL, UNIMODAL
 from runs.networks import load_model
 from runs.saved import METADATA, WEIGHTS, read_metadata
+from synth.embeddings import describing
 from synth.in_training import compiled, embed_epochs
 from synth.initialisation import draw_as_pytorch
 from synth.models.fusion import BACKBONE_LORA, SynthSleepNet
-from synth.models.neuronet import NeuroNet, NeuroNetEncoder, adopt
+from synth.models.neuronet import SIZES, NeuroNet, NeuroNetEncoder, adopt
 from synth.steps.neighbours import Embedded, as_many_of_each, on_a_map, told_by_neighbours
 from synth.steps.step import Fold, Step
 
@@ -90,7 +91,9 @@ class PretrainingStep(Step):
     def whole_recipe(self) -> Recipe:
         """The recipe of all channels, which the first night tells; all nights of a folder are prepared alike."""
         about = read_about(self.nights[0].path)
-        rules: dict[str, Any] = {"scaled": True, "labelled_wake_minutes": self.training.labelled_wake_minutes}
+        # NeuroNet alone takes signals as they are, unless preparation has scaled them.
+        scaled = self.config.fused or self.config.database.scaled
+        rules: dict[str, Any] = {"scaled": scaled, "labelled_wake_minutes": self.training.labelled_wake_minutes}
         return Recipe.of_nights(self.config.database, self.record["channels"], about, **rules)
 
     @property
@@ -113,7 +116,7 @@ class PretrainingStep(Step):
         self.fold.draw_first_weights()
         self.network = neuronet(self.config) if self.alone else fusion(self.fold, self.streams)
         self.judged = self.network.encoder
-        self.embed = compiled(self._embed)
+        self.embed = compiled(describing(self.judged))
         self.rounds = list(self._rounds())
         if self.wanted % count:
             raise InputError(f"batches of {self.wanted} epochs cannot be shared by {count} devices evenly.")
@@ -208,12 +211,6 @@ class PretrainingStep(Step):
             found.append(embed_epochs(self.embed, night.inputs(self.recipe))[scored])
         return np.concatenate(found), np.concatenate(known)
 
-    def _embed(self, signals: dict[str, Any]) -> Any:
-        if self.alone:
-            (only,) = signals.values()
-            return self.network.encoder(only)[:, 0]
-        return self.network.encoder(signals)
-
     def finish(self) -> None:
         """Judge the best network by the test subjects too, for the first and only time, and draw their epochs.
 
@@ -259,7 +256,7 @@ def fusion(fold: Fold, streams: tuple[str, ...]) -> SynthSleepNet:
     # Loading drew weights too.
     fold.draw_first_weights()
     first = next(iter(pretrained.values()))
-    backbone = {name: getattr(first, name) for name in ("window", "step", "dim", "heads", "depth")}
+    backbone = {name: getattr(first, name) for name in SIZES}
     rank = model.fusion_adaptation_rank
     backbone["lora"] = {name: {**lora, "rank": rank} for name, lora in BACKBONE_LORA.items() if rank}
     encoder, decoder = _sizes(model, "fusion"), _sizes(model, "fusion_decoder")

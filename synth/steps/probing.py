@@ -13,7 +13,7 @@ from synth.embeddings import EmbeddedNight, Embedder, scored_together
 from synth.initialisation import draw_as_pytorch
 from synth.models.classifier import Head
 from synth.replicas import replicas
-from synth.steps.labelled import LabelledStep, require_scored
+from synth.steps.labelled import LabelledStep, encoder_kind, require_scored
 from synth.steps.step import Fold
 
 
@@ -34,7 +34,7 @@ class LinearProbingStep(LabelledStep):
         fold, training = self.fold, self.training
         require_scored(fold, self.task)
         # Beside the encoder, unless that is another run's.
-        kept = fold.folder / "multimodal" / self.encoder.name / "embeddings"
+        kept = fold.folder / encoder_kind(fold.config) / self.encoder.name / "embeddings"
         embedder = Embedder(self.encoder, self.recipe, kept)
 
         def nights(part: str, subjects: tuple[int, ...]) -> list[EmbeddedNight]:
@@ -53,7 +53,7 @@ class LinearProbingStep(LabelledStep):
         self.judged = head
         self.network = keras.Sequential([keras.Input((features,)), head])
         draw_as_pytorch(self.network)
-        self.begin(min(training.probing_batch, len(used)), "constant", self.steps)
+        self.begin(min(training.probing_batch, len(used)), training.probing_schedule, self.steps)
 
     @property
     def head(self) -> Head:

@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import keras
 import numpy as np
 
 from data.nights.files import read_arrays, write_arrays
@@ -22,12 +23,14 @@ from data.terms import EPOCH_SAMPLES, EVENTS, STAGES
 from runs.budget import Cost
 from runs.networks import load_model
 from runs.saved import METADATA
+from synth.embeddings import ENCODERS
 from synth.in_training import EPOCHS_AT_ONCE, compiled, embed_epochs
 from synth.models.fusion import SynthSleepNetEncoder
+from synth.models.neuronet import SIZES, NeuroNetDescription, NeuroNetEncoder
 from synth.replicas import replicas
 from synth.steps.fine_tuning import FineTuningStep
 from synth.steps.frozen import FrozenConvolutions
-from synth.steps.labelled import require_scored
+from synth.steps.labelled import encoder_kind, require_scored
 from synth.steps.plan import FoldTask, fold_of
 from synth.steps.pretraining import PretrainingStep
 from synth.steps.probing import LinearProbingStep
@@ -47,7 +50,7 @@ def rehearse_fold(task: FoldTask) -> list[Cost]:
             require_scored(fold, task.task)
         parts = [("unimodal", task.config.database.streams(name)) for name in task.modalities]
         # A step alone needs what the steps before it make.
-        if task.steps != ("unimodal",):
+        if task.config.fused and task.steps != ("unimodal",):
             parts.append(("multimodal", task.streams))
         costs = []
         for kind, channels in parts:
@@ -80,7 +83,10 @@ def _judging(step: PretrainingStep, numbers: Sequence[int]) -> float:
 
 def _labelled(task: FoldTask, fold: Fold) -> list[Cost]:
     """What the steps that learn from labels take."""
-    encoder = load_model(fold.folder / "multimodal" / "-".join(task.streams), [SynthSleepNetEncoder])
+    encoder: keras.Model = load_model(fold.folder / encoder_kind(task.config) / "-".join(task.streams), ENCODERS)
+    if isinstance(encoder, NeuroNetEncoder):
+        # Only its speed is asked for, which no weights change.
+        encoder = NeuroNetDescription((*task.streams,), {name: getattr(encoder, name) for name in SIZES})
     parts = (fold.split.validation, fold.split.test)
     known, *others = (_epochs(fold.files(subjects)) for subjects in (fold.labelled, *parts))
     small = _made_up(fold, known)
@@ -95,7 +101,9 @@ def _labelled(task: FoldTask, fold: Fold) -> list[Cost]:
     return [replace(cost, updates=round(scale * cost.updates)) for cost in costs]
 
 
-def _fine_tuning(task: FoldTask, fold: Fold, small: Fold, encoder: SynthSleepNetEncoder, known: int) -> list[Cost]:
+def _fine_tuning(
+    task: FoldTask, fold: Fold, small: Fold, encoder: SynthSleepNetEncoder | NeuroNetDescription, known: int
+) -> list[Cost]:
     training, signals, embed = task.config.training, _signals(task), compiled(encoder)
     judged = _epochs(fold.files(fold.split.validation)[: training.validation_nights])
     bytes_per_epoch = FrozenConvolutions(encoder, {}, fold.folder, "").bytes_per_epoch

@@ -18,7 +18,7 @@ from runs.saved import sha256
 from staging import graph
 from synth.inference import PART_EPOCHS, InferenceNetwork
 from synth.layers import frames
-from synth.models.classifier import FineTuning
+from synth.models.classifier import FineTuned, FineTuning, NeuroNetFineTuning
 from synth.onnx import to_onnx
 from synth.onnx.__main__ import main
 from synth.predictor import FineTunedPredictor, of_network
@@ -31,15 +31,23 @@ BACKBONE = {"window": 3.0, "step": 9.0, "dim": 16, "heads": 2, "depth": 2}
 LENGTH = PART_EPOCHS + 2
 
 
-def fine_tuned(modalities, tcm, classes=5, **changes) -> FineTuning:
+def fine_tuned(modalities, tcm, classes=5, **changes) -> FineTuned:
     """A network none of whose weights is as it begins, and whose outputs differ between epochs.
 
     The same on every backend, in whatever order the tests run.
     """
     encoder = {"modalities": modalities, "backbone": {**BACKBONE, **changes}, "dim": 32, "heads": 2, "depth": 2}
-    network = randomise(FineTuning(encoder, classes, tcm))
+    return spread_out(randomise(FineTuning(encoder, classes, tcm)))
+
+
+def neuronet(tcm: str) -> FineTuned:
+    """NeuroNet alone, likewise."""
+    return spread_out(randomise(NeuroNetFineTuning({"modalities": ("eeg",), "backbone": BACKBONE, "dim": 32}, 5, tcm)))
+
+
+def spread_out(network: FineTuned) -> FineTuned:
     # Centred on a night and spread out: else one class may have all the probability.
-    night = {name: x[None] for name, x in signals(modalities, LENGTH).items()}
+    night = {name: x[None] for name, x in signals(network.encoder.modalities, LENGTH).items()}
     found, last = ops.convert_to_numpy(network({"signals": night}))[0], network.classifier.head.logits
     spread = np.sqrt(found.var(axis=0).mean())
     last.bias.assign((ops.convert_to_numpy(last.bias) - found.mean(axis=0)) / spread)
@@ -54,7 +62,7 @@ def signals(modalities, epochs: int) -> dict[str, np.ndarray]:
     return {name: (levels * rng.normal(size=(epochs, 3000))).astype("float32") for name in modalities}
 
 
-def by_keras(network: FineTuning, night: dict[str, np.ndarray], length: int) -> np.ndarray:
+def by_keras(network: FineTuned, night: dict[str, np.ndarray], length: int) -> np.ndarray:
     """The probabilities, each stretch by itself, so that none is padded."""
     starts = range(0, len(next(iter(night.values()))), length)
     stretches = ({name: x[None, first : first + length] for name, x in night.items()} for first in starts)
@@ -65,12 +73,14 @@ def by_keras(network: FineTuning, night: dict[str, np.ndarray], length: int) -> 
 @pytest.mark.model
 @pytest.mark.parametrize(
     ("tcm", "modalities"),
-    [*((tcm, ("emg", "eeg")) for tcm in TCMS), (("mha",), ("eeg",)), ("mamba2", ("eeg", "emg", "airflow"))],
+    [*((tcm, ("emg", "eeg")) for tcm in TCMS), (("mha",), ("eeg",)), ("mamba2", ("eeg", "emg", "airflow"))]
+    # NeuroNet alone.
+    + [(tcm, ()) for tcm in ("mamba", "none")],
 )
 def test_probabilities_are_those_of_keras(tcm, modalities):
     """Whether a night is a part of a stretch, whole stretches, or more; in whatever parts it is computed."""
-    network = fine_tuned(modalities, tcm)
-    night = signals(modalities, 2 * LENGTH + 1)
+    network = fine_tuned(modalities, tcm) if modalities else neuronet(tcm)
+    night = signals(network.encoder.modalities, 2 * LENGTH + 1)
     content, expected = to_onnx(network), by_keras(network, night, LENGTH)
     assert expected.std(axis=0).min() > 1e-2
     for threads in (1, 2):
