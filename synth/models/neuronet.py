@@ -122,7 +122,8 @@ class NeuroNetEncoder(Configured, keras.Model):
 class NeuroNetDescription(Configured, keras.Model):
     """What fine-tuning makes of NeuroNet alone: an epoch's cls token through two new linear layers.
 
-    Of the pretrained encoder, the perceptron of the last block and the last norm go on learning; the rest is frozen.
+    Of the pretrained encoder, the perceptron of the last block, the norm before it and the last norm go on learning;
+    the rest is frozen.
 
     Args:
         modalities: the name of the one stream.
@@ -146,8 +147,9 @@ class NeuroNetDescription(Configured, keras.Model):
         self.projector.build((None, encoder.dim))
         self.built = True
         last = encoder.blocks[-1]
-        for variable in (*last.fc1.weights, *last.fc2.weights, *encoder.norm.weights):
-            variable.trainable = True
+        for layer in (last.norm2, last.fc1, last.fc2, encoder.norm):
+            for variable in layer.weights:
+                variable.trainable = True
 
     def call(self, signals: dict[str, Any], training: bool = False) -> Any:
         """``signals`` of the stream (B, 3000), or convolved as the encoder takes them, to embeddings (B, D)."""

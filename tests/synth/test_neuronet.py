@@ -79,7 +79,8 @@ def test_the_last_perceptron_the_last_norm_and_what_is_new_learn():
     last = f"backbone_eeg/block{BACKBONE['depth'] - 1}"
     layers = (f"{last}/fc1", f"{last}/fc2", "projector/linear1", "projector/linear2", "classifier/head/logits")
     learning = {f"{layer}/{weight}" for layer in layers for weight in ("kernel", "bias")}
-    learning |= {f"{norm}/{weight}" for norm in ("backbone_eeg/norm", "projector/bn") for weight in ("gamma", "beta")}
+    norms = (f"{last}/norm2", "backbone_eeg/norm", "projector/bn")
+    learning |= {f"{norm}/{weight}" for norm in norms for weight in ("gamma", "beta")}
     found = {variable.path for variable in network.trainable_variables}
     assert {path for path in found if not path.startswith("classifier/context/")} == learning
     before = {weight.path: keras.ops.convert_to_numpy(weight) for weight in network.weights}
