@@ -155,10 +155,6 @@ class Hypnogram:
 
         Raises:
             InputError: YASA is not installed.
-
-        Example:
-
-        >>> night.to_yasa().sleep_statistics()["SE"]
         """
         try:
             import yasa
