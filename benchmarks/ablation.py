@@ -59,9 +59,9 @@ def figures(folders: Sequence[Path]) -> str:
 
 
 def train_all(folder: Path) -> None:
-    for model, parts in ABLATIONS.items():
+    for model in SETTINGS:
         train(folder, model, WHOLE)
-        for part in parts:
+        for part in ABLATIONS[model]:
             if part == "fusion_lora":
                 # It begins with the same encoders.
                 for whole, own in zip(*(fold_folders(folder, model, each) for each in (WHOLE, part)), strict=True):
