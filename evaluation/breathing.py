@@ -30,7 +30,7 @@ def apnea_hypopnea_index(events: np.ndarray, asleep: np.ndarray) -> float:
     >>> apnea_hypopnea_index(events, asleep=np.ones(120, bool))  # Two runs in an hour.
     2.0
     """
-    hours = np.count_nonzero(asleep) * EPOCH_SECONDS / 3600
+    hours = int(np.count_nonzero(asleep)) * EPOCH_SECONDS / 3600
     return len(stretches(events & asleep)) / hours if hours else float("nan")
 
 
