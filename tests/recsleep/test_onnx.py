@@ -35,6 +35,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.model
+@pytest.mark.whole_model
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
     "changes",
@@ -54,6 +55,7 @@ def test_the_mean_of_the_members_is_that_of_plain_numpy(changes, threads):
 
 
 @pytest.mark.model
+@pytest.mark.whole_model
 @pytest.mark.parametrize(
     ("channels", "shares"), [(2, [(0, 2), (1,)]), (3, [(0,), (1,), (2,)]), (5, [(0,), (1,), (2,), (0,), (1,)])]
 )
@@ -68,6 +70,7 @@ def test_the_members_are_shared_out_among_channels(channels, shares):
 
 
 @pytest.mark.model
+@pytest.mark.whole_model
 @pytest.mark.parametrize("chunk", [1, 7, 41])
 def test_any_number_of_epochs_at_a_time_gives_the_same(chunk):
     network = InferenceNetwork(to_onnx(networks(2)))
@@ -82,6 +85,7 @@ def test_any_number_of_epochs_at_a_time_gives_the_same(chunk):
 
 
 @pytest.mark.model
+@pytest.mark.whole_model
 @pytest.mark.parametrize(
     "changes", [{"first_pool": 4}, {"second_pool": 2}, {"filters": 4}, {"global_pooling": "average"}]
 )

@@ -71,6 +71,7 @@ def by_keras(network: FineTuned, night: dict[str, np.ndarray], length: int) -> n
 
 
 @pytest.mark.model
+@pytest.mark.whole_model
 @pytest.mark.parametrize(
     ("tcm", "modalities"),
     [*((tcm, ("emg", "eeg")) for tcm in TCMS), (("mha",), ("eeg",)), ("mamba2", ("eeg", "emg", "airflow"))]
@@ -94,6 +95,7 @@ def test_probabilities_are_those_of_keras(tcm, modalities):
 
 
 @pytest.mark.model
+@pytest.mark.whole_model
 @pytest.mark.parametrize("tcm", TCMS)
 def test_long_stretches_are_those_of_keras(tcm):
     """Of more steps than the state spaces compute as one chunk."""
@@ -103,6 +105,7 @@ def test_long_stretches_are_those_of_keras(tcm):
 
 
 @pytest.mark.model
+@pytest.mark.whole_model
 @pytest.mark.parametrize("changes", [{"window": 4.0}, {"window": 5.0, "step": 25.0}, {"lora": {"fc1": {"rank": 2}}}])
 def test_whole_backbones_with_other_frames_and_adaptations(monkeypatch, changes):
     for name, value in (("WIDTHS", (16, 16, 32, 32)), ("STRIDES", (1, 1, 2, 2)), ("POOLING", {3: 16, 5: 11, 7: 6})):
