@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
@@ -94,6 +95,8 @@ def each(
             # notice the end of those that replace them.
             stack.callback(lambda: get_reusable_executor(reuse=True).shutdown())
             function = _WithItsParent(function)
+        # A caller that stops early, as on Ctrl-C, has no use for the rest.
+        warnings.filterwarnings("ignore", r"(?s).*unnecessary computation time", module="joblib")
         parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, **threads)
         try:
             yield from parallel(delayed(function)(item) for item in items)

@@ -63,6 +63,13 @@ def test_no_process_outlives_its_work():
             os.kill(worker, 0)
 
 
+def test_who_stops_early_is_not_warned_of_the_rest(recwarn):
+    results = each(process, range(20), jobs=2)
+    next(results)
+    results.close()
+    assert not recwarn.list
+
+
 def gpu_memory(_: int) -> str | None:
     return os.environ.get("TF_FORCE_GPU_ALLOW_GROWTH")
 
