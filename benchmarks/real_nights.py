@@ -19,7 +19,8 @@ from data.terms import STAGES, UNSCORED
 from runs.saved import read_metadata
 
 FOLD, TESTED = 14, "ucddb018.npz"
-SETTINGS = ("scaled=true", "unimodal_passes=10", "multimodal_passes=10", "probing_passes=60")
+MODALITIES = "modalities=(('eeg', 'EEG'),)"
+SETTINGS = (MODALITIES, "scaled=true", "unimodal_passes=10", "multimodal_passes=10", "probing_passes=60")
 COUNTED = [STAGES.index(stage) for stage in ("W", "N3")]
 FRACTIONS = ("1", "0.05")
 
@@ -30,11 +31,12 @@ def link_nights(nights: Path, folder: Path) -> None:
     for path in sorted(nights.glob("ucddb*.npz")):
         with np.load(path, allow_pickle=False) as night:
             stages = np.where(np.isin(night["y"], COUNTED), night["y"], UNSCORED)
-            write_arrays(folder / path.name, {"x": night["x"], "y": stages, "fs": night["fs"]})
+            arrays = {"x": night["x"][:, None], "y": stages, "fs": night["fs"], "ch_names": np.array(["EEG"])}
+            write_arrays(folder / path.name, arrays)
 
 
 def train(folder: Path, suffix: str, settings: tuple[str, ...], *options: str) -> None:
-    fold = ("--from_fold", str(FOLD), "--to_fold", str(FOLD), "--suffix", suffix)
+    fold = ("--from_fold", str(FOLD), "--to_fold", str(FOLD), "--suffix", suffix, "--modality", "eeg")
     command = trainer("ucddb", folder / "nights", folder, settings, *fold, *options)
     subprocess.run(command, check=True)
 
