@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, without the usage text."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+        self.exit(2, f"{self.prog}: error: {InputError(f'{message} (see --help)')}\n")
 
 
 def add_workers(parser: argparse.ArgumentParser, what: str) -> None:
@@ -176,5 +176,5 @@ def run(command: Callable[[], int | None], prog: str) -> int:
     except KeyboardInterrupt:
         print(f"{prog}: stopped; give the same command again to go on.", file=sys.stderr)
         return 130
-    print(f"{prog}: error: {mistake}", file=sys.stderr)
+    print(f"{prog}: error: {InputError(mistake)}", file=sys.stderr)
     return 2

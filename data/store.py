@@ -192,7 +192,7 @@ def content(path: Path, most: int = 64 << 20) -> bytes:
         else:
             with path.open("rb") as file:
                 found = file.read(most + 1)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path} does not exist (any more).") from None
     if len(found) > most:
         raise InputError(f"{path} is too large for what it should hold: more than {most / 1e6:.0f} MB.")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data.store import reaching
+from data.scorings.scoring import read_text
 from data.terms import InputError, in_one_line
 from evaluation.hypnogram import NAMES, Hypnogram, numbers
 
@@ -23,9 +23,8 @@ def corrected(night: Hypnogram, path: Path) -> Hypnogram:
     Raises:
         InputError: the file is absent, no such table, or of another night or of other models.
     """
+    text = read_text(path)
     try:
-        with reaching(path), path.open("rb") as file:
-            text = file.read().decode("utf-8-sig")
         # No name may turn into a number, or into nothing.
         table = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)
         lacking = [name for name in COLUMNS if name not in table]
@@ -33,9 +32,7 @@ def corrected(night: Hypnogram, path: Path) -> Hypnogram:
             raise ValueError(f"it has no column {lacking[0]}")
         stages, found = numbers(table["stage"]), numbers(table["model_stage"])
         epochs = table["epoch"].astype(int).to_numpy()
-    except FileNotFoundError:
-        raise InputError(f"--corrections: {path} does not exist.") from None
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, OverflowError) as error:
         one_of = f"columns {', '.join(COLUMNS)}, stages {', '.join(NAMES)}"
         raise InputError(f"{path} is no table of corrections ({in_one_line(error)}): {one_of} are wanted.") from None
     model = night.stages if night.model_stages is None else night.model_stages

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 
 from data.recordings.quality import stretches
-from data.store import reaching, written_aside
+from data.store import content, written_aside
 from data.terms import EPOCH_SECONDS, SAMPLING_RATE, STAGES, TASKS, UNSCORED, InputError, in_one_line
 from evaluation.breathing import apnea_hypopnea_index
 from evaluation.signals import Trace
@@ -311,9 +312,9 @@ class Hypnogram:
         Raises:
             InputError: the file is absent, or no such table.
         """
+        file = BytesIO(content(path))
         try:
-            with reaching(path), path.open("rb") as file:
-                table = pd.read_csv(file)
+            table = pd.read_csv(file)
             stages = numbers(table["stage"])
             model_stages = numbers(table.pop("model_stage")) if "model_stage" in table else None
             columns = table.drop(columns=["epoch", "start_s", "stage"]).astype(np.float32)
@@ -322,8 +323,6 @@ class Hypnogram:
             events = {name: columns[name].to_numpy() for name in TASKS if name in columns}
             if not np.isfinite(columns).all(axis=None):
                 raise ValueError("a probability is missing")
-        except FileNotFoundError:
-            raise InputError(f"{path} does not exist (any more).") from None
         except (ValueError, KeyError) as error:
             raise InputError(f"{path} is no hypnogram of this toolkit ({in_one_line(error)}).") from None
         return cls(

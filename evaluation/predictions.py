@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from data.store import written_aside
+from data.store import content, written_aside
 from data.terms import STAGES, UNSCORED, InputError
 from evaluation.events import EventScores
 from evaluation.stages import Scores
@@ -61,15 +62,13 @@ class NightPredictions:
 def saved_scores(path: Path, task: str) -> Scores | EventScores:
     """The scores of a table that :meth:`NightPredictions.save` wrote; InputError if it is missing or damaged."""
     names = classes(task)
+    file = BytesIO(content(path))
     try:
-        with path.open(encoding="utf-8") as file:
-            table = pd.read_csv(file)
+        table = pd.read_csv(file)
         scored, predicted = (pd.Index(names).get_indexer(pd.Index(table[column])) for column in ("scored", "predicted"))
         probabilities = table[list(names)].to_numpy(np.float32)
         if min(predicted) < 0 or set(table["scored"]) - {*names, "unscored"} or not np.isfinite(probabilities).all():
             raise ValueError
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path} does not exist (any more): predict.py evaluates the folds again.") from None
     except (KeyError, ValueError):
         raise InputError(f"{path} holds no predictions of {task}: predict.py evaluates the folds again.") from None
     known = scored != UNSCORED

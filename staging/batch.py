@@ -18,7 +18,17 @@ from data.recordings.channels import open_signals
 from data.recordings.edf import NoSignals
 from data.recordings.lights import lights
 from data.scorings.any_form import read_scoring
-from data.store import alone_in, as_table, failed, is_remote, location, reaching, remove_unfinished, written_aside
+from data.store import (
+    alone_in,
+    as_table,
+    content,
+    failed,
+    is_remote,
+    location,
+    reaching,
+    remove_unfinished,
+    written_aside,
+)
 from data.terms import STAGES, UNPRINTABLE, InputError
 from evaluation.corrections import corrected
 from evaluation.statistics import columns
@@ -341,8 +351,7 @@ def described(path: Path) -> dict[str, Any]:
 
 
 def _sha256(path: Path) -> str:
-    with reaching(path):
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(content(path)).hexdigest()
 
 
 def _row(kind: type[Work], outcome: Outcome) -> dict[str, Any]:

@@ -48,8 +48,9 @@ def test_corrections_take_the_stages_over_and_keep_the_models(night, tmp_path):
         (WHOLE.replace("\n1,", "\none,"), "is no table of corrections"),
         (WHOLE.replace("\n1,", "\n0,"), "does not list the 3 epochs of n, each once"),
         (HEAD + "0,W,W,0.9,false,,\n", "does not list the 3 epochs of n, each once"),
+        (WHOLE.replace("\n1,", "\n99999999999999999999,"), "is no table of corrections"),
         (WHOLE.replace("N1,", "N3,"), "model_stage of epoch 1 is N3, here the models find N1"),
-        (b"\xff\xfe\x00", "is no table of corrections"),
+        (b"\xff\xfe\x00", "is not a text file"),
         (None, "does not exist"),
     ],
 )
