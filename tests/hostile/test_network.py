@@ -1,13 +1,21 @@
 """Web servers that refuse, lead round in circles, fail, fall silent and break off."""
 
 import http.server
+import os
+import subprocess
+import sys
 import threading
 
+import h5py
 import pytest
+from hostile.unreliable import MISHAPS, unreliable
+from recordings import wave, write_edf
 
 from data import store
 from data.store import content, location, on_disk
 from data.terms import InputError
+from recsleep.model import RecSleepNet
+from runs.networks import save_model
 from staging.recordings import find_recordings
 
 CONTENT = bytes(range(256)) * 4096
@@ -111,3 +119,54 @@ def test_what_fails_once_is_tried_again(server, name):
 def test_what_is_no_address(address):
     with pytest.raises(InputError, match="is no address"):
         location(address)
+
+
+@pytest.mark.long
+def test_a_batch_and_a_training_on_a_store_that_fails_at_one_request_in_ten(s3_server, make_night, tmp_path, project):
+    """Recordings, nights and results are remote; results and weights are those of a store that never fails."""
+    bucket = location("s3://nights/unreliable")
+    for subject in (2, 3, 5, 6):
+        name = f"ucddb{subject:03d}.npz"
+        with (bucket / "nights" / name).open("wb") as file:
+            file.write(make_night(tmp_path / name, seed=subject).read_bytes())
+    for number in range(6):
+        local = write_edf(tmp_path / f"n{number}.edf", {"EEG C3-A2": (wave(620 + number, 100), 100, "uV")})
+        with (bucket / "recordings" / local.name).open("wb") as file:
+            file.write(local.read_bytes())
+    metadata = {"db": "ucddb", "channel": "EEG C3-A2", "split": {"test": [0]}, "amplitude": 12.5}
+    save_model(tmp_path / "models/0", RecSleepNet(filters=4, first_kernel=12, lstm_units=4, block_kernel=3), metadata)
+    small = ("filters=4", "lstm_units=4", "passes=1", "reconstruction_passes=1", "subjects=(2, 3, 5, 6)", "folds=2")
+    settings = [part for value in small for part in ("--set", value)]
+
+    def work(address: str, out: str) -> dict[str, bytes]:
+        environment = os.environ | {"AWS_ENDPOINT_URL": address}
+        stage = [
+            "predict.py",
+            "--dir",
+            tmp_path / "models",
+            "--recording",
+            f"{bucket}/recordings",
+            "--out",
+            f"{bucket}/{out}",
+        ]
+        train = ["trainer.py", "--db", "ucddb", "--data", f"{bucket}/nights", "--to_fold", "0", "--out", tmp_path / out]
+        for command in (stage, [*train, *settings]):
+            ran = subprocess.run(
+                [sys.executable, *map(str, command)], cwd=project, env=environment, capture_output=True, text=True
+            )
+            assert ran.returncode == 0, ran.stderr
+        tables = {
+            path.name: path.read_bytes() for path in (bucket / out).iterdir() if path.suffix in (".csv", ".edf", ".png")
+        }
+        with h5py.File(tmp_path / out / "ucddb/0/model.weights.h5") as file:
+            weights: dict[str, bytes] = {}
+            file.visititems(
+                lambda name, item: weights.update({name: item[()].tobytes()} if hasattr(item, "dtype") else {})
+            )
+        return tables | weights
+
+    whole = work(s3_server, "whole")
+    with unreliable(s3_server) as (address, done):
+        disturbed = work(address, "disturbed")
+    assert len(whole) > 12 and disturbed == whole
+    assert all(done[mishap] for mishap in MISHAPS), done
