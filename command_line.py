@@ -65,7 +65,8 @@ def recordings_and_folders(arguments: argparse.Namespace) -> tuple[list["Source"
         InputError: a recording is nowhere, or the results cannot be written.
     """
     check_workers(arguments)
-    from data.store import anywhere, location, require_writable
+    from data.store import anywhere, location
+    from data.writing import require_writable
     from staging.recordings import find_recordings
 
     folder, trained = location(arguments.out or "results"), arguments.dir
@@ -99,7 +100,7 @@ def _temporary_folder() -> Iterator[None]:
 
     Those of commands that were killed go too.
     """
-    from data.store import alone_in
+    from data.writing import alone_in
 
     for left in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*"):
         with suppress(OSError, InputError):

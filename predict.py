@@ -134,7 +134,7 @@ def predict(arguments: argparse.Namespace) -> int | None:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Evaluate the folds of one database, or of each that has folds and nights at hand; InputError if none has."""
-    from data.store import require_writable, write_json
+    from data.writing import require_writable, write_json
     from runs.saved import databases_in, versions
 
     for folder in (arguments.save, arguments.json and arguments.json.parent):

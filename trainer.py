@@ -129,7 +129,8 @@ def _check_neuronet(parsed: argparse.Namespace) -> None:
 
 def train(arguments: argparse.Namespace) -> None:
     from data.nights.folds import listed_subjects
-    from data.store import anywhere, location, require_writable
+    from data.store import anywhere, location
+    from data.writing import require_writable
     from runs.settings import configure
 
     of_synth, of_neuronet = arguments.model != "recsleepnet", arguments.model == "neuronet"
@@ -240,7 +241,7 @@ def _print_pooled(
 
     Of networks that were ``adapted``, they are compared with those before.
     """
-    from data.store import write_json
+    from data.writing import write_json
     from runs.saved import versions
     from staging.evaluation import tested_in_training
 

@@ -1,4 +1,4 @@
-"""Files, local or remote, that appear whole or not at all.
+"""Where files lie, local or remote, and what they hold.
 
 A path is a ``pathlib.Path``, or a ``upath.UPath`` (the same methods, on fsspec) for ``s3://``, ``gs://`` and ``http://``.
 """
@@ -7,22 +7,16 @@ import errno
 import io
 import json
 import os
-import platform
-import shutil
 import tempfile
 import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeGuard, cast
 
-from filelock import FileLock, Timeout
-
-from data.terms import FAILURES, UNPRINTABLE, InputError, failure, in_one_line
+from data.terms import InputError, in_one_line
 
 if TYPE_CHECKING:
-    import pandas as pd
     from fsspec import AbstractFileSystem
 
     class RemotePath(Path):
@@ -32,14 +26,8 @@ if TYPE_CHECKING:
         path: str
 
 
-UNFINISHED = ".unfinished-"
-"""How the names of temporary folders begin; a killed run may leave some."""
-
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Of the errors of a disk without room."""
-
-LOCK = ".lock"
-"""In a folder, says which process works there."""
 
 TIMEOUT = 30
 """Seconds for which a remote store may be silent."""
@@ -227,19 +215,6 @@ def on_disk(path: Path, name: str | None = None) -> Iterator[Path]:
 
 
 @contextmanager
-def _aside(path: Path) -> Iterator[Path]:
-    """A local path of the same name in a temporary folder, which lies beside ``path`` if that is local too."""
-    beside = None if is_remote(path) else path.parent
-    if beside:
-        beside.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=beside, ignore_cleanup_errors=True) as folder,
-        told_if_full(Path(folder) / path.name),
-    ):
-        yield Path(folder) / path.name
-
-
-@contextmanager
 def told_if_full(path: Path) -> Iterator[None]:
     """Tell in an InputError that there is no room for ``path``, which lies in a temporary folder."""
     try:
@@ -254,115 +229,6 @@ def told_if_full(path: Path) -> Iterator[None]:
         ) from None
 
 
-@contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """A local path of the same name to write ``path``'s new content to.
-
-    When the block ends well, the content is flushed to disk and takes ``path``'s place in one step (or is sent to the
-    remote store, where an object appears whole); else it is removed.
-
-    Raises:
-        InputError: ``path`` is a folder or a device, or the remote store refuses it.
-    """
-    if not is_remote(path) and path.exists() and not path.is_file():
-        raise InputError(f"{path} is not a file that could be replaced: name another.")
-    with _aside(path) as aside:
-        yield aside
-        _put(aside, path)
-
-
-@contextmanager
-def written_together(folder: Path, last: str) -> Iterator[Path]:
-    """A local folder for new files of ``folder``: when the block ends well, all take their places there; else none.
-
-    ``last``, by which they are known to be whole, goes first where it is there already, and comes last.
-    """
-    with _aside(folder / last) as aside:
-        yield aside.parent
-        (folder / last).unlink(missing_ok=True)
-        for file in sorted(aside.parent.iterdir(), key=lambda file: (file.name == last, file.name)):
-            _put(file, folder / file.name)
-
-
-def _put(file: Path, path: Path) -> None:
-    """Let a local file take the place of ``path``."""
-    if is_remote(path):
-        with reaching(path):
-            path.fs.put_file(str(file), path.path)
-    else:
-        _flush(file)
-        file.replace(path)
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Keep all other processes that ask the same out of a local ``folder``, which is made, until the block ends.
-
-    A process that dies keeps nobody out. Remote stores know no locks.
-
-    Raises:
-        InputError: another process, of this machine or of one that shares the disk, works there.
-    """
-    if is_remote(folder):
-        yield
-        return
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        with suppress(OSError):
-            raise InputError(
-                f"{path.read_text(errors='replace') or 'another process'} works in {folder}: wait until it ends, or "
-                "name another folder."
-            ) from None
-        raise InputError(f"another process worked in {folder} just now: give the same command again.") from None
-    try:
-        path.write_text(f"process {os.getpid()} of {platform.node()}")
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        lock.release()
-        if made:
-            with suppress(OSError):
-                folder.rmdir()
-
-
-def failed(error: Exception, path: Path, log: Path) -> str:
-    """What ended the work on ``path``, in one sentence; of an error that nobody foresaw, ``log`` tells where."""
-    sentence = failure(error, path)
-    if not isinstance(error, FAILURES):
-        with suppress(*FAILURES), written_aside(log) as aside:
-            aside.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
-            sentence += f" Please report it, and send {log}."
-    return sentence
-
-
-def as_table(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
-    """A table of ``rows`` for CSV, in which texts from files do no harm.
-
-    Bytes of a file's name that are no text are escaped, for CSV holds none; what commands a terminal becomes a space;
-    and a text that a spreadsheet would take for a formula begins with an apostrophe.
-    """
-    import pandas as pd
-
-    def escaped(value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        text = UNPRINTABLE.sub(" ", value).encode("utf-8", "backslashreplace").decode()
-        return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
-
-    return pd.DataFrame([{name: escaped(value) for name, value in row.items()} for row in rows])
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as JSON; NaN is refused, since JSON has none."""
-    with written_aside(path) as aside:
-        aside.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
 def read_json(path: Path) -> Any:
     """The value in a JSON file; InputError if the file is absent or not JSON."""
     try:
@@ -371,59 +237,3 @@ def read_json(path: Path) -> Any:
         raise
     except (ValueError, RecursionError):
         raise InputError(f"{path} is not valid JSON: it may be damaged; restore it or remove its folder.") from None
-
-
-def new_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Make folder ``path``, which must not exist, with what ``fill`` writes into it; it appears whole or not at all.
-
-    In a remote store, where there are no folders to rename, its files appear one by one in the order of their names.
-    """
-    with _aside(path) as aside:
-        aside.mkdir()
-        fill(aside)
-        for file in sorted(aside.iterdir()):
-            if is_remote(path):
-                _put(file, path / file.name)
-            else:
-                _flush(file)
-        if not is_remote(path):
-            aside.rename(path)
-
-
-def _flush(file: Path) -> None:
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())
-
-
-def remove_unfinished(folder: Path, below: bool = True) -> None:
-    """Remove what a killed run left half-written in ``folder``, and in the folders ``below`` it too."""
-    # A walk passes over what another process removes meanwhile.
-    for root, folders, files in os.walk(folder):
-        for name in (name for name in folders if name.startswith(UNFINISHED)):
-            shutil.rmtree(Path(root) / name, ignore_errors=True)
-        for name in (name for name in files if name.startswith(UNFINISHED)):
-            (Path(root) / name).unlink(missing_ok=True)
-        if not below:
-            break
-
-
-def require_writable(folder: Path) -> None:
-    """Raise InputError if ``folder`` can be neither written nor made; nothing stays behind of the trial."""
-    if is_remote(folder):
-        if str(folder).startswith("http"):
-            raise InputError(f"{folder}: a web server can be read from, not written to; name a folder or a bucket.")
-        probe = folder / f"{UNFINISHED}probe"
-        with reaching(folder):
-            try:
-                probe.fs.pipe_file(probe.path, b"")
-                probe.fs.rm_file(probe.path)
-            except FileNotFoundError:
-                raise InputError(f"{folder}: there is no such bucket; make it first.") from None
-        return
-    try:
-        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        with tempfile.NamedTemporaryFile(dir=nearest):
-            pass
-    except OSError as error:
-        reason = error.strerror
-        raise InputError(f"the folder {folder} cannot be written ({reason}): name another.") from None

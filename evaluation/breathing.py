@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from data.recordings.quality import stretches
-from data.store import written_aside
 from data.terms import EPOCH_SECONDS
+from data.writing import written_aside
 from evaluation.intervals import Interval, draws, intervals, line
 from evaluation.stages import as_json
 

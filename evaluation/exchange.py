@@ -16,8 +16,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 
-from data.store import write_json, written_aside
 from data.terms import EPOCH_SECONDS, UNSCORED, VERSION
+from data.writing import write_json, written_aside
 
 if TYPE_CHECKING:
     from evaluation.hypnogram import Hypnogram

@@ -13,8 +13,9 @@ import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 
 from data.recordings.quality import stretches
-from data.store import content, written_aside
+from data.store import content
 from data.terms import EPOCH_SECONDS, SAMPLING_RATE, STAGES, TASKS, UNSCORED, InputError, in_one_line
+from data.writing import written_aside
 from evaluation.breathing import apnea_hypopnea_index
 from evaluation.signals import Trace
 from evaluation.stages import Scores, as_json

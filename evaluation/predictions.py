@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data.store import content, written_aside
+from data.store import content
 from data.terms import STAGES, UNSCORED, InputError
+from data.writing import written_aside
 from evaluation.events import EventScores
 from evaluation.stages import Scores
 

@@ -16,9 +16,9 @@ from data.nights.folds import Split
 from data.nights.index import NightFile
 from data.nights.night import counted
 from data.recipe import Recipe
-from data.store import write_json
 from data.streams.windows import count_windows, reading, windows
 from data.terms import STAGES, InputError
+from data.writing import write_json
 from evaluation.predictions import NightPredictions, pooled
 from evaluation.stages import Scores, transitions
 from recsleep.losses import JointTraining, ReconstructionTraining, adam

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import command_line
 from data.databases import database
-from data.store import remove_unfinished, require_writable, written_aside
 from data.terms import InputError, in_one_line
+from data.writing import remove_unfinished, require_writable, written_aside
 
 if TYPE_CHECKING:
     from requests import RequestException

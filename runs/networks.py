@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 import keras
 
-from data.store import read_json, write_json, written_aside
+from data.store import read_json
 from data.terms import InputError
+from data.writing import write_json, written_aside
 from runs.card import CARD, card
 from runs.saved import CONFIG, METADATA, WEIGHTS, read_metadata, sha256, versions
 

@@ -18,8 +18,9 @@ import pandas as pd
 import tensorflow as tf
 from tqdm import tqdm
 
-from data.store import UNFINISHED, alone_in, new_folder, read_json, remove_unfinished, write_json, written_aside
+from data.store import read_json
 from data.terms import InputError
+from data.writing import UNFINISHED, alone_in, new_folder, remove_unfinished, write_json, written_aside
 from runs.budget import Cost, Enough, FirstUpdates
 from runs.identity import require_same_run
 from runs.machine import peak_memory

@@ -18,18 +18,9 @@ from data.recordings.channels import open_signals
 from data.recordings.edf import NoSignals
 from data.recordings.lights import lights
 from data.scorings.any_form import read_scoring
-from data.store import (
-    alone_in,
-    as_table,
-    content,
-    failed,
-    is_remote,
-    location,
-    reaching,
-    remove_unfinished,
-    written_aside,
-)
+from data.store import content, is_remote, location, reaching
 from data.terms import STAGES, UNPRINTABLE, InputError
+from data.writing import alone_in, as_table, failed, remove_unfinished, written_aside
 from evaluation.corrections import corrected
 from evaluation.statistics import columns
 from runs import workers

@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeVar
 
 import onnxruntime
 
-from data.store import write_json, written_aside
 from data.terms import FAILURES, InputError, failure, in_one_line
+from data.writing import write_json, written_aside
 from runs.saved import METADATA, sha256
 
 ONNX = "model.onnx"

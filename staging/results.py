@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from data.recordings import edf
-from data.store import read_json, write_json, written_together
+from data.store import read_json
 from data.terms import EPOCH_SECONDS, InputError, in_one_line
+from data.writing import write_json, written_together
 from evaluation.exchange import save_bids, save_nsrr
 from evaluation.hypnogram import Hypnogram
 from evaluation.report import breathing_line, page

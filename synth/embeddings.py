@@ -11,8 +11,8 @@ from tqdm import tqdm
 from data.nights.index import NightFile
 from data.nights.night import read_night
 from data.recipe import Recipe
-from data.store import written_aside
 from data.terms import TASKS, UNSCORED
+from data.writing import written_aside
 from runs.networks import load_model
 from runs.saved import WEIGHTS, read_metadata
 from synth.in_training import compiled, embed_epochs

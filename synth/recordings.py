@@ -17,8 +17,9 @@ import numpy as np
 from data.recipe import Recipe
 from data.recordings import edf
 from data.recordings.channels import open_any, open_signals
-from data.store import location, read_json, write_json, written_aside, written_together
+from data.store import location, read_json
 from data.terms import EPOCH_SECONDS, InputError
+from data.writing import write_json, written_aside, written_together
 from runs.saved import CONFIG, METADATA, WEIGHTS, read_metadata, read_recipe, versions
 from staging.batch import Outcome, Work, described
 from staging.engine import kept_or_made

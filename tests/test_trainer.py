@@ -20,7 +20,7 @@ import pytest
 import predict
 import recsleep
 import trainer
-from data.store import alone_in
+from data.writing import alone_in
 from runs.settings import configure
 
 TINY = [

@@ -10,8 +10,8 @@ from data.recordings.channels import NightRecording, choose, open_signals
 from data.recordings.modalities import called
 from data.recordings.recording import open_recording
 from data.scorings.any_form import read_scoring
-from data.store import written_aside
 from data.terms import SAMPLING_RATE, InputError
+from data.writing import written_aside
 
 UNNAMED = "C3-A2"
 """What a night file's channel without a name is called."""

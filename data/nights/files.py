@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from data.store import fetch, is_remote, new_folder, require_regular, written_aside
+from data.store import fetch, is_remote, require_regular
 from data.terms import EPOCH_SAMPLES, EVENTS, InputError
+from data.writing import new_folder, written_aside
 
 STAGE_COLUMN = "Sleep Stage"
 """Of ``y.parquet``, beside one column per event; ``x.parquet`` has one column per channel, a row per sample."""

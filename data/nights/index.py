@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from data.nights.files import read_arrays
 from data.nights.night import read_night
-from data.store import reaching, read_json, write_json
+from data.store import reaching, read_json
 from data.terms import InputError
+from data.writing import write_json
 
 INDEX = ".checked.json"
 """The index of a folder of nights."""

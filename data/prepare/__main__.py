@@ -36,7 +36,8 @@ def prepare(arguments: argparse.Namespace) -> int:
     if (db == "custom") != (arguments.spec is not None):
         raise InputError("--db custom and --spec FILE go together.")
     command_line.check_workers(arguments)
-    from data.store import anywhere, location, require_writable
+    from data.store import anywhere, location
+    from data.writing import require_writable
 
     output = location(arguments.out or f"data/{db}")
     folder = location(arguments.data or f"raw/{db}")

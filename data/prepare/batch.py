@@ -13,8 +13,9 @@ from data.databases import ChannelSpec, Database
 from data.nights.files import about_of, read_arrays, write_arrays
 from data.prepare.conversion import convert, settings, sizes
 from data.prepare.sources import TABLE, Source
-from data.store import alone_in, as_table, failed, is_remote, remove_unfinished, written_aside
+from data.store import is_remote
 from data.terms import STAGES, UNSCORED, InputError
+from data.writing import alone_in, as_table, failed, remove_unfinished, written_aside
 from runs import workers
 
 if TYPE_CHECKING:

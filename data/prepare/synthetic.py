@@ -23,8 +23,9 @@ from tqdm import tqdm
 from data.databases import Database
 from data.nights.files import write_arrays
 from data.scorings.scoring import N1, N2, N3, REM, Event, Scoring, W
-from data.store import read_json, write_json, written_aside
+from data.store import read_json
 from data.terms import EPOCH_SAMPLES, EPOCH_SECONDS, EVENTS, SAMPLING_RATE, STAGES, InputError
+from data.writing import write_json, written_aside
 
 if TYPE_CHECKING:
     from config import SyntheticConfig

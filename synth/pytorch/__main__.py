@@ -27,7 +27,7 @@ def convert(arguments: argparse.Namespace) -> None:
     for option, value in (("--heads", arguments.heads), ("--step", arguments.step)):
         if value is not None and not 0 < value <= 64:
             raise InputError(f"{option} {value}: it must be above 0 and at most 64.")
-    from data.store import require_writable
+    from data.writing import require_writable
     from runs.networks import save_model
     from runs.saved import METADATA, sha256
     from synth.pytorch.architecture import model_like

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.store import written_aside
+from data.writing import written_aside
 from synth.in_training import in_batches
 from synth.models.fusion import SynthSleepNetEncoder
 from synth.models.neuronet import NeuroNetDescription

@@ -18,10 +18,10 @@ from data.nights.files import read_about
 from data.nights.index import NightFile
 from data.nights.night import read_night, read_scoring
 from data.recipe import Recipe
-from data.store import written_aside
 from data.streams.epochs import epochs
 from data.streams.windows import reading
 from data.terms import UNSCORED, InputError, modality_of
+from data.writing import written_aside
 from evaluation.figures import map_of_epochs
 from runs.identity import MULTIMODAL, UNIMODAL
 from runs.networks import load_model

@@ -16,8 +16,9 @@ from data.databases import DATABASES
 from data.nights.folds import find_nights
 from data.nights.night import read_night
 from data.prepare.__main__ import main
-from data.store import files_below, location, require_writable
+from data.store import files_below, location
 from data.terms import InputError
+from data.writing import require_writable
 
 CODES = "0012233355001122"
 SMALL = ["reconstruction_passes=1", "passes=1", "filters=4", "lstm_units=4", "window_epochs=5"]

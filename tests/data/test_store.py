@@ -3,16 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from data.store import (
-    files_below,
-    new_folder,
-    read_json,
-    remove_unfinished,
-    require_writable,
-    write_json,
-    written_aside,
-)
+from data.store import files_below, read_json
 from data.terms import InputError
+from data.writing import new_folder, remove_unfinished, require_writable, write_json, written_aside
 
 
 def test_nothing_appears_when_writing_fails(tmp_path):

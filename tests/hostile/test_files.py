@@ -21,8 +21,9 @@ from data.prepare.synthetic import ensure_nights
 from data.recipe import Recipe
 from data.scorings.nsrr import read_scoring
 from data.scorings.scoring import read_text
-from data.store import alone_in, as_table, content, on_disk, read_json, written_aside, written_together
+from data.store import content, on_disk, read_json
 from data.terms import LONGEST_SENTENCE, InputError
+from data.writing import alone_in, as_table, written_aside, written_together
 from recsleep.model import RecSleepNet
 from runs.networks import save_model
 from runs.settings import configure
@@ -105,7 +106,7 @@ def test_one_process_works_in_a_folder(tmp_path):
     with alone_in(tmp_path / "out"), pytest.raises(InputError, match=told), alone_in(tmp_path / "out"):
         pass
     assert list(tmp_path.iterdir()) == []
-    dies = "import os, sys; from pathlib import Path; from data.store import alone_in\n"
+    dies = "import os, sys; from pathlib import Path; from data.writing import alone_in\n"
     dies += "with alone_in(Path(sys.argv[1])): os._exit(0)"
     subprocess.run([sys.executable, "-c", dies, tmp_path], check=True)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 import command_line
-from data.store import alone_in
+from data.writing import alone_in
 
 
 def start(code: str, **options) -> subprocess.Popen:
