@@ -3,11 +3,14 @@
 import os
 import platform
 
-# TensorFlow reads these when it is first imported, before which every package of ours that may do so imports this one:
-# the commands, the Python interface and worker processes alike. What the user has set stays.
+# TensorFlow and MNE read these when they are first imported, before which every package of ours that may do so imports
+# this one: the commands, the Python interface and worker processes alike. What the user has set stays.
 #
 # Its start-up notes are nothing that a user can act on.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # It uses oneDNN's kernels by itself only on processors with AVX-512 VNNI; on the others they are faster too.
 if platform.machine() in ("x86_64", "AMD64"):
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# Where Numba is installed but can write to neither its own folder nor the user's, as in a container without a home, MNE
+# cannot be imported with it. Nothing of MNE that is used here is faster with it.
+os.environ.setdefault("MNE_USE_NUMBA", "false")
