@@ -3,15 +3,18 @@
 A process of its own reads 10, 30, 100 and 500 nights (links to a synthetic one) and reports its peak memory; then a
 training pass over 30 nights says what share of its time went into waiting for the next batch, and another over 100
 nights of one channel in an S3 server on this machine, which takes its share of the processor. Last, the stream of
-pretraining reads one modality of nights as large as the SHHS's, the model left out, as npz, as Parquet and from S3.
+pretraining reads one modality of nights as large as the SHHS's, the model left out, as npz, as Parquet, from S3, and
+from S3 over a network of 1 Gbit/s.
 """
 
 import argparse
+import asyncio
 import os
 import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +29,8 @@ from data.nights.files import write_arrays
 from data.recipe import Recipe
 
 SPEC = DATABASES["synthetic"]
+GIGABIT = 125e6
+"""Bytes a second of a usual network."""
 RECIPE = Recipe.of_nights(SPEC, {"eeg": SPEC.channel}, {})
 
 
@@ -136,6 +141,14 @@ def main() -> None:
             for what, place in (("npz", folder), ("Parquet", tables), ("npz in S3", "s3://large")):
                 print(f"pretraining from {what}, ", end="", flush=True)
                 subprocess.run([*itself, "--pretraining", str(place)], check=True, env=environment)
+            with slow(environment["AWS_ENDPOINT_URL"], GIGABIT) as address:
+                print(
+                    f"over {GIGABIT / 1e6:.0f} MB/s, nights of {large.stat().st_size / 1e6:.0f} MB, ",
+                    end="",
+                    flush=True,
+                )
+                limited = environment | {"AWS_ENDPOINT_URL": address}
+                subprocess.run([*itself, "--pretraining", "s3://large"], check=True, env=limited)
 
 
 def like_the_shhs() -> dict[str, np.ndarray]:
@@ -152,6 +165,31 @@ def upload(night: Path, bucket: str, names: Sequence[str], environment: dict[str
         "fs = location(f's3://{bucket}').fs; fs.mkdir(bucket); [fs.put_file(path, f'{bucket}/{n}') for n in names]"
     )
     subprocess.run([sys.executable, "-c", code, night, bucket, *names], check=True, env=environment)
+
+
+@contextmanager
+def slow(address: str, rate: float) -> Iterator[str]:
+    """The address of a relay to the server at ``address``, from which ``rate`` bytes a second come, all in all."""
+    host, port = address.removeprefix("http://").split(":")
+    free, loop = asyncio.Lock(), asyncio.new_event_loop()
+
+    async def relay(source: asyncio.StreamReader, target: asyncio.StreamWriter, limited: bool) -> None:
+        while block := await source.read(1 << 20):
+            if limited:
+                async with free:
+                    await asyncio.sleep(len(block) / rate)
+            target.write(block)
+            await target.drain()
+        target.close()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        source, target = await asyncio.open_connection(host, int(port), limit=1 << 20)
+        await asyncio.gather(relay(reader, target, limited=False), relay(source, writer, limited=True))
+
+    served = loop.run_until_complete(asyncio.start_server(connected, "127.0.0.1", 0))
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{served.sockets[0].getsockname()[1]}"
+    loop.call_soon_threadsafe(loop.stop)
 
 
 @contextmanager
