@@ -240,6 +240,7 @@ def _breathing(breathing: dict[str, Any]) -> Section:
     by_position = "A position lasts until the next one is told; an epoch has the one in which its middle lies."
     if not breathing["index_by_position"]:
         by_position = "By position it is not known: neither recording nor scoring tells positions by their names."
+    text = [f"{breathing_line(breathing)}.", estimate, by_position]
     indices = {"sleep": breathing["apnea_hypopnea_index"], **breathing["index_by_stage"]}
     table = pd.DataFrame([(stage, _number(index, "/h")) for stage, index in indices.items()], columns=["in", "index"])
     tables = {"Apnea-hypopnea index by stage": table}
@@ -253,8 +254,12 @@ def _breathing(breathing: dict[str, Any]) -> Section:
             "scorer": [_number(of["index"], "/h") for of in scorer.values()],
             "difference": [_number(of["difference"], "/h", "+") for of in scorer.values()],
         }
-        tables["Apnea-hypopnea index and the scorer's, of events and of epochs"] = pd.DataFrame(beside)
-    return Section("Apnea and hypopnea", text=[f"{breathing_line(breathing)}.", estimate, by_position], tables=tables)
+        tables["The models' apnea-hypopnea index and the scorer's"] = pd.DataFrame(beside)
+        text.append(
+            "The scorer's is counted of the events that begin in the scorer's sleep, and estimated, as the models' is, "
+            "from the epochs that hold one."
+        )
+    return Section("Apnea and hypopnea", text=text, tables=tables)
 
 
 def _number(value: float | None, unit: str, sign: str = "") -> str:

@@ -261,7 +261,7 @@ def test_the_index_of_each_position_and_the_scorers_beside_it():
         (("Hypopnea", *DESATURATION), None, None),
         (("Obstructive Apnea", "Central Apnea"), None, None),
         (("Obstructive Apnea", "Hypopnea"), {"Obstructive Apnea": 5, "Hypopnea": 7}, 12),
-        (("Obstructive Apnea", "Hypopnea"), {}, None),
+        (("Obstructive Apnea", "Hypopnea"), {"Hypopnea": 7}, None),
         (("Obstructive Apnea", "Hypopnea"), None, 0),
     ],
 )

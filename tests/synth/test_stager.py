@@ -234,15 +234,12 @@ def test_signals_are_prepared_as_the_databases_nights(arrays, tmp_path):
 
 @pytest.mark.parametrize("tasks", [("apnea", "hypopnea"), ("apnea",)])
 def test_results_of_the_command(arrays, tmp_path, tasks, capsys):
-    # Epoch 12 is of the position that is told before its middle.
-    recording = write(tmp_path / "night.edf", arrays, notes=[(60.0, 1.0, "Position - Supine"), (374.0, 1.0, "LEFT")])
-    scored = [
-        ("Sleep stage N2", 0.0, 1200.0),
-        ("Hypopnea", 95.0, 12.0),
-        ("Apnea", 118.5, 20.0),
-        ("Hypopnea", 700.0, 9.0),
-    ]
-    scoring = write_hypnogram(tmp_path / "scored.edf", [(on, length, label) for label, on, length in scored])
+    # Epoch 12 is of the position that is told before its middle. Recording or scoring tells it.
+    notes, by_scorer = [(60.0, 1.0, "Position - Supine"), (374.0, 1.0, "LEFT")], len(tasks) == 1
+    recording = write(tmp_path / "night.edf", arrays, notes=None if by_scorer else notes)
+    events = [(95.0, 12.0, "Hypopnea"), (118.5, 20.0, "Apnea"), (700.0, 9.0, "Hypopnea")]
+    entries = [(0.0, 1200.0, "Sleep stage N2"), *events, *(notes if by_scorer else ())]
+    scoring = write_hypnogram(tmp_path / "scored.edf", entries)
     for task in ("sleep_stage", *tasks):
         write_model(tmp_path / "models" / "synthetic" / "0", ("eeg", "airflow"), task)
     out = tmp_path / "out"
