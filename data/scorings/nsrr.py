@@ -47,7 +47,7 @@ def read_scoring(files: dict[str, Path], recording: Recording | None = None) -> 
         elif name:
             events.append(Event(name, *_span(path, entry, name)))
         elif noted([(0.0, called)]):
-            positions.append((_span(path, entry, called)[0], called))
+            positions.append((_number(path, entry.findtext("Start"), f"Start of {called}"), called))
     if root.tag == "PSGAnnotation":
         stages, start = from_intervals(path, intervals)
     else:

@@ -119,7 +119,7 @@ POSITIONS = ((0.0, "supine"), (100.0, "left"))
 
 def written(folder, form: str):
     """The same night in a form that holds breathing events and positions, and what is neither, besides its stages."""
-    names = dict(zip("0123590", ("W", "N1", "N2", "N3", "R", "?", "W"), strict=False)) | {"0": "W"}
+    names = dict(zip("012359", ("W", "N1", "N2", "N3", "R", "?"), strict=True))
     stages = [(30.0 * epoch, 30.0, f"Sleep stage {names[code]}") for epoch, code in enumerate("0123590")]
     labels = ("RespEvent - Hypopnoea - 4", "apnea_central", "Apnea")
     events = [(on, length, label) for (on, length, _), label in zip(EVENTS, labels, strict=True)]
@@ -129,7 +129,11 @@ def written(folder, form: str):
     if form == "xml":
         concepts = [(label, on, length) for on, length, label in EVENTS]
         concepts += [("Body Position: Supine", 0.0, 0.0), ("Left", 100.0, 5.0), ("Arousal", 90.0, 3.0)]
-        return write(folder, "n.xml", typed_xml("0123590", concepts))
+        # How long a position lasts, nobody has to say.
+        text = typed_xml("0123590", concepts).replace(
+            "<Start>0.0</Start>\n<Duration>0.0</Duration>", "<Start>0</Start>"
+        )
+        return write(folder, "n.xml", text)
     alone = form == "trial_type"
     kinds = ["trial_type"] if alone else ["sleep_stage", "annotation_type", "annotation_method", "annotator_id"]
     rows = [(row, [row[2]] if alone else [row[2], "sleep_stage", "manual", "me"]) for row in stages]
