@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from data.recordings.quality import stretches
-from data.terms import EPOCH_SECONDS
+from data.scorings.scoring import Scoring
+from data.terms import EPOCH_SECONDS, STAGES, TASKS
 from data.writing import written_aside
 from evaluation.intervals import Interval, draws, intervals, line
 from evaluation.stages import as_json
@@ -30,8 +31,51 @@ def apnea_hypopnea_index(events: np.ndarray, asleep: np.ndarray) -> float:
     >>> apnea_hypopnea_index(events, asleep=np.ones(120, bool))  # Two runs in an hour.
     2.0
     """
+    return _per_hour(len(stretches(events & asleep)), asleep)
+
+
+def _per_hour(count: int, asleep: np.ndarray) -> float:
     hours = int(np.count_nonzero(asleep)) * EPOCH_SECONDS / 3600
-    return len(stretches(events & asleep)) / hours if hours else float("nan")
+    return count / hours if hours else float("nan")
+
+
+@dataclass(frozen=True)
+class ScoredEvents:
+    """The apneas and hypopneas that a scorer found, and the scorer's sleep.
+
+    Attributes:
+        epochs: bool (epochs,), those that hold some.
+        asleep: bool (epochs,), those that the scorer calls sleep.
+        in_sleep: how many begin in sleep; None where a night file does not say.
+    """
+
+    epochs: np.ndarray
+    asleep: np.ndarray
+    in_sleep: int | None
+
+    @classmethod
+    def of(cls, scoring: Scoring) -> "ScoredEvents | None":
+        """Those of a scoring; None where apneas and hypopneas were not both looked for."""
+        looked_for = [[n for n in scoring.event_names if n in TASKS[task]] for task in ("apnea", "hypopnea")]
+        if not all(looked_for):
+            return None
+        names, asleep = {*looked_for[0], *looked_for[1]}, scoring.stages > STAGES.index("W")
+        columns = [name in names for name in scoring.event_names]
+        counts = scoring.events_in_sleep
+        if counts is None:
+            counts = scoring.event_counts(np.flatnonzero(asleep))
+        in_sleep = sum(counts[name] for name in names) if names <= counts.keys() else None
+        return cls(scoring.event_labels(len(asleep))[:, columns].any(axis=1), asleep, in_sleep)
+
+    def beside(self, index: float | None) -> dict[str, dict[str, float | None]]:
+        """The scorer's index, ``counted`` of events and ``estimated`` as that of networks is, and ``index`` less it.
+
+        ``index`` is the networks'. What is not known or has no meaning is None.
+        """
+        counted = float("nan") if self.in_sleep is None else _per_hour(self.in_sleep, self.asleep)
+        found = {"counted": counted, "estimated": apnea_hypopnea_index(self.epochs, self.asleep)}
+        own = float("nan") if index is None else index
+        return {how: as_json({"index": scored, "difference": own - scored}) for how, scored in found.items()}
 
 
 @dataclass(frozen=True)

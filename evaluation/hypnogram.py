@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 
+from data.recordings.positions import POSITIONS
 from data.recordings.quality import stretches
 from data.store import content
 from data.terms import EPOCH_SECONDS, SAMPLING_RATE, STAGES, TASKS, UNSCORED, InputError, in_one_line
 from data.writing import written_aside
-from evaluation.breathing import apnea_hypopnea_index
+from evaluation.breathing import ScoredEvents, apnea_hypopnea_index
 from evaluation.signals import Trace
 from evaluation.stages import Scores, as_json
 from evaluation.statistics import statistics
@@ -54,6 +55,7 @@ class Hypnogram:
         probabilities: float32 (epochs, 5), the hypnodensity, as the models see it.
         start: clock time of the first epoch, if known.
         scored: int32 (epochs,), a scorer's stages to compare with, if there are any.
+        scored_events: the apneas and hypopneas of that scorer, if they are known.
         events: float32 (epochs,) of each breathing event, by its name: its probability, where the models tell it.
         spectra: float32 (epochs, bins), the signal's power at 0, 0.5, 1, … 30 Hz in dB of its median, if known.
         about: how it came about, as JSON values: channels, assumptions, warnings, models.
@@ -62,6 +64,7 @@ class Hypnogram:
         model_stages: int32 (epochs,), what the models found, if somebody corrected it: ``stages`` are corrected then.
         lights: the epoch at whose beginning lights went off, and that at which they went on, if known.
         traces: the signals that its page shows.
+        positions: str (epochs,) of :data:`data.recordings.positions.POSITIONS`, "" where it is not known, if any is.
         patient: what the recording's header says of the patient, for the page alone; "" where it is not to be shown.
 
     Example:
@@ -84,6 +87,8 @@ class Hypnogram:
     lights: tuple[int, int] | None = None
     traces: tuple[Trace, ...] = ()
     patient: str = ""
+    scored_events: ScoredEvents | None = None
+    positions: np.ndarray | None = None
 
     @property
     def title(self) -> str:
@@ -175,8 +180,10 @@ class Hypnogram:
     def breathing(self) -> dict[str, Any] | None:
         """How many epochs each event was found in, how many runs they make, and the estimated apnea-hypopnea index.
 
-        ``index_by_stage`` counts the runs within each stage of sleep per hour of it. An index is None without sleep, or
-        where apnea and hypopnea were not both looked for; the whole is None where neither was.
+        ``index_by_stage`` counts the runs within each stage of sleep per hour of it, ``index_by_position`` those within
+        each position, with the minutes of sleep in it. ``scorer`` is what :meth:`ScoredEvents.beside` tells, if they
+        are known. An index is None without sleep, or where apnea and hypopnea were not both looked for; the whole is
+        None where neither was.
         """
         if not self.events:
             return None
@@ -184,13 +191,29 @@ class Hypnogram:
         told: dict[str, Any] = {
             name: {"epochs": int(which.sum()), "runs": len(stretches(which))} for name, which in found.items()
         }
-        every = {"sleep": self.stages > 0}
-        every |= {stage: self.stages == number for number, stage in enumerate(STAGES) if number}
-        events = np.any(list(found.values()), axis=0)
+        asleep, events = self.stages > 0, np.any(list(found.values()), axis=0)
+        lain = self._asleep_in_positions()
+        every = {"sleep": asleep, **{stage: self.stages == number for number, stage in enumerate(STAGES)}, **lain}
         indices = as_json({name: apnea_hypopnea_index(events, where) for name, where in every.items()})
         if not {"apnea", "hypopnea"} <= found.keys():
             indices = dict.fromkeys(indices)
-        return {**told, "apnea_hypopnea_index": indices.pop("sleep"), "index_by_stage": indices}
+        minutes = {name: int(where.sum()) * EPOCH_SECONDS / 60 for name, where in lain.items()}
+        return {
+            **told,
+            "apnea_hypopnea_index": indices["sleep"],
+            "index_by_stage": {stage: indices[stage] for stage in STAGES[1:]},
+            "index_by_position": {name: {"minutes": minutes[name], "index": indices[name]} for name in lain},
+            "scorer": self.scored_events and self.scored_events.beside(indices["sleep"]),
+        }
+
+    def _asleep_in_positions(self) -> dict[str, np.ndarray]:
+        """The epochs of sleep, bool (epochs,), in each position in which there was some, and in all but supine."""
+        if self.positions is None:
+            return {}
+        asleep = self.stages > 0
+        parts = {name: asleep & (self.positions == name) for name in POSITIONS}
+        parts["not supine"] = asleep & (self.positions != "supine") & (self.positions != "")
+        return {name: where for name, where in parts.items() if where.any()}
 
     def statistics(self) -> dict[str, Any]:
         """The figures of the night between lights off and on: see :func:`evaluation.statistics.statistics`."""

@@ -220,20 +220,46 @@ def breathing_line(breathing: dict[str, Any]) -> str:
         for name, told in breathing.items()
         if isinstance(told, dict) and "runs" in told
     ]
-    index = breathing["apnea_hypopnea_index"]
+    index, scored = breathing["apnea_hypopnea_index"], scorer_index(breathing)
     estimate = [] if index is None else [f"estimated apnea-hypopnea index {index:.1f} per hour of sleep"]
-    return "; ".join([*events, *estimate])
+    counted = [] if scored is None else [f"the scorer's {scored:.1f}"]
+    return "; ".join([*events, *estimate, *counted])
+
+
+def scorer_index(breathing: dict[str, Any]) -> float | None:
+    """The scorer's apnea-hypopnea index, counted of events, that :attr:`Hypnogram.breathing` tells, if it is there."""
+    scorer = breathing.get("scorer")
+    return scorer and scorer["counted"]["index"]
 
 
 def _breathing(breathing: dict[str, Any]) -> Section:
     estimate = (
         "An estimate from epochs of 30 s: a run of epochs with an event counts as one event, so that of events close "
-        "together too few are counted. By position it is not known: recordings do not say how they code it."
+        "together too few are counted."
     )
+    by_position = "A position lasts until the next one is told; an epoch has the one in which its middle lies."
+    if not breathing["index_by_position"]:
+        by_position = "By position it is not known: neither recording nor scoring tells positions by their names."
+    text = [f"{breathing_line(breathing)}.", estimate, by_position]
     indices = {"sleep": breathing["apnea_hypopnea_index"], **breathing["index_by_stage"]}
     table = pd.DataFrame([(stage, _number(index, "/h")) for stage, index in indices.items()], columns=["in", "index"])
-    text = [f"{breathing_line(breathing)}.", estimate]
-    return Section("Apnea and hypopnea", text=text, tables={"Apnea-hypopnea index by stage": table})
+    tables = {"Apnea-hypopnea index by stage": table}
+    if lain := breathing["index_by_position"]:
+        rows = [(name, _number(of["minutes"], "min"), _number(of["index"], "/h")) for name, of in lain.items()]
+        tables["Apnea-hypopnea index by position"] = pd.DataFrame(rows, columns=["position", "sleep", "index"])
+    if scorer := breathing["scorer"]:
+        beside = {
+            "the scorer's": list(scorer),
+            "models": _number(indices["sleep"], "/h"),
+            "scorer": [_number(of["index"], "/h") for of in scorer.values()],
+            "difference": [_number(of["difference"], "/h", "+") for of in scorer.values()],
+        }
+        tables["The models' apnea-hypopnea index and the scorer's"] = pd.DataFrame(beside)
+        text.append(
+            "The scorer's is counted of the events that begin in the scorer's sleep, and estimated, as the models' is, "
+            "from the epochs that hold one."
+        )
+    return Section("Apnea and hypopnea", text=text, tables=tables)
 
 
 def _number(value: float | None, unit: str, sign: str = "") -> str:

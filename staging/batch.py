@@ -17,11 +17,14 @@ from tqdm import tqdm
 from data.recordings.channels import open_signals
 from data.recordings.edf import NoSignals
 from data.recordings.lights import lights
+from data.recordings.positions import noted, of_epochs
 from data.scorings.any_form import read_scoring
 from data.store import content, is_remote, location, reaching
 from data.terms import STAGES, UNPRINTABLE, InputError
 from data.writing import alone_in, as_table, failed, remove_unfinished, written_aside
+from evaluation.breathing import ScoredEvents
 from evaluation.corrections import corrected
+from evaluation.report import scorer_index
 from evaluation.statistics import columns
 from runs import workers
 from staging.recordings import Source
@@ -289,7 +292,7 @@ class Staging(Work):
         if before and corrections is None:
             origin["corrected"] = before.get("corrected")
         with open_signals(source.path, settings.channels) as recording:
-            scored = read_scoring(scoring, recording, settings.rules) if scoring else recording.stages
+            scored = read_scoring(scoring, recording, settings.rules) if scoring else None
             opened = time.perf_counter()
             if before:
                 night = stored(self.folder, source.name, before)
@@ -303,7 +306,11 @@ class Staging(Work):
             night = replace(
                 night,
                 name=source.name,
-                scored=scored,
+                scored=scored.stages if scored else recording.stages,
+                scored_events=ScoredEvents.of(scored) if scored else None,
+                positions=of_epochs(
+                    noted(recording.notes()) or (scored.positions if scored else ()), len(night.stages)
+                ),
                 lights=lights(recording, settings.lights_off, settings.lights_on),
                 traces=traces(recording, night.about["channels"]) if settings.signals else (),
                 patient=recording.header.patient if recording.header and settings.patient else "",
@@ -321,10 +328,13 @@ class Staging(Work):
     def row(result: dict[str, Any]) -> dict[str, Any]:
         statistics, agreement = result.get("statistics", {}), result.get("agreement") or {}
         breathing, correction = result.get("breathing") or {}, result.get("correction") or {}
+        lain = breathing.get("index_by_position", {})
         return {
             **columns(statistics),
             "apnea_hypopnea_index": breathing.get("apnea_hypopnea_index"),
             **{f"index_{stage}": breathing.get("index_by_stage", {}).get(stage) for stage in STAGES[1:]},
+            **{f"index_{name.replace(' ', '_')}": lain.get(name, {}).get("index") for name in ("supine", "not supine")},
+            "scorer_index": scorer_index(breathing),
             "confidence": result.get("confidence"),
             **{name: agreement.get(name) for name in SCORES},
             **{f"correction_{name}": correction.get(name) for name in SCORES},

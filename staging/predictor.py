@@ -75,8 +75,5 @@ def predict_nights(
                 raise
             leave_out(f"left out: {error}")
             continue
-        counts = night.about.get("events_in_sleep")
-        if not isinstance(counts, dict) or not all(isinstance(count, int) for count in counts.values()):
-            counts = {}
         probabilities = predict(predictor, night.inputs(predictor.recipe), path)
-        yield NightPredictions(night.name, predictor.task, labels, probabilities, night.stages, counts)
+        yield NightPredictions(night.name, predictor.task, labels, probabilities, night.stages, night.events_in_sleep)

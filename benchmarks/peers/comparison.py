@@ -46,7 +46,7 @@ def run(tool: Tool, night: Night) -> Run:
             reason = (ran.stderr.strip().splitlines() or ["it wrote no stages"])[-1]
             raise InputError(f"{tool.name} cannot stage {night.recording}: {reason}")
         with open_recording(night.recording) as recording:
-            stages = read_scoring(out, recording)
+            stages = read_scoring(out, recording).stages
     return Run(stages, **json.loads(ran.stdout.splitlines()[-1]))
 
 

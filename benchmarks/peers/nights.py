@@ -60,7 +60,7 @@ def open_night(path: Path, folder: Path, channel: str, scoring: str, unit: float
         chosen = choose(recording, channel)
         eogs = called("eog", recording.channels)
         if scoring:
-            scored = read_scoring(Path(scoring.replace("{name}", path.stem)), recording)
+            scored = read_scoring(Path(scoring.replace("{name}", path.stem)), recording).stages
     return Night(edf, chosen.name, chosen.recorded, eogs[0] if eogs else "", scored)
 
 

@@ -61,6 +61,14 @@ class Night:
             raise InputError(f"{what}: prepare it again.")
         return labels
 
+    @property
+    def events_in_sleep(self) -> dict[str, int]:
+        """How many events of each kind the scorer found to begin in sleep; empty where the night does not say."""
+        counts = self.about.get("events_in_sleep")
+        if not isinstance(counts, dict) or not all(isinstance(count, int) for count in counts.values()):
+            return {}
+        return counts
+
     def inputs(self, recipe: Recipe) -> dict[str, np.ndarray]:
         """What a network of that recipe takes of a night with its channels: float32 (epochs, 3000) of each modality.
 

@@ -104,7 +104,7 @@ def make_night(subject: int, config: "SyntheticConfig") -> dict[str, np.ndarray]
         "x": x,
         "ch_names": np.array(CHANNELS),
         "y": _as_scored(rng, true).astype(np.int32),
-        "events": Scoring(true, 0.0, events, EVENTS).event_labels(epochs, overlap=1.0),
+        "events": Scoring(true, 0.0, events, EVENTS).event_labels(epochs),
         "event_names": np.array(EVENTS),
         "fs": np.float64(SAMPLING_RATE),
         "about": np.array(json.dumps({"events_in_sleep": {name: counts[name] for name in EVENTS}})),

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,7 @@ class EdfHeader:
         code = self.patient.partition(" ")[0] if self.plus else ""
         return "" if code == "X" else code.replace("_", " ")
 
+    @cached_property
     def annotations(self) -> list[tuple[float, str]]:
         """Onset in s from the first sample on and text of each annotation, in the order of the file.
 

@@ -62,7 +62,7 @@ class Recording:
     def notes(self) -> list[tuple[float, str]]:
         """Onset in s from the first sample on and text of each annotation that the recording holds itself."""
         if self.header:
-            return self.header.annotations()
+            return self.header.annotations
         annotations = self._raw.annotations
         first = self._raw.first_time if annotations.orig_time else 0.0
         return [(float(note["onset"]) - first, str(note["description"])) for note in annotations]

@@ -13,5 +13,6 @@ FORMS = {"sleepedf": sleepedf, "isruc": isruc, "ucddb": ucddb, "nsrr": nsrr, "ta
 def read_scoring(database: Database, files: dict[str, Path], recording: Recording) -> Scoring:
     """The scoring of ``recording`` in ``files``, by part; InputError if they are not in its database's form."""
     if database.rules.get("form") == any_form.ANY:
-        return Scoring(any_form.read_scoring(files["stages"], recording))
+        # Of events each file there has its own kinds, and the nights of a database must have the same.
+        return Scoring(any_form.read_scoring(files["stages"], recording).stages)
     return FORMS[database.form].read_scoring(files, recording, **database.rules)

@@ -1,21 +1,24 @@
-"""A scorer's stages for a recording, in whatever common form they are written."""
+"""A scorer's stages for a recording, and breathing events and positions, in whatever common form they are written."""
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data.databases import plain
-from data.nights.files import read_about, read_arrays
+from data.nights import night
 from data.recordings.channels import NightRecording
+from data.recordings.positions import letters, noted
+from data.recordings.quality import stretches
 from data.recordings.recording import Recording
 from data.scorings import nsrr, table
-from data.scorings.scoring import N1, N2, N3, REM, W, from_intervals, read_text
+from data.scorings.scoring import N1, N2, N3, REM, Event, Scoring, W, from_intervals, read_text
 from data.scorings.sleepedf import read_annotations
-from data.terms import EPOCH_SECONDS, STAGES, UNSCORED, InputError, whole_epochs
+from data.terms import EPOCH_SECONDS, EVENTS, UNSCORED, InputError, whole_epochs
 
 SPELLINGS = {
     W: "w wake awake 0",
@@ -40,10 +43,18 @@ ANY = "any"
 
 BIDS_SCORER = ("annotation_method", "annotator_id")
 """Columns of BIDS events, in which each of several annotators has rows."""
+BIDS_KIND = "annotationtype"
+"""Column of BIDS events in which, where there is one, all that are no stages are named."""
+
+_KIND = r"(obstructive|central|mixed)?"
+_EVENT = re.compile(rf"(?:resp(?:iratory)?(?:event)?)?{_KIND}(hypo|a)pno?ea{_KIND}(?:desat|event)?")
 
 
-def read_scoring(path: Path, recording: Recording | NightRecording, rules: dict[str, Any] | None = None) -> np.ndarray:
-    """Stages int32 (epochs,) of the recording's own epochs; -1 where the scorer has none.
+def read_scoring(path: Path, recording: Recording | NightRecording, rules: dict[str, Any] | None = None) -> Scoring:
+    """The scoring on the recording's own epochs: its stages, -1 where the scorer has none, its events and positions.
+
+    Of a night file the events are runs of epochs. That apneas and hypopneas were looked for, annotations and BIDS
+    events tell only by naming some.
 
     Args:
         path: a night file, NSRR's XML, a table with a stage and its start in s, such as BIDS events, a line with a
@@ -55,22 +66,23 @@ def read_scoring(path: Path, recording: Recording | NightRecording, rules: dict[
         InputError: it is none of these, uses an unknown label, or belongs to another recording.
     """
     epochs = whole_epochs(recording.seconds)
-    ending, start = path.suffix.lower(), 0.0
+    ending = path.suffix.lower()
     if rules and rules["form"] != ANY:
         scoring = table.read_scoring({"stages": path}, recording, **rules)
-        stages, start = scoring.stages, scoring.start
     elif ending == ".npz":
-        stages = _of_night(path, epochs)
+        scoring = _of_night(path, epochs)
     elif ending == ".xml":
         scoring = nsrr.read_scoring({"stages": path})
-        stages, start = scoring.stages, scoring.start
     elif ending in (".csv", ".tsv", ".txt"):
-        stages, start = _from_text(path)
+        scoring = _from_text(path)
     else:
         # Files of annotations hold much else.
-        entries = [entry for entry in read_annotations(path, recording) if _stage(entry[2]) is not None]
+        noticed = read_annotations(path, recording)
+        entries = [entry for entry in noticed if _stage(entry[2]) is not None]
         starts, lengths, labels = zip(*entries, strict=True) if entries else ((), (), ())
-        stages, start = from_intervals(path, zip(starts, lengths, _checked(path, labels), strict=True))
+        found = from_intervals(path, zip(starts, lengths, _checked(path, labels), strict=True))
+        scoring = _with_events(*found, noticed)
+    stages, start = scoring.stages, scoring.start
     if not len(stages):
         raise InputError(f"{path} scores no epoch.")
     # The scorer's epoch in which each of ours has its middle.
@@ -81,22 +93,34 @@ def read_scoring(path: Path, recording: Recording | NightRecording, rules: dict[
     if (scored == UNSCORED).all() or beyond > 1:
         told = f"{beyond} epochs more than" if beyond > 1 else "none of the epochs of"
         raise InputError(f"{path} scores {told} {recording.path}: check that they belong together.")
-    return scored
+    return replace(scoring, stages=scored, start=0.0)
 
 
-def _of_night(path: Path, epochs: int) -> np.ndarray:
-    """The stages of a night file that holds all epochs of its recording."""
-    stages, about = read_arrays(path, ("y",)).get("y"), read_about(path)
-    if stages is None or stages.ndim != 1 or not np.isin(stages, range(UNSCORED, len(STAGES))).all():
-        raise InputError(f"{path} holds no stages y.")
-    if abs(len(stages) - epochs) > 1 or about.get("trimmed_minutes") or about.get("dropped_epochs"):
-        what = f"{path} holds {len(stages)} epochs of a recording of {epochs}, for preparation leaves some out"
+def _with_events(stages: np.ndarray, start: float, entries: Iterable[tuple[float, float, str]]) -> Scoring:
+    """A scoring with the breathing events and positions among ``entries`` of onset, duration in s and label."""
+    entries = list(entries)
+    events = tuple(Event(name, onset, length) for onset, length, label in entries if (name := _event(label)))
+    positions = noted((onset, label) for onset, _, label in entries)
+    return Scoring(stages, start, events, EVENTS[:4] if events else (), positions=positions)
+
+
+def _of_night(path: Path, epochs: int) -> Scoring:
+    """The scoring in a night file that holds all epochs of its recording."""
+    scored = night.read_scoring(path)
+    count = len(scored.stages)
+    if abs(count - epochs) > 1 or scored.about.get("trimmed_minutes") or scored.about.get("dropped_epochs"):
+        what = f"{path} holds {count} epochs of a recording of {epochs}, for preparation leaves some out"
         raise InputError(f"{what}: they cannot be placed; name the scoring that it was made of.")
-    return stages
+    events = tuple(
+        Event(name, float(first * EPOCH_SECONDS), float((end - first) * EPOCH_SECONDS))
+        for name, there in scored.events.items()
+        for first, end in stretches(there)
+    )
+    return Scoring(scored.stages, 0.0, events, tuple(scored.events), events_in_sleep=scored.events_in_sleep)
 
 
-def _from_text(path: Path) -> tuple[np.ndarray, float]:
-    """Stages and the first one's start, of a table or of a label on each line."""
+def _from_text(path: Path) -> Scoring:
+    """The scoring in a table, or in a label on each line."""
     lines = [line.strip() for line in read_text(path).rstrip().splitlines()]
     if "" in lines:
         raise InputError(f"{path}: line {lines.index('') + 1} is empty; an unscored epoch is written as ?.")
@@ -108,37 +132,58 @@ def _from_text(path: Path) -> tuple[np.ndarray, float]:
         next((header.index(plain(name)) for name in names if plain(name) in header), None) for names in COLUMNS.values()
     )
     if stage is None:
-        return np.array(_checked(path, lines), np.int32), 0.0
+        return Scoring(np.array(_checked(path, lines), np.int32))
     try:
-        rows = list(csv.reader(lines[1:], delimiter=delimiter, strict=True))
+        rows, named = list(csv.reader(lines[1:], delimiter=delimiter, strict=True)), []
         if start is not None and path.name.endswith("_events.tsv"):
-            rows = _by_a_scorer(path, header, rows, stage)
+            rows, others = _by_a_scorer(path, header, rows, stage)
+            kind = header.index(BIDS_KIND) if BIDS_KIND in header else stage
+            told = [row for row in others if _event(row[kind]) or noted([(0.0, row[kind])])]
+            named = [(float(row[start]), _seconds(row, duration), row[kind]) for row in told]
         labels = [row[stage] for row in rows]
         starts = [float(row[start]) for row in rows] if start is not None else []
-        lengths = [float(row[duration]) if duration is not None else 0.0 for row in rows]
+        lengths = [_seconds(row, duration) for row in rows]
     except (csv.Error, ValueError, IndexError) as error:
         raise InputError(f"{path} is no table of stages with their starts in seconds ({error}).") from None
     stages = _checked(path, labels)
     if start is None:
-        return np.array(stages, np.int32), 0.0
+        return Scoring(np.array(stages, np.int32))
     lengths = [length or EPOCH_SECONDS for length in lengths]
-    return from_intervals(path, zip(starts, lengths, stages, strict=True))
+    return _with_events(*from_intervals(path, zip(starts, lengths, stages, strict=True)), named)
 
 
-def _by_a_scorer(path: Path, header: list[str], rows: list[list[str]], stage: int) -> list[list[str]]:
-    """The rows of BIDS events that are stages, of the one who scored them by hand if software did as well.
+def _by_a_scorer(
+    path: Path, header: list[str], rows: list[list[str]], stage: int
+) -> tuple[list[list[str]], list[list[str]]]:
+    """The rows of BIDS events of the one who scored the stages by hand if software did as well: stages, and others.
 
     Raises:
         InputError: several scored the night.
     """
-    rows = [row for row in rows if _stage(row[stage]) not in (None, UNSCORED)]
+    scored = [row for row in rows if _stage(row[stage]) not in (None, UNSCORED)]
+    others = [row for row in rows if _stage(row[stage]) in (None, UNSCORED)]
     method, who = (header.index(plain(name)) if plain(name) in header else None for name in BIDS_SCORER)
     if method is not None:
-        rows = [row for row in rows if row[method] != "automated"] or rows
-    scorers = sorted({row[who] for row in rows}) if who is not None else []
+        scored = [row for row in scored if row[method] != "automated"] or scored
+        methods = {row[method] for row in scored}
+        others = [row for row in others if row[method] in methods]
+    scorers = sorted({row[who] for row in scored}) if who is not None else []
     if len(scorers) > 1:
         raise InputError(f"{path} holds the scorings of {', '.join(scorers)[:200]}: keep the rows of one of them.")
-    return rows
+    return scored, [row for row in others if who is None or row[who] in scorers]
+
+
+def _seconds(row: Sequence[str], column: int | None) -> float:
+    """A duration in a row of a table; 0 where it is not known."""
+    return 0.0 if column is None or row[column] == "n/a" else float(row[column])
+
+
+def _event(label: str) -> str | None:
+    """The breathing event that a label names; an apnea of no kind is called obstructive, as most are."""
+    match = _EVENT.fullmatch(letters(label))
+    if not match:
+        return None
+    return "Hypopnea" if match[2] == "hypo" else f"{(match[1] or match[3] or 'obstructive').title()} Apnea"
 
 
 def _checked(path: Path, labels: Sequence[str]) -> list[int]:

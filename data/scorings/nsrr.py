@@ -7,6 +7,7 @@ from typing import Any
 import defusedxml.ElementTree
 from defusedxml import DefusedXmlException
 
+from data.recordings.positions import noted
 from data.recordings.recording import Recording
 from data.scorings.scoring import N1, N2, N3, REM, Event, Scoring, W, from_codes, from_intervals
 from data.store import content
@@ -33,23 +34,26 @@ def read_scoring(files: dict[str, Path], recording: Recording | None = None) -> 
     if length is not None and _number(path, length, "EpochLength") != EPOCH_SECONDS:
         raise InputError(f"{path} is scored in epochs of {length.strip()[:20]} s; {EPOCH_SECONDS} s are wanted.")
     of_concept = "EventConcept" if root.tag == "PSGAnnotation" else "Name"
-    intervals, events = [], []
+    intervals, events, positions = [], [], []
     for entry in root.findall("ScoredEvents/ScoredEvent"):
         concept = (entry.findtext(of_concept) or "").strip()
         # The other form has its stages in a list of their own.
         known = root.tag == "PSGAnnotation"
         stage = _stage(path, concept, entry.findtext("EventType") or "") if known else None
-        name = EVENT_CONCEPTS.get(concept.partition("|")[0].strip().casefold())
+        called = concept.partition("|")[0].strip()
+        name = EVENT_CONCEPTS.get(called.casefold())
         if stage is not None:
             intervals.append((*_span(path, entry, concept), stage))
         elif name:
             events.append(Event(name, *_span(path, entry, name)))
+        elif noted([(0.0, called)]):
+            positions.append((_number(path, entry.findtext("Start"), f"Start of {called}"), called))
     if root.tag == "PSGAnnotation":
         stages, start = from_intervals(path, intervals)
     else:
         codes = [(stage.text or "").strip() for stage in root.findall("SleepStages/SleepStage")]
         stages, start = from_codes(path, codes, LABELS), 0.0
-    return Scoring(stages, start, tuple(events), EVENTS)
+    return Scoring(stages, start, tuple(events), EVENTS, positions=noted(positions))
 
 
 def _parse(path: Path) -> Any:

@@ -15,6 +15,8 @@ W, N1, N2, N3, REM = range(len(STAGES))
 LONGEST_EPOCHS = 7 * 24 * 3600 // EPOCH_SECONDS
 TOLERANCE = 0.05
 """Seconds by which written times may miss the grid of epochs."""
+LEAST_OVERLAP = 1.0
+"""Seconds of an epoch that an event covers which counts for it, unless preparation is told another value."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ class Scoring:
         events: the breathing events.
         event_names: the kinds of event that were looked for.
         notes: what was left out, for the user to know.
+        positions: onset in seconds of the recording and name of each position in which the sleeper lay, if told.
+        events_in_sleep: how many events of each kind begin in sleep, where ``events`` are not single ones but runs of
+            epochs, and that is known besides; None where they are single ones.
     """
 
     stages: np.ndarray
@@ -43,8 +48,10 @@ class Scoring:
     events: tuple[Event, ...] = ()
     event_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    positions: tuple[tuple[float, str], ...] = ()
+    events_in_sleep: dict[str, int] | None = None
 
-    def event_labels(self, epochs: int, overlap: float) -> np.ndarray:
+    def event_labels(self, epochs: int, overlap: float = LEAST_OVERLAP) -> np.ndarray:
         """0/1, uint8 (epochs, event names): 1 where an event covers ``overlap`` seconds of the epoch or more."""
         labels = np.zeros((epochs, len(self.event_names)), np.uint8)
         edges = self.start + EPOCH_SECONDS * np.arange(epochs)

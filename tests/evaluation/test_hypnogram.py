@@ -17,10 +17,13 @@ from hypothesis import strategies as st
 from scipy.signal import welch
 
 from data.scorings.any_form import read_scoring
+from data.scorings.scoring import Event, Scoring
 from data.terms import STAGES, InputError
+from evaluation.breathing import ScoredEvents
 from evaluation.exchange import save_bids, save_nsrr
 from evaluation.hypnogram import Hypnogram, spectra
 
+DESATURATION = ("SpO2 Desaturation",)
 START = datetime(2020, 2, 29, 23, 30, 15, tzinfo=UTC)
 
 
@@ -127,7 +130,7 @@ def test_yasas_hypnogram_is_read_back(write, tmp_path):
     np.testing.assert_array_equal(theirs.proba[["WAKE", "N1", "N2", "N3", "REM"]], smoothed)
     assert theirs.start == pd.Timestamp(START)
     write(theirs).to_csv(tmp_path / "n.csv")
-    assert (read_scoring(tmp_path / "n.csv", recording_of(night)) == night.stages).all()
+    assert (read_scoring(tmp_path / "n.csv", recording_of(night)).stages == night.stages).all()
 
 
 def test_without_yasa(monkeypatch):
@@ -142,7 +145,7 @@ def test_bids_and_nsrr_are_read_back(codes, tmp_path):
     save_bids(night, tmp_path)
     save_nsrr(night, tmp_path / "n.xml")
     for name in ("sub-01_task-sleep_desc-recsleep_events.tsv", "n.xml"):
-        assert (read_scoring(tmp_path / name, recording_of(night)) == night.stages).all(), name
+        assert (read_scoring(tmp_path / name, recording_of(night)).stages == night.stages).all(), name
 
 
 def test_bids_and_nsrr_are_in_their_forms(tmp_path):
@@ -193,8 +196,85 @@ def test_the_index_of_each_stage():
     breathing = staged(codes, events={"apnea": apnea, "hypopnea": hypopnea}).breathing
     assert breathing["index_by_stage"] == {"N1": None, "N2": 2.0, "N3": None, "REM": 2.0}
     assert breathing["apnea_hypopnea_index"] == pytest.approx(2 / 1.5)
-    alone = staged(codes, events={"apnea": apnea}).breathing
+    assert breathing["index_by_position"] == {} and breathing["scorer"] is None
+    alone = staged(codes, events={"apnea": apnea}, positions=np.full(190, "left")).breathing
     assert alone["apnea_hypopnea_index"] is None and set(alone["index_by_stage"].values()) == {None}
+    assert alone["index_by_position"] == {name: {"minutes": 90.0, "index": None} for name in ("left", "not supine")}
+
+
+def counted_runs(events, where) -> int:
+    """How many runs of epochs hold an event and are where they are wanted, by plain Python."""
+    runs, before = 0, False
+    for event, wanted in zip(events, where, strict=True):
+        runs += bool(event and wanted and not before)
+        before = bool(event and wanted)
+    return runs
+
+
+def test_the_index_of_each_position_and_the_scorers_beside_it():
+    rng = np.random.default_rng(0)
+    stages, scored = rng.choice(list("W123R"), (2, 400)).tolist()
+    names = ["", *["supine"] * 120, *["left"] * 90, *["supine"] * 60, *["prone"] * 39, *["upright"] * 90]
+    # Nobody slept upright, or supine at last.
+    stages[310:] = ["W"] * 90
+    probabilities = rng.random((2, 400)).astype("float32")
+    kinds = rng.choice(["Hypopnea", "Mixed Apnea", "SpO2 Desaturation"], 150).tolist()
+    events = [
+        Event(*event) for event in zip(kinds, rng.uniform(-20, 12_050, 150), rng.uniform(8, 70, 150), strict=True)
+    ]
+    scoring = Scoring(staged("".join(scored)).stages, 0.0, tuple(events), ("Mixed Apnea", "Hypopnea", *DESATURATION))
+    night = staged(
+        "".join(stages),
+        "".join(scored),
+        events=dict(zip(("apnea", "hypopnea"), probabilities, strict=True)),
+        positions=np.array(names),
+        scored_events=ScoredEvents.of(scoring),
+    )
+    found = (probabilities > 0.5).any(axis=0).tolist()
+    by_hand = {}
+    for position, those in (("supine",) * 2, ("prone",) * 2, ("left",) * 2, ("not supine", "prone left upright")):
+        where = [stage != "W" and name in those.split() for stage, name in zip(stages, names, strict=True)]
+        by_hand[position] = {
+            "minutes": sum(where) / 2,
+            "index": pytest.approx(counted_runs(found, where) * 120 / sum(where)),
+        }
+    assert night.breathing["index_by_position"] == by_hand
+    asleep = [stage != "W" for stage in scored]
+    apneas = [event for event in events if event.name not in DESATURATION]
+    counted = sum(0 <= event.start < 12_000 and asleep[int(event.start / 30)] for event in apneas)
+    there = [
+        any(min(30 * epoch + 30, e.start + e.duration) - max(30 * epoch, e.start) >= 1 for e in apneas)
+        for epoch in range(400)
+    ]
+    ours = night.breathing["apnea_hypopnea_index"]
+    indices = {"counted": counted * 120 / sum(asleep), "estimated": counted_runs(there, asleep) * 120 / sum(asleep)}
+    assert indices["counted"] > indices["estimated"] + 5
+    assert night.breathing["scorer"] == {
+        how: {"index": pytest.approx(index), "difference": pytest.approx(ours - index)}
+        for how, index in indices.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "counts", "expected"),
+    [
+        (("Hypopnea", *DESATURATION), None, None),
+        (("Obstructive Apnea", "Central Apnea"), None, None),
+        (("Obstructive Apnea", "Hypopnea"), {"Obstructive Apnea": 5, "Hypopnea": 7}, 12),
+        (("Obstructive Apnea", "Hypopnea"), {"Hypopnea": 7}, None),
+        (("Obstructive Apnea", "Hypopnea"), None, 0),
+    ],
+)
+def test_what_the_scorer_looked_for(names, counts, expected):
+    """An index wants both apnea and hypopnea; a night file may not say how many events there were."""
+    scored = ScoredEvents.of(Scoring(np.array([0, 2] * 60), 0.0, (), names, events_in_sleep=counts))
+    assert (scored is None) == (len(set(names) & {"Hypopnea", "Obstructive Apnea"}) < 2)
+    if scored:
+        assert scored.in_sleep == expected
+        index = None if expected is None else 2.0 * expected
+        difference = None if expected is None else 3 - index
+        assert scored.beside(3.0)["counted"] == {"index": index, "difference": difference}
+        assert scored.beside(None)["estimated"] == {"index": 0.0, "difference": None}
 
 
 def test_csv(tmp_path):

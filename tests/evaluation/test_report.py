@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from evaluation.breathing import ScoredEvents
 from evaluation.corrections import corrected
 from evaluation.hypnogram import Hypnogram, spectra
 from evaluation.report import page
@@ -71,7 +72,11 @@ def whole():
     traces = tuple(Trace(*names, wave) for names, wave in zip(known, waves, strict=True))
     about = {"subject": "S 7", "channels": [{"name": "C3-M2"}]}
     it = night(stages, np.roll(stages, 5))
-    return replace(it, start=START, traces=traces, lights=(2, 90), about={**it.about, **about})
+    more = {
+        "positions": np.repeat(["", "supine", "prone", "left", "right", "upright"], 16),
+        "scored_events": ScoredEvents(stages == 4, it.scored > 0, 3),
+    }
+    return replace(it, start=START, traces=traces, lights=(2, 90), about={**it.about, **about}, **more)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +132,15 @@ def test_the_page_in_a_browser(browser, pages, name, width):
     assert min(browser.execute_script(f"return {small}")) >= 12
     text = browser.execute_script("return document.body.innerText")
     assert HOSTILE in text and "<script>alert(1)</script>" in text and "broken" not in browser.title[:6]
-    for expected in ("Agreement with the scoring", "Apnea and hypopnea", "2 <i>LOC", "S 7", "23:31:15 and 00:15:15"):
+    for expected in (
+        "Agreement with the scoring",
+        "Apnea and hypopnea",
+        "2 <i>LOC",
+        "S 7",
+        "23:31:15 and 00:15:15",
+        "not supine",
+        "estimated",
+    ):
         assert (expected in text) == (name == "whole")
 
 

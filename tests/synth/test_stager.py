@@ -1,6 +1,7 @@
 """SynthSleepNet's folds on recordings: which models and channels are taken, what is said, what the results hold."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fine_tuned import CHANNELS, write_model
-from recordings import write_edf
+from recordings import write_edf, write_hypnogram
 
 import predict
 from data.databases import DATABASES, ChannelSpec
@@ -52,14 +53,14 @@ def recording(arrays, tmp_path_factory):
     return write(tmp_path_factory.mktemp("recordings") / "night.edf", arrays)
 
 
-def write(path, arrays, names=None, leave_out=()):
+def write(path, arrays, names=None, leave_out=(), notes=None):
     names = names or {}
     signals = {
         names.get(name, name): (x.ravel().astype(float), 100, "" if name in ("Airflow", "SpO2") else "uV")
         for name, x in zip(arrays["ch_names"].tolist(), np.moveaxis(arrays["x"], 1, 0), strict=True)
         if name not in leave_out
     }
-    return write_edf(path, signals, span=1500)
+    return write_edf(path, signals, span=1500, annotations=notes)
 
 
 def test_several_channels_share_the_models(folds):
@@ -232,29 +233,51 @@ def test_signals_are_prepared_as_the_databases_nights(arrays, tmp_path):
 
 
 @pytest.mark.parametrize("tasks", [("apnea", "hypopnea"), ("apnea",)])
-def test_results_of_the_command(recording, tmp_path, tasks, capsys):
+def test_results_of_the_command(arrays, tmp_path, tasks, capsys):
+    # Epoch 12 is of the position that is told before its middle. Recording or scoring tells it.
+    notes, by_scorer = [(60.0, 1.0, "Position - Supine"), (374.0, 1.0, "LEFT")], len(tasks) == 1
+    recording = write(tmp_path / "night.edf", arrays, notes=None if by_scorer else notes)
+    events = [(95.0, 12.0, "Hypopnea"), (118.5, 20.0, "Apnea"), (700.0, 9.0, "Hypopnea")]
+    entries = [(0.0, 1200.0, "Sleep stage N2"), *events, *(notes if by_scorer else ())]
+    scoring = write_hypnogram(tmp_path / "scored.edf", entries)
     for task in ("sleep_stage", *tasks):
         write_model(tmp_path / "models" / "synthetic" / "0", ("eeg", "airflow"), task)
     out = tmp_path / "out"
     arguments = ["--model", "synthsleepnet", "--dir", str(tmp_path / "models"), "--recording", str(recording)]
-    assert predict.main([*arguments, "--out", str(out)]) == 0
-    assert "  breathing: apnea in " in capsys.readouterr().out
+    assert predict.main([*arguments, "--out", str(out), "--scoring", str(scoring)]) == 0
+    (line,) = re.findall("^  breathing: apnea in .*", capsys.readouterr().out, re.MULTILINE)
+    # Three events in 20 minutes, two of them in neighbouring epochs.
+    assert line.endswith("; the scorer's 9.0")
     table = pd.read_csv(out / "night.hypnogram.csv")
     assert list(table)[3:] == [*STAGES, *(f"smoothed_{stage}" for stage in STAGES), *tasks]
     told = json.loads((out / "night.json").read_text())
     found = table[list(tasks)].to_numpy() > 0.5
     assert [told["breathing"][task]["epochs"] for task in tasks] == found.sum(axis=0).tolist()
-    either = found.any(axis=1)
-    runs = int(either[0]) + int((~either[:-1] & either[1:]).sum())
-    hours = (table["stage"] != "W").sum() / 120
-    expected = runs / hours if len(tasks) == 2 and hours else None
-    assert told["breathing"]["apnea_hypopnea_index"] == (None if expected is None else pytest.approx(expected))
-    summary = pd.read_csv(out / "summary.csv")["apnea_hypopnea_index"][0]
-    assert np.isnan(summary) if expected is None else summary == pytest.approx(expected)
+    summary = pd.read_csv(out / "summary.csv").iloc[0]
+    lain = np.repeat(["", "supine", "left"], [2, 10, len(table) - 12])
+    indices = {}
+    for name, where in (("sleep", lain != "x"), ("supine", lain == "supine"), ("left", lain == "left")):
+        asleep = (table["stage"] != "W").to_numpy() & where
+        either = found.any(axis=1) & asleep
+        runs = int(either[0]) + int((~either[:-1] & either[1:]).sum())
+        assert asleep.any()
+        indices[name] = pytest.approx(runs * 120 / asleep.sum()) if len(tasks) == 2 else None
+        if name != "sleep":
+            of = {"minutes": asleep.sum() / 2, "index": indices[name]}
+            assert told["breathing"]["index_by_position"][name] == of
+    assert told["breathing"]["apnea_hypopnea_index"] == indices["sleep"]
+    assert list(told["breathing"]["index_by_position"]) == ["supine", "left", "not supine"]
+    scorer = told["breathing"]["scorer"]
+    assert (scorer["counted"]["index"], scorer["estimated"]["index"]) == (9.0, 6.0)
+    columns = ("apnea_hypopnea_index", "index_supine", "index_not_supine", "scorer_index")
+    for column, expected in zip(columns, (*indices.values(), 9.0), strict=True):
+        assert np.isnan(summary[column]) if expected is None else summary[column] == expected
     texts = mne.read_annotations(out / "night.hypnogram.edf").description.tolist()
     assert texts.count("Apnea") == told["breathing"]["apnea"]["runs"]
     page = (out / "night.html").read_text()
     assert "Apnea and hypopnea" in page and "a run of epochs with an event counts as one event" in page
+    assert "Apnea-hypopnea index by position" in page and "<td>not supine</td>" in page
+    assert re.search("<tr><td>counted</td><td>.*</td><td>9.0\N{NO-BREAK SPACE}/h</td>", page)
 
 
 def test_missing_folds_are_in_print_and_report(arrays, tmp_path, capsys):

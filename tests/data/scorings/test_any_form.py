@@ -7,6 +7,7 @@ import pytest
 from recordings import profusion_xml, typed_xml, write_hypnogram
 
 from data.scorings.any_form import read_scoring
+from data.scorings.scoring import Event
 from data.terms import InputError
 
 STAGES = [0, 1, 2, 3, 4, -1, 0]
@@ -51,7 +52,7 @@ def write(folder, name, text):
     ],
 )
 def test_texts(tmp_path, name, text):
-    assert read_scoring(write(tmp_path, name, text), FakeStart()).tolist() == STAGES
+    assert read_scoring(write(tmp_path, name, text), FakeStart()).stages.tolist() == STAGES
 
 
 def test_edf_annotations_beside_other_ones(tmp_path):
@@ -66,7 +67,10 @@ def test_edf_annotations_beside_other_ones(tmp_path):
     ]
     rows = [(30.0 * i, 30.0, text) for i, text in enumerate(texts)] + [(12.0, 15.0, "Arousal")]
     path = write_hypnogram(tmp_path / "h.edf", rows)
-    assert read_scoring(path, FakeStart()).tolist() == STAGES
+    scoring = read_scoring(path, FakeStart())
+    assert scoring.stages.tolist() == STAGES
+    # Nobody says whether events were looked for.
+    assert scoring.event_names == scoring.positions == ()
 
 
 def test_by_the_rules_of_a_specification(tmp_path):
@@ -80,7 +84,9 @@ def test_by_the_rules_of_a_specification(tmp_path):
         "events": {"Apnoe": "Obstructive Apnea"},
         "columns": {"start": "Beginn", "duration": "Dauer", "label": "Stadium"},
     }
-    assert read_scoring(path, FakeStart(), rules).tolist() == STAGES
+    scoring = read_scoring(path, FakeStart(), rules)
+    assert scoring.stages.tolist() == STAGES and scoring.start == 0
+    assert scoring.events == (Event("Obstructive Apnea", 75, 12),)
     with pytest.raises(InputError, match="the label 'Traum' is not in the spec's labels"):
         read_scoring(path, FakeStart(), {**rules, "labels": {"Wach": 0, "S1": 1, "S2": 2, "Tief": 3}})
 
@@ -99,22 +105,73 @@ def test_bids_events_of_several_annotators(tmp_path):
     """Those of a scorer count before those of software; of two scorers nobody can choose."""
     software = ("automated", "yasa", "W222222")
     text = bids_of(software, ("manual_consensus", "us", "W123R?W"))
-    assert read_scoring(write(tmp_path, "a_events.tsv", text), FakeStart()).tolist() == STAGES
+    assert read_scoring(write(tmp_path, "a_events.tsv", text), FakeStart()).stages.tolist() == STAGES
     alone = read_scoring(write(tmp_path, "b_events.tsv", bids_of(software)), FakeStart())
-    assert alone.tolist() == [0, 2, 2, 2, 2, 2, 2]
+    assert alone.stages.tolist() == [0, 2, 2, 2, 2, 2, 2]
     text = bids_of(("manual", "me", "W1"), ("manual", "you", "W2"))
     with pytest.raises(InputError, match="holds the scorings of me, you: keep the rows of one of them"):
         read_scoring(write(tmp_path, "c_events.tsv", text), FakeStart())
 
 
+EVENTS = [(35.0, 12.0, "Hypopnea"), (62.5, 40.0, "Central Apnea"), (130.0, 11.0, "Obstructive Apnea")]
+POSITIONS = ((0.0, "supine"), (100.0, "left"))
+
+
+def written(folder, form: str):
+    """The same night in a form that holds breathing events and positions, and what is neither, besides its stages."""
+    names = dict(zip("012359", ("W", "N1", "N2", "N3", "R", "?"), strict=True))
+    stages = [(30.0 * epoch, 30.0, f"Sleep stage {names[code]}") for epoch, code in enumerate("0123590")]
+    labels = ("RespEvent - Hypopnoea - 4", "apnea_central", "Apnea")
+    events = [(on, length, label) for (on, length, _), label in zip(EVENTS, labels, strict=True)]
+    others = [(0.0, 0.0, "Body Position: Supine"), (100.0, 5.0, "left"), (90.0, 3.0, "Arousal"), (91.0, 9.0, "RERA")]
+    if form == "edf":
+        return write_hypnogram(folder / "n.edf", [*stages, *others, *events])
+    if form == "xml":
+        concepts = [(label, on, length) for on, length, label in EVENTS]
+        concepts += [("Body Position: Supine", 0.0, 0.0), ("Left", 100.0, 5.0), ("Arousal", 90.0, 3.0)]
+        # How long a position lasts, nobody has to say.
+        text = typed_xml("0123590", concepts).replace(
+            "<Start>0.0</Start>\n<Duration>0.0</Duration>", "<Start>0</Start>"
+        )
+        return write(folder, "n.xml", text)
+    alone = form == "trial_type"
+    kinds = ["trial_type"] if alone else ["sleep_stage", "annotation_type", "annotation_method", "annotator_id"]
+    rows = [(row, [row[2]] if alone else [row[2], "sleep_stage", "manual", "me"]) for row in stages]
+    rows += [(row, [row[2]] if alone else ["n/a", row[2], "manual", "me"]) for row in (*events, *others)]
+    if not alone:
+        # Of somebody who scored no stage, and of software.
+        rows += [((70.0, 20.0), ["n/a", "Hypopnea", "manual", "you"])]
+        rows += [((70.0, 20.0), ["n/a", "Hypopnea", "automated", "me"])]
+    table = [["onset", "duration", *kinds], *([row[0], row[1] or "n/a", *cells] for row, cells in rows)]
+    return write(folder, "n_events.tsv", "\n".join("\t".join(map(str, row)) for row in table) + "\n")
+
+
+@pytest.mark.parametrize("form", ["edf", "xml", "trial_type", "annotation_type"])
+def test_events_and_positions(tmp_path, form):
+    scoring = read_scoring(written(tmp_path, form), FakeStart())
+    assert scoring.stages.tolist() == STAGES and scoring.start == 0
+    assert sorted((e.start, e.duration, e.name) for e in scoring.events) == EVENTS
+    assert {"Hypopnea", "Central Apnea", "Obstructive Apnea", "Mixed Apnea"} <= set(scoring.event_names)
+    assert scoring.positions == POSITIONS and scoring.events_in_sleep is None
+
+
 @pytest.mark.parametrize("form", [typed_xml, profusion_xml])
 def test_nsrr(tmp_path, form):
-    assert read_scoring(write(tmp_path, "n.xml", form("0123590", [])), FakeStart()).tolist() == STAGES
+    assert read_scoring(write(tmp_path, "n.xml", form("0123590", [])), FakeStart()).stages.tolist() == STAGES
 
 
-def test_a_night_file(tmp_path):
-    np.savez(tmp_path / "n.npz", y=np.array(STAGES))
-    assert read_scoring(tmp_path / "n.npz", FakeStart()).tolist() == STAGES
+@pytest.mark.parametrize("events", [None, [[0, 1], [1, 1], [1, 0], [0, 0], [1, 0], [0, 0], [0, 0]]])
+def test_a_night_file(tmp_path, events):
+    """The events are runs of epochs, which do not tell how many began; that, preparation counted."""
+    counts = {"Hypopnea": 7, "Mixed Apnea": 2}
+    more = {} if events is None else {"events": np.array(events), "event_names": np.array(list(counts))}
+    np.savez(tmp_path / "n.npz", y=np.array(STAGES), **more, about=np.array(json.dumps({"events_in_sleep": counts})))
+    scoring = read_scoring(tmp_path / "n.npz", FakeStart())
+    assert scoring.stages.tolist() == STAGES and scoring.events_in_sleep == counts
+    if events is None:
+        assert scoring.events == scoring.event_names == ()
+    else:
+        assert scoring.event_labels(7).tolist() == events and len(scoring.events) == 3
 
 
 @pytest.mark.parametrize("about", [{"trimmed_minutes": 12.5}, {"dropped_epochs": 1}, {}])
