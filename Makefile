@@ -27,11 +27,12 @@ test: $(VENV)/test-ready
 	$(VENV)/bin/python -m slipcover --source . --omit "*/frozen,.venv*,benchmarks/*,tests/*" --skip-covered \
 		-m pytest -n 2
 
-# The suite on the newest TensorFlow, but for the longest tests; the models' tests on JAX and PyTorch too.
+# The suite on the newest libraries, but for the longest tests; those of the models on JAX and PyTorch, for what the
+# commands train and stage there is TensorFlow.
 test-latest: test-newest test-jax test-torch
 
 test-newest: $(LATEST)/ready
-	$(LATEST)/bin/python -m pytest -n 2 -m "not long"
+	$(LATEST)/bin/python -m pytest -n 2 -m "not long and not model"
 
 # JAX compiles every operation for every shape; without XLA's optimisations it does so a quarter faster, and what one of
 # the two processes compiled serves the other.

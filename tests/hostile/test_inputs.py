@@ -39,7 +39,7 @@ HOSTILE = settings(
 SECONDS, BYTES = 10 if MANY else 60, 2 << 30
 """What an answer may take; more time where other tests run beside it."""
 # One process makes the model and the files that these tests alter.
-pytestmark = pytest.mark.xdist_group("hostile inputs")
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("hostile inputs")]
 
 
 class Place:
