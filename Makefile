@@ -23,7 +23,7 @@ docs: $(VENV)/test-ready demo
 
 # SlipCover counts the lines that ran, at a small part of the time that tracing takes. It takes Python's frozen modules
 # for a file ``frozen`` in this folder.
-test: $(VENV)/test-ready
+test: $(VENV)/test-ready demo
 	$(VENV)/bin/python -m slipcover --source . --omit "*/frozen,.venv*,benchmarks/*,tests/*" --skip-covered \
 		-m pytest -n 2
 

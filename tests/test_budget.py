@@ -1,7 +1,6 @@
 """What a training says of its machine and of what it will take: when it goes on, and without training."""
 
 import re
-import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -100,15 +99,6 @@ def test_a_dry_run_tells_what_is_left_and_changes_nothing(killed, capsys, tmp_pa
     assert rows(printed) == {(1, "joint"): UPDATES * (100_000 - done)} | whole
     assert "Folds left: 2, 1 at a time: about" in printed
     assert list(tmp_path.glob("rehearsal-*")) == []
-
-
-@pytest.mark.long
-def test_a_continued_run_tells_what_is_left(killed, project, tmp_path):
-    shutil.copytree(killed[0], tmp_path / "copy")
-    done = kept_units(tmp_path / "copy/out/synthetic/1")
-    told = until("joint: about", project, tmp_path / "copy")
-    assert f"continues after pass {done} of 100000" in told
-    assert count(LINE.search(told)[2]) == UPDATES * (100_000 - done)
 
 
 @pytest.mark.long

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import recordings
 
-import predict
 import trainer
 from data.databases import DATABASES
 from data.nights.folds import find_nights
@@ -71,24 +70,6 @@ def test_prepared_in_a_bucket_as_on_disk(tmp_path, bucket, form, capsys):
     capsys.readouterr()
     assert main(remote) == 0
     assert capsys.readouterr().out.count(" kept ") == 2
-
-
-@pytest.mark.long
-def test_trained_from_a_bucket_as_from_disk(tmp_path, bucket, make_night, project):
-    """As users start it, in a process of its own, which must end well."""
-    for subject in (2, 3, 5, 6):
-        make_night(tmp_path / "nights" / f"ucddb{subject:03d}.npz", 12, seed=subject)
-    upload(tmp_path / "nights", bucket)
-    options = [part for value in [*SMALL, "subjects=[2, 3, 5, 6]", "folds=2"] for part in ("--set", value)]
-    command = [sys.executable, "trainer.py", "--db", "ucddb", "--to_fold", "0", *options]
-    weights = {}
-    for data in (bucket, str(tmp_path / "nights")):
-        out = tmp_path / data.partition(":")[0].replace("/", "_")
-        ended = subprocess.run([*command, "--data", data, "--out", out], cwd=project, capture_output=True, text=True)
-        assert ended.returncode == 0, ended.stderr
-        weights[data] = (out / "ucddb" / "0" / "predictions" / "ucddb002.csv").read_text()
-        assert predict.main(["--db", "ucddb", "--dir", str(out / "ucddb"), "--data", data]) == 0
-    assert len(set(weights.values())) == 1
 
 
 def test_recordings_from_a_web_server(tmp_path, web):

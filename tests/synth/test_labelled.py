@@ -23,7 +23,6 @@ from synth.predictor import FineTunedPredictor
 from synth.replicas import replicas
 from synth.steps.fine_tuning import FineTuningStep
 from synth.steps.probing import LinearProbingStep
-from synth.terms import TCMS
 
 # One process for all that take the fixture ``trained``: the other would train the same again.
 pytestmark = [
@@ -161,7 +160,7 @@ def test_interrupted_and_continued_ends_with_the_same_weights(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("tcm", TCMS)
+@pytest.mark.parametrize("tcm", ["mamba", "lstm_mha"])
 def test_fine_tuning_changes_lora_and_the_classifier_alone(trained, tcm):
     """With each module, one stretch at a time, of which each is longer than a night."""
     folder, _ = trained

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.long, pytest.mark.usefixtures("small_backbone")]
 
 SETTINGS = ("folds=3", "labelled_subjects=4", "unimodal_passes=1", "multimodal_passes=3", "probing_passes=2")
 ROW = re.compile(r"^fold 0 (.+?) {2,}([\d.]+) +([\d,]+) .* ([\d.]+) ([MG]iB) +(\d+) MiB$", re.MULTILINE)
-STEPS = ("unimodal/eeg", "unimodal/airflow", "multimodal/eeg-airflow", "linear probing of apnea")
+STEPS = ("unimodal/eeg", "multimodal/eeg", "linear probing of apnea")
 TUNING = "fine-tuning for apnea (mamba2)"
 
 
@@ -27,14 +27,14 @@ def folder(tmp_path_factory):
     for number in range(6):
         as_shhs(folder / "raw", 200001 + number, make_night(number, config))
     where = ["--data", str(folder / "raw"), "--out", str(folder / "nights")]
-    assert prepare(["--db", "shhs", *where, "--select_ch", "EEG_C4", "Airflow"]) == 0
+    assert prepare(["--db", "shhs", *where, "--select_ch", "EEG_C4"]) == 0
     return folder
 
 
 def run(folder, capsys, *arguments: str, expected: int = 0) -> str:
     settings = [part for value in SETTINGS for part in ("--set", value)]
     where = ["--data", str(folder / "nights"), "--out", str(folder / "out"), "--to_fold", "0"]
-    what = ["--db", "shhs", "--preset", "tiny", "--modality", "eeg", "--modality", "airflow", "--task", "apnea"]
+    what = ["--db", "shhs", "--preset", "tiny", "--modality", "eeg", "--task", "apnea"]
     capsys.readouterr()
     assert trainer.main(["--model", "synthsleepnet", *what, *settings, *where, *arguments]) == expected
     return "".join(capsys.readouterr())
@@ -56,19 +56,19 @@ def test_a_dry_run_of_every_step_and_of_what_is_left(folder, capsys, tmp_path, m
     updates = rows(run(folder, capsys, "--dry-run"))
     assert list(updates) == [*STEPS, TUNING]
     # Three times as many passes over the same nights; batches are of the same size.
-    assert updates["multimodal/eeg-airflow"] == 3 * updates["unimodal/eeg"] > 0
+    assert updates["multimodal/eeg"] == 3 * updates["unimodal/eeg"] > 0
     assert not (folder / "out").exists()
     for step in ("unimodal", "multimodal", "fine_tuning"):
         run(folder, capsys, "--step", step)
     before = {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*") if path.is_file()}
     printed = run(folder, capsys, "--dry-run")
-    assert list(rows(printed)) == [STEPS[3]]
+    assert list(rows(printed)) == [STEPS[-1]]
     assert "Folds left: 1, 1 at a time: about" in printed
     assert "Every fold is finished" in run(folder, capsys, "--dry-run", "--step", "fine_tuning")
     # Another module has still to be trained, on the encoder that is there.
     left = rows(run(folder, capsys, "--dry-run", "--step", "fine_tuning", "--tcm", "lstm", "--set", "frozen_gib=0"))
     assert list(left) == ["fine-tuning for apnea (lstm)"]
-    logged = len((folder / "out/shhs/0/fine_tuning/apnea_1/eeg-airflow/mamba2/log.csv").read_text().splitlines()) - 1
+    logged = len((folder / "out/shhs/0/fine_tuning/apnea_1/eeg/mamba2/log.csv").read_text().splitlines()) - 1
     assert left["fine-tuning for apnea (lstm)"] >= logged
     assert {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*") if path.is_file()} == before
     assert not list(tmp_path.glob("rehearsal-*"))
