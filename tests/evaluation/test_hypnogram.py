@@ -263,7 +263,7 @@ def test_what_is_no_hypnogram(tmp_path, text):
     staged("W12?").save_csv(path)
     whole = path.read_bytes()
     path.write_bytes({"no stage": whole.replace(b"N1", b"N7", 2), "no number": whole[:-30]}.get(text, text))
-    with pytest.raises(InputError, match="is no hypnogram of this toolkit"):
+    with pytest.raises(InputError, match="is not a hypnogram of this toolkit"):
         Hypnogram.read_csv(path, name="night")
     path.unlink()
     with pytest.raises(InputError, match="does not exist"):
