@@ -282,7 +282,7 @@ def test_agreement_leaves_out_what_one_has_not_scored():
 def test_sleep_periods():
     night = staged("W" * 20 + "2" * 100 + "W" * 300 + "3" * 40 + "W" * 10)
     assert night.periods() == [(20, 120), (420, 460)]
-    assert "2 periods, 23:40:15 to 00:30:15, 03:00:15 to 03:20:15" in night.remarks[0]
+    assert "2 periods of sleep, 23:40:15 to 00:30:15, 03:00:15 to 03:20:15" in night.remarks[0]
     assert staged("2" * 100 + "W" * 200 + "2" * 100).periods() == [(0, 400)]
     assert "no sleep was found." in staged("W" * 30).remarks
 

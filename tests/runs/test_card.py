@@ -56,4 +56,4 @@ def test_a_card_leaves_open_what_nobody_knows(metadata):
 @pytest.mark.parametrize(("transductive", "saw"), [(True, "the signals, but not the stages"), (False, "nothing")])
 def test_a_card_says_what_was_seen_of_the_test_subjects(transductive, saw):
     trained = {**TRAINED, "config": {"training": {"transductive": transductive}}}
-    assert f"of whom it saw {saw}:" in card("RecSleepNet", trained)
+    assert f"of whom it saw {saw} in training:" in card("RecSleepNet", trained)

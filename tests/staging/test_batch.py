@@ -125,7 +125,7 @@ def test_models_that_cannot_be_used_are_told_once(nights, tmp_path, capfd):
     [
         (["--jobs", "0"], "--jobs 0: give a number of processes"),
         (["--jobs", "2", "--cluster", "tcp://a:1"], "give only one of them"),
-        (["--spec", "lab.toml"], "give both"),
+        (["--spec", "lab.toml"], "give --scoring too"),
     ],
 )
 def test_mistakes(models, nights, tmp_path, capsys, options, told):
