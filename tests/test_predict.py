@@ -59,7 +59,7 @@ def test_missing_folds_and_nights_are_said(models, capsys):
     (models.parent / "nights" / "ucddb002.npz").unlink()
     assert evaluate(models, "--fold", "0", "1", "7") == 0
     printed = capsys.readouterr().out
-    assert "fold 0: no night file of subject 2" in printed
+    assert f"fold 0: {models.parent}/nights holds no night file of subject 2." in printed
     assert "Not evaluated, because the model or the night files are missing: fold 0, 7." in printed
     assert "ucddb003" in printed
 

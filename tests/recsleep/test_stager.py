@@ -193,7 +193,7 @@ def test_what_is_no_model(models, tmp_path):
     for folder, told in ((tmp_path / "absent", "does not exist"), (tmp_path, "holds no trained model")):
         with pytest.raises(InputError, match=told):
             recsleep.load_stager(folder)
-    with pytest.raises(InputError, match="was trained on synthetic, not isruc"):
+    with pytest.raises(InputError, match="was trained on synthetic, not on isruc"):
         recsleep.load_stager(models / "synthetic", "isruc")
 
 

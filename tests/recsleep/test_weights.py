@@ -282,7 +282,7 @@ def test_a_full_disk(site, tmp_path, project):
     [
         (["isrucs"], "unknown database 'isrucs': did you mean isruc?"),
         (["shhs"], "no weights for shhs are published: choose among isruc, sleepedf, sleepedfx, ucddb."),
-        (["--from", "absent"], "--from absent: there is no such folder."),
+        (["--from", "absent"], "--from absent: there is no such folder: name another"),
         (["--from", "."], "cannot be read (No such file or directory): name a folder with --from"),
         (["--from", "ftp://a/b"], "--from ftp://a/b: name a server's address, http:// or https://, or a folder."),
         (["--from", "https://"], "--from https://: name a server's address"),
