@@ -1,4 +1,4 @@
-"""A network's predictions for a night file, compared with the scorer: scores, and a table of every epoch."""
+"""What a network predicts for a night file, beside what the scorer found: scores, and the table of every epoch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from evaluation.stages import Scores
 
 
 def classes(task: str) -> tuple[str, ...]:
-    """The names of a task's classes, in the order of the network's probabilities."""
+    """The names of what a network tells apart, in the order of its probabilities."""
     return STAGES if task == "sleep_stage" else (f"no {task}", task)
 
 
@@ -25,12 +25,12 @@ class NightPredictions:
     """The predictions for one night file.
 
     Attributes:
-        name: the night's name.
+        name: of the night.
         task: one of ``data.terms.TASKS``.
-        labels: int (epochs,), the scorer's classes: positions in :func:`classes`, or -1 for unscored epochs.
+        labels: int (epochs,), the scorer's: positions in :func:`classes`, or -1 for epochs that are not scored.
         probabilities: float32 (epochs, classes).
         stages: int (epochs,), the scorer's stages.
-        counts: how many events of each kind the scorer found in sleep; empty if the night file does not say it.
+        counts: how many events of each kind the scorer found in sleep; empty where the night file does not say.
     """
 
     name: str
@@ -56,7 +56,7 @@ class NightPredictions:
         table["predicted"] = names[self.probabilities.argmax(axis=1)]
         table[list(classes(self.task))] = self.probabilities
         with written_aside(path) as aside:
-            # Nine digits give every float32 exactly, so the table gives the same scores when it is read.
+            # Nine digits tell every float32 from others, so that what is read has the same scores.
             table.to_csv(aside, index=False, float_format="%.9g")
 
 
@@ -71,7 +71,7 @@ def saved_scores(path: Path, task: str) -> Scores | EventScores:
         if min(predicted) < 0 or set(table["scored"]) - {*names, "unscored"} or not np.isfinite(probabilities).all():
             raise ValueError
     except (KeyError, ValueError):
-        raise InputError(f"{path} holds no predictions of {task}: evaluate the fold again with predict.py.") from None
+        raise InputError(f"{path} holds no predictions of {task}: predict.py evaluates the folds again.") from None
     known = scored != UNSCORED
     if task == "sleep_stage":
         return Scores.of(scored[known], predicted[known])
@@ -79,7 +79,7 @@ def saved_scores(path: Path, task: str) -> Scores | EventScores:
 
 
 def total(scores: Sequence[Scores | EventScores]) -> Scores | EventScores:
-    """Several scores on the same task, pooled into one."""
+    """Several scores on the same task, pooled."""
     return sum(scores[1:], scores[0])
 
 

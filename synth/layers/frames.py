@@ -1,4 +1,4 @@
-"""Frames of an epoch, and the convolutional backbone that describes each frame.
+"""Frames of an epoch and the convolutional backbone that describes each.
 
 Lee et al., "NeuroNet", arXiv:2404.17585 (2024): a multi-scale one-dimensional ResNet with squeeze and excitation.
 
@@ -18,15 +18,14 @@ BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}
 WIDTHS = (64, 128, 128, 256)
 STRIDES = (1, 1, 2, 2)
 POOLING = {3: 16, 5: 11, 7: 6}
-"""For each branch, by its kernel, the number of steps over which its last features are averaged."""
+"""Of each branch's kernel, the steps that its last features are averaged over."""
 SQUEEZE = 16
 
 
 def frame_starts(window: float, step: float) -> range:
-    """The first samples of an epoch's whole frames of ``window`` s, every ``step`` s."""
+    """The first samples of an epoch's frames of ``window`` s, every ``step`` s; none that would not be whole."""
     size = round(window * SAMPLING_RATE)
-    # As in the published code, only whole samples count: NeuroNet's step of 0.375 s is 37 samples. The small number
-    # added keeps a step such as 0.29 s from being rounded down by a sample.
+    # As in the published code, whole samples alone: NeuroNet's step of 0.375 s are 37. The rest of 0.29 s is rounding.
     return range(0, EPOCH_SAMPLES - size + 1, int(step * SAMPLING_RATE + 1e-9))
 
 
@@ -37,21 +36,21 @@ def cut_frames(signals: Any, window: float, step: float) -> Any:
 
 
 def sums(*values: Any) -> Any:
-    """The sums over all positions of each of ``values`` (B, 1, T, C), stacked as (number, C)."""
-    # The outermost axes are summed first: TensorFlow takes twice as long if all are summed at once.
+    """The sums over all positions of each of ``values`` (B, 1, T, C), one below the other (number, C)."""
+    # Over the outermost axes first: TensorFlow takes twice as long for all at once.
     return ops.stack([ops.sum(ops.sum(x, axis=(0, 1)), axis=0) for x in values])
 
 
 def normalised(y: Any, gamma: Any, beta: Any, synchronized: bool) -> tuple[Any, Any, Any]:
     """Batch normalisation. Ioffe & Szegedy, arXiv:1502.03167 (2015), section 3.
 
-    Its gradient, also through the statistics, is written out: automatic differentiation would read the features many
-    more times, and memory access limits the speed of all operations except matrix products.
+    Its gradient, through the statistics too, is written out: differentiated operation by operation, it would pass over
+    the features far more often, and memory bounds the time of all but the products.
 
     Args:
         y: features (B, 1, T, C).
-        gamma, beta: the scale and shift of the features (C).
-        synchronized: whether the statistics are those of all replicas, which have equal shares of the batch.
+        gamma, beta: by which they are scaled and shifted (C).
+        synchronized: whether their statistics are those of all replicas, which have equal shares of the batch.
 
     Returns:
         The normalised features, and their mean and variance (C).
@@ -60,7 +59,7 @@ def normalised(y: Any, gamma: Any, beta: Any, synchronized: bool) -> tuple[Any, 
     positions = ops.cast(shape[0] * shape[2], y.dtype)
 
     def means(totals: Any) -> list[Any]:
-        """The means per position from two rows of sums, over all replicas if synchronized."""
+        """The means per position, over all replicas if they are synchronized, of two rows of sums."""
         own = totals / positions
         return ops.unstack(ops.moments(own[None], axes=(0,), synchronized=True)[0] if synchronized else own, 2)
 
@@ -77,7 +76,7 @@ def normalised(y: Any, gamma: Any, beta: Any, synchronized: bool) -> tuple[Any, 
             upstream = arguments[0] if upstream is None else upstream
             of_beta, product = ops.unstack(sums(upstream, upstream * y), 2)
             of_gamma = (product - mean * of_beta) * deviation
-            # With n = (y - mean) · deviation, this is scale · (upstream - mean(upstream) - n · mean(upstream · n)).
+            # Of n = (y - mean) · deviation: scale · (upstream - mean(upstream) - n · mean(upstream · n)).
             mean_upstream, mean_product = means(ops.stack([of_beta, of_gamma]))
             slope = mean_product * deviation
             of_y = scale * upstream - (scale * slope) * y + scale * (slope * mean - mean_upstream)
@@ -85,23 +84,22 @@ def normalised(y: Any, gamma: Any, beta: Any, synchronized: bool) -> tuple[Any, 
 
         return y * scale + (beta - mean * scale), gradients
 
-    # Copies are given, because TensorFlow refuses variables as arguments of such a function.
+    # Copies, for TensorFlow refuses variables as what such a function is given.
     return function(y, ops.copy(gamma), ops.copy(beta), mean, variance), mean, variance
 
 
 @keras.saving.register_keras_serializable(package="synth")
 class NormalisedConvolution(Configured):
-    """A convolution without bias, batch normalisation, and, by default, ELU.
+    """A convolution without bias, batch normalisation, and, unless told otherwise, ELU.
 
-    Outside training, with the learned statistics, this is one convolution with a bias, because the statistics are
-    folded into the kernel. In training, with the batch's own statistics, everything except the products is computed in
-    float32, which takes no longer under mixed precision.
+    With the statistics learned so far it is one convolution with a bias, whose kernel they are folded into. With the
+    batch's own it computes all but the products in float32, which costs no more under mixed precision.
 
     Args:
         filters: C of the output.
-        kernel_size: steps of the kernel.
-        stride: steps from one output to the next.
-        padding: steps of zeros on each side.
+        kernel_size: in steps.
+        stride: in steps.
+        padding: steps of zeros on either side.
         elu: whether ELU comes last.
     """
 
@@ -111,7 +109,7 @@ class NormalisedConvolution(Configured):
         super().__init__(autocast=False, **kwargs)
         self.filters, self.kernel_size, self.stride, self.padding = filters, kernel_size, stride, padding
         self.elu = elu
-        # The same name as in Keras's batch normalisation: whether TensorFlow's replicas share their statistics.
+        # As of Keras's batch normalisation: TensorFlow's replicas take their statistics together.
         self.synchronized = False
 
     def build(self, input_shape: Any) -> None:
@@ -145,15 +143,15 @@ class NormalisedConvolution(Configured):
 
 @keras.saving.register_keras_serializable(package="synth")
 class ResidualBlock(Configured):
-    """Two convolutions with squeeze and excitation, whose output is added to the block's input.
+    """Two convolutions with squeeze and excitation, and what came in added to their output.
 
-    The convolutions pad by 1 whatever their kernel, so the output is shorter if the kernel is above 3; then the input
-    is cut on its right to that length.
+    The convolutions pad by 1 whatever their kernel, so that the output is shorter for kernels above 3; what is added is
+    cut on its right to that length.
 
     Args:
         filters: C of the output.
-        kernel_size: steps of both kernels.
-        stride: stride of the first convolution.
+        kernel_size: of both convolutions.
+        stride: of the first.
     """
 
     def __init__(self, filters: int, kernel_size: int, stride: int, **kwargs: Any) -> None:
@@ -195,11 +193,11 @@ class FrameBackbone(Configured):
     """The features of each frame: a stem, three branches of kernels 3, 5 and 7, and two linear layers.
 
     All frames of all epochs are one batch, so that batch normalisation has one set of statistics over all of them; the
-    published code has one for each frame. Inference is the same.
+    published code takes them frame by frame. Inference is the same.
 
     Args:
         window: length of a frame in seconds.
-        lora: LoRA for the layers that it names (``linear1``, ``linear2``).
+        lora: adapts the layers it names (``linear1``, ``linear2``).
 
     Example:
 
@@ -245,11 +243,11 @@ class FrameBackbone(Configured):
         return self.describe(self.convolve(x, training), training)
 
     def convolve(self, x: Any, training: bool = False) -> Any:
-        """Frames (B, F, S) to the outputs of the branches (B, F, flat)."""
+        """Frames (B, F, S) to what the branches make of them (B, F, flat)."""
         batch, frames = ops.shape(x)[0], x.shape[1]
-        # As images one pixel high: TensorFlow fuses only two-dimensional convolutions with the operations after them.
+        # Rows of one pixel's height: two-dimensional convolutions are what TensorFlow fuses with what follows them.
         x = self.stem(ops.reshape(x, (-1, 1, self.samples, 1)), training=training)
-        # ELU is never below -1, so this padding is never the maximum.
+        # ELU stays above -1: such padding never is a maximum.
         x = ops.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)), constant_values=-2.0)
         x = ops.max_pool(x, (1, 3), (1, 2), "valid", "channels_last")
         outputs = []
@@ -263,7 +261,7 @@ class FrameBackbone(Configured):
         return ops.reshape(y, (batch, frames, self.flat))
 
     def describe(self, convolved: Any, training: bool = False) -> Any:
-        """The outputs of :meth:`convolve` (B, F, flat) to features (B, F, D)."""
+        """What :meth:`convolve` made (B, F, flat) to features (B, F, D)."""
         batch, frames = ops.shape(convolved)[0], convolved.shape[1]
         y = ops.reshape(ops.cast(convolved, self.compute_dtype), (-1, self.flat))
         y = ops.elu(call_dense(self.linear1, y, training))

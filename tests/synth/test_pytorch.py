@@ -76,7 +76,7 @@ def test_the_command_writes_a_model_folder(state, tmp_path, capsys):
     np.testing.assert_allclose(model.encoder.backbone.linear1.kernel, expected, rtol=1e-6)
     assert read_metadata(folder)["source"]["file"] == "best_model.pth"
     assert main([str(file), str(folder)]) == 2
-    assert "already holds a model" in capsys.readouterr().err
+    assert "holds a model already" in capsys.readouterr().err
 
 
 def test_wrong_arguments_of_the_command(tmp_path, capsys):
