@@ -23,12 +23,12 @@ docs: $(VENV)/test-ready demo
 
 # SlipCover counts the lines that ran, at a small part of the time that tracing takes. It takes Python's frozen modules
 # for a file ``frozen`` in this folder.
-test: $(VENV)/test-ready demo
+test: $(VENV)/test-ready
 	$(VENV)/bin/python -m slipcover --source . --omit "*/frozen,.venv*,benchmarks/*,tests/*" --skip-covered \
 		-m pytest -n 2
 
-# The suite on the newest libraries, but for the longest tests; those of the models on JAX and PyTorch, for what the
-# commands train and stage there is TensorFlow.
+# The suite on the newest libraries, except the longest tests: those of the models on JAX and PyTorch, all others on
+# TensorFlow, with which the commands train.
 test-latest: test-newest test-jax test-torch
 
 test-newest: $(LATEST)/ready

@@ -42,7 +42,7 @@ def main() -> int:
     for name, passed in sorted(cases.passed.items()):
         print(f"{name.removeprefix('test_'):24}{passed:16,}{cases.failed[name]:24}")
     print(f"{'all':24}{cases.passed.total():16,}{cases.failed.total():24}")
-    return int(cases.failed.total() > 0)
+    return int(cases.failed.total() > 0 or not cases.passed.total())
 
 
 if __name__ == "__main__":

@@ -63,6 +63,9 @@ class NightPredictions:
 def saved_scores(path: Path, task: str) -> Scores | EventScores:
     """The scores of a table that :meth:`NightPredictions.save` wrote; InputError if it is missing or damaged."""
     names = classes(task)
+    again = "predict.py evaluates the folds again"
+    if not path.is_file():
+        raise InputError(f"{path} does not exist (any more): {again}.")
     file = BytesIO(content(path))
     try:
         table = pd.read_csv(file)
@@ -71,7 +74,7 @@ def saved_scores(path: Path, task: str) -> Scores | EventScores:
         if min(predicted) < 0 or set(table["scored"]) - {*names, "unscored"} or not np.isfinite(probabilities).all():
             raise ValueError
     except (KeyError, ValueError):
-        raise InputError(f"{path} holds no predictions of {task}: predict.py evaluates the folds again.") from None
+        raise InputError(f"{path} holds no predictions of {task}: {again}.") from None
     known = scored != UNSCORED
     if task == "sleep_stage":
         return Scores.of(scored[known], predicted[known])

@@ -95,7 +95,7 @@ def each(
             # notice the end of those that replace them.
             stack.callback(lambda: get_reusable_executor(reuse=True).shutdown())
             function = _WithItsParent(function)
-        # A caller that stops early, as on Ctrl-C, has no use for the rest.
+        # Where the caller stops early, as on Ctrl-C, joblib warns of the results that nobody took.
         warnings.filterwarnings("ignore", r"(?s).*unnecessary computation time", module="joblib")
         parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, **threads)
         try:

@@ -31,7 +31,6 @@ from runs.networks import save_model
 MODEL = {"filters": 4, "first_kernel": 12, "lstm_units": 4, "block_kernel": 3}
 STAGES = "W123RW"
 
-settings.register_profile("many", max_examples=1000)
 MANY = settings.get_current_profile_name() == "many"
 HOSTILE = settings(
     max_examples=1000 if MANY else 25, deadline=None, database=None, suppress_health_check=list(HealthCheck)
@@ -71,12 +70,8 @@ def place(tmp_path_factory):
     psg = recordings.sleepedf(folder / "nights", STAGES)
     psg.rename(folder / "good.edf")
     hypnogram = folder / "nights" / "SC4001EC-Hypnogram.edf"
-    assert (
-        predict.main(
-            ["--dir", str(folder / "models"), "--recording", str(folder / "good.edf"), "--out", str(folder / "staged")]
-        )
-        == 0
-    )
+    places = {"dir": "models", "recording": "good.edf", "out": "staged"}
+    assert predict.main([part for name, at in places.items() for part in (f"--{name}", str(folder / at))]) == 0
     contents = {
         "edf": (folder / "good.edf").read_bytes(),
         "hypnogram": hypnogram.read_bytes(),
