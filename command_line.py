@@ -1,4 +1,4 @@
-"""What the commands share: arguments, and mistakes told in one sentence."""
+"""What the commands share: their arguments, and how a user's mistake is reported in one sentence."""
 
 import argparse
 import os
@@ -20,7 +20,9 @@ from data.terms import InputError
 if TYPE_CHECKING:
     from staging.recordings import Source
 
-SUBJECTS = "text file with a subject's number, or a night's or recording's name, on each line: these subjects alone"
+SUBJECTS = (
+    "use only the subjects in this text file; each line is a subject's number or the name of a night or recording"
+)
 """Help of the option ``--subjects``."""
 
 
@@ -32,37 +34,40 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_workers(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add the options that spread the work on ``what``."""
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help=f"{what} worked on side by side (default 1)")
-    scheduler = f"Dask scheduler to send {what} to, such as tcp://scheduler:8786"
+    """Add the options that spread the work on ``what`` over processes or machines."""
+    at_once = f"number of {what} to work on at the same time (default 1)"
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help=at_once)
+    scheduler = f"work on the {what} on the machines of this Dask scheduler, such as tcp://scheduler:8786"
     parser.add_argument("--cluster", metavar="ADDRESS", help=scheduler)
 
 
 def check_workers(arguments: argparse.Namespace) -> None:
-    """Refuse what :func:`add_workers`'s options cannot mean."""
+    """Refuse impossible values of the options of :func:`add_workers`."""
     if not 1 <= arguments.jobs <= 1024:
-        raise InputError(f"--jobs {arguments.jobs}: a number of processes is wanted, 1 or above.")
+        raise InputError(f"--jobs {arguments.jobs}: give a number of processes from 1 to 1024.")
     if arguments.jobs > 1 and arguments.cluster:
-        raise InputError("--jobs counts processes of this machine, --cluster uses others: give one of them.")
+        raise InputError("--jobs uses this machine, --cluster uses other machines: give only one of them.")
 
 
 def add_recordings(add: Callable[..., Any], required: bool = False) -> None:
     """Add the options that name recordings and the folder of their results, and what is done with finished ones."""
     recordings = (
-        "recordings in any format that MNE reads, or night files; folders of them, or patterns, local or remote"
+        "recordings in any format that MNE reads, or night files: files, folders, or patterns such as nights/*.edf, "
+        "local or remote"
     )
     add("--recording", nargs="+", required=required, metavar="FILE", help=recordings)
     add("--out", metavar="DIR", help="folder of the results, local or remote (default results)")
-    add("--overwrite", action="store_true", help="work on finished recordings again")
+    add("--overwrite", action="store_true", help="work on recordings again that are already finished")
 
 
 def recordings_and_folders(arguments: argparse.Namespace) -> tuple[list["Source"], Path, Path]:
-    """The recordings, the folder of models and that of results, as other machines know them if they do the work.
+    """The recordings, the folder of models, and the folder of results.
 
-    ``arguments`` hold those of :func:`add_recordings`, of :func:`add_workers`, and ``dir``.
+    With ``--cluster`` their paths are such as other machines can use. ``arguments`` hold the options of
+    :func:`add_recordings` and of :func:`add_workers`, and ``dir``.
 
     Raises:
-        InputError: a recording is nowhere, or the results cannot be written.
+        InputError: a recording does not exist, or the results cannot be written.
     """
     check_workers(arguments)
     from data.store import anywhere, location
@@ -79,7 +84,7 @@ def recordings_and_folders(arguments: argparse.Namespace) -> tuple[list["Source"
 
 
 def print_published(spec: Database, tasks: Collection[str]) -> None:
-    """Print published results on a database for some tasks, to compare ours with."""
+    """Print the published results on a database for some tasks, to compare ours with."""
     for result in spec.published:
         if result.task in tasks:
             task = "" if result.task == "sleep_stage" else f", {result.task}"
@@ -91,21 +96,21 @@ def print_published(spec: Database, tasks: Collection[str]) -> None:
 
 
 TEMPORARY = "recsleep-"
-"""How the names of the commands' temporary folders begin."""
+"""The names of the commands' temporary folders begin with this."""
 
 
 @contextmanager
 def _temporary_folder() -> Iterator[None]:
-    """Let this command and its processes keep temporary files in a folder of their own, which goes with the command.
+    """Give this command and its processes a temporary folder of their own, which is deleted when the command ends.
 
-    Those of commands that were killed go too.
+    The temporary folders of commands that were killed are deleted too.
     """
     from data.writing import alone_in
 
     for left in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*"):
         with suppress(OSError, InputError):
             about = left.lstat()
-            # A command that begins this minute may not have taken its folder yet.
+            # A command that started within this minute may not have locked its folder yet.
             if left.is_dir() and not left.is_symlink() and about.st_uid == os.getuid() and _age(about) > 60:
                 with alone_in(left):
                     shutil.rmtree(left, ignore_errors=True)
@@ -126,23 +131,23 @@ def _age(file: os.stat_result) -> float:
 
 
 def _open_streams() -> None:
-    """Lead to nowhere those of the three standard streams that are closed: files would be opened in their place."""
+    """Connect each closed standard stream to the null device: else the next opened file would take its number."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest number that is free is this one.
+            # The system gives the lowest free number, which is this one.
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "w" if number else "r"))
 
 
 def run(command: Callable[[], int | None], prog: str) -> int:
-    """Run ``command`` and return an exit code: its own or 0, 2 after a user's mistake, 130 after Ctrl-C or SIGTERM."""
+    """Run ``command`` and return the exit code: its own or 0, 2 after a user's mistake, 130 after Ctrl-C or SIGTERM."""
     _open_streams()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # Else the first process takes all memory of a GPU, and none is left for the processes beside it.
+    # Otherwise the first process takes all memory of a GPU, and none is left for the other processes.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    # A file's name may hold bytes that are no text.
+    # A file's name may hold bytes that are not valid text.
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -151,14 +156,14 @@ def run(command: Callable[[], int | None], prog: str) -> int:
     except InputError as error:
         mistake = str(error)
     except ValueError as error:
-        # What a field of config.py refuses; the library that checks it is not imported for a command without it.
+        # A field of config.py was refused. Pydantic, which checks it, is not imported here: not every command needs it.
         if type(error).__name__ != "ValidationError":
             raise
         first = error.errors()[0]  # type: ignore[attr-defined]
         where = f"{error.title}: {'.'.join(map(str, first['loc']))}"  # type: ignore[attr-defined]
         mistake = f"config.py, {where} = {first.get('input')!r}: {first['msg']}."
     except BrokenPipeError:
-        # Whoever read the output, such as head, has seen enough; nothing may be flushed to it at the end.
+        # The program that read the output, such as head, has ended: nothing may be flushed to it at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
@@ -166,16 +171,17 @@ def run(command: Callable[[], int | None], prog: str) -> int:
             raise
         mistake = f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
     except MemoryError:
-        mistake = "there is too little memory: end other programs, or raise the limit."
+        mistake = "there is too little memory: close other programs, or raise the memory limit."
     except ImportError as error:
-        # What the loader says of a library that finds no room.
+        # The loader says this when there is no memory for a library.
         if not any(sign in str(error) for sign in ("failed to map segment", "cannot allocate memory")):
             raise
         mistake = (
-            f"there is too little memory to load {error.name or 'a library'}: end other programs, or raise the limit."
+            f"there is too little memory to load {error.name or 'a library'}: close other programs, or raise the "
+            "memory limit."
         )
     except KeyboardInterrupt:
-        print(f"{prog}: stopped; give the same command again to go on.", file=sys.stderr)
+        print(f"{prog}: stopped; run the same command again to continue.", file=sys.stderr)
         return 130
     print(f"{prog}: error: {InputError(mistake)}", file=sys.stderr)
     return 2

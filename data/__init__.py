@@ -3,12 +3,13 @@
 import os
 import platform
 
-# TensorFlow and MNE read these when they are first imported, before which every package of ours that may do so imports
-# this one: the commands, the Python interface and worker processes alike. What the user has set stays.
+# TensorFlow and MNE read these variables when they are first imported. Every package of ours that may import them
+# imports this one before: in the commands, the Python interface and worker processes alike. What the user has set
+# stays.
 #
-# Its start-up notes are nothing that a user can act on.
+# TensorFlow's start-up notes say nothing that a user could act on.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# It uses oneDNN's kernels by itself only on processors with AVX-512 VNNI; on the others they are faster too.
+# By itself, TensorFlow uses oneDNN's kernels only on processors with AVX-512 VNNI; they are faster on others too.
 if platform.machine() in ("x86_64", "AMD64"):
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # Where Numba is installed but can write to neither its own folder nor the user's, as in a container without a home, MNE

@@ -9,7 +9,7 @@ from typing import Any
 from data.terms import InputError
 
 NIGHT_PATTERN = re.compile(r"[^/\\\0{}]*\{subject(:0\dd)?\}[^/\\\0{}]*")
-"""What a night pattern may be: nothing that ``format`` could trip over or ``glob`` follow out of a folder."""
+"""What a night pattern may be: nothing that makes ``format`` fail or leads ``glob`` out of a folder."""
 
 
 def plain(name: str) -> str:
@@ -41,7 +41,7 @@ class ChannelSpec:
 class Published:
     """A published result to print beside ours: the model's name, its figures from 0 to 1, and the task.
 
-    ``about`` says what sets it apart from the others, if anything does.
+    ``about`` says how it differs from the other results, if it does.
     """
 
     model: str
@@ -60,30 +60,30 @@ class Database:
         db: its name on the command line.
         title: its name in print.
         subjects: the subjects' numbers; empty where everybody with night files is a subject.
-        folds: of the cross-validation.
+        folds: the number of folds of the cross-validation.
         night_patterns: names of one subject's night files; ``{subject}`` stands for the subject's number.
         channel: the night files' channel that RecSleepNet stages; empty where the user must name it.
-        modalities: each modality that SynthSleepNet may take, and the night files' channels of it, the preferred one
-            first.
-        published: published results, of a single EEG channel where they do not say otherwise.
-        assumption: what is taken for granted about who is who among the subjects of the published folds, which cannot
-            be looked up; empty where nothing is.
+        modalities: each modality that SynthSleepNet may take, followed by the night files' channels of that modality,
+            the preferred one first.
+        published: published results; they are of a single EEG channel unless they say otherwise.
+        assumption: what is assumed, because it was not published, about the numbering of the subjects in the published
+            folds; empty where nothing is.
         recording: regular expression of a recording's file name. Its groups, and ``name`` for the file's name without
-            suffix, fill in the templates below. Empty where nights are made, not recorded.
+            suffix, fill in the templates below. Empty for synthetic nights.
         example: a recording's file name, for messages.
         night: template of a night's name.
         scoring: templates, with wildcards, of the file names of each part of the scoring, the preferred one first.
         optional: the parts of the scoring that may be missing.
         form: how the scoring is written; see :mod:`data.scorings`.
-        rules: what else the form ``table`` has to know: labels, events and columns.
+        rules: what reading the form ``table`` needs besides: labels, events and columns.
         channels: what preparation takes unless ``--select_ch`` says otherwise.
-        first_subject: the number in recordings' names of the subject who is 0 in nights' names.
-        subject: regular expression of the recording's path whose first group is the subject's number, if ``recording``
-            has no group for it. Without both, recordings count as subjects, in their order.
+        first_subject: the number that recordings' names give to the subject who is number 0 in nights' names.
+        subject: regular expression for the recording's path, whose first group is the subject's number, if
+            ``recording`` has no group for it. Without either, each recording is a subject, numbered in their order.
         as_stored: whether voltages stay in the recording's own unit instead of becoming µV.
         scaled: whether preparation scales each channel by its median and quartiles.
         whole: whether preparation keeps whole nights: no wake is trimmed, epochs without a stage stay in.
-        details: the custom specification as it was written, which is kept with each night.
+        details: the custom specification as the user wrote it, which is kept with each night.
     """
 
     db: str
@@ -111,7 +111,7 @@ class Database:
     details: dict[str, Any] = field(default_factory=dict)
 
     def streams(self, modality: str) -> dict[str, str]:
-        """The channels of a modality by the names of their streams: its own for the first, with a number for others."""
+        """The channels of a modality by the names of their streams: eeg for the first, then eeg2, eeg3 and so on."""
         channels = {first: others for first, *others in self.modalities}[modality]
         return {f"{modality}{number if number > 1 else ''}": name for number, name in enumerate(channels, 1)}
 
@@ -120,7 +120,7 @@ class Database:
         known = {plain(name): c for c in reversed(self.channels) for name in (c.name, *c.spellings)}
         chosen = [known.get(plain(name), ChannelSpec(name)) for name in names]
         if len({plain(channel.name) for channel in chosen}) < len(chosen):
-            raise InputError("--select_ch names a channel twice.")
+            raise InputError("--select_ch names one channel twice: name it once.")
         return tuple(chosen) or self.channels
 
 
@@ -136,7 +136,7 @@ _SLEEP_EDF_20 = Database(
         Published("AttnSleep", 0.844, 0.781, 0.79),
         Published("XSleepNet2", 0.864, 0.809, 0.81, about="of EEG and EOG"),
     ),
-    # Of cassette night SC4ssNxx the scoring is SC4ssN with other last letters.
+    # The scoring of the cassette night SC4ssNxx is called SC4ssN followed by two other letters.
     recording=r"(?P<night>(?P<id>SC4(?P<subject>\d\d)\d)\w\d)-PSG\.edf",
     example="SC4001E0-PSG.edf",
     night="{night}",
@@ -162,7 +162,7 @@ _ISRUC = Database(
     subjects=tuple(range(99)),
     night_patterns=("subject{subject}.npz",),
     channel="C3-A2",
-    assumption="recording N is taken for subject N - 1",
+    assumption="it is assumed that recording N is subject N - 1",
     recording=r"(?P<subject>\d+)\.(rec|edf)",
     example="1.rec",
     night="subject{subject}",
@@ -192,7 +192,7 @@ _FEW_LABELS = "with few labels; chosen by its test subjects"
 _SHHS = Database(
     db="shhs",
     title="Sleep Heart Health Study",
-    # The number alone names what SynthSleepNet's published parser writes.
+    # SynthSleepNet's published parser names a night by the number alone.
     night_patterns=("shhs1-{subject:06d}.npz", "{subject:06d}.npz"),
     channel="EEG_C4",
     modalities=(
@@ -216,7 +216,7 @@ _SHHS = Database(
     night="{name}",
     scoring={"stages": ("{name}-nsrr.xml", "{name}-profusion.xml")},
     form="nsrr",
-    # Names as SynthSleepNet's users have them. SHHS records C4-A1 as EEG and C3-A2 as the second EEG.
+    # The names that SynthSleepNet's published parser gives. SHHS records C4-A1 as EEG and C3-A2 as the second EEG.
     channels=(
         ChannelSpec("EEG_C4", ("EEG", "EEG1", "EEG(1)", "C4-A1"), (0.5, 40)),
         ChannelSpec("EEG_C3", ("EEG(sec)", "EEGsec", "EEG2", "EEG(2)", "C3-A2"), (0.5, 40)),
@@ -254,7 +254,7 @@ _CUSTOM = Database(
 DATABASES = {db.db: db for db in (_SLEEP_EDF_20, _SLEEP_EDF_78, _ISRUC, _UCDDB, _SHHS, _SYNTHETIC, _CUSTOM)}
 
 ALIASES = {"isurc": "isruc"}
-"""Spellings in circulation: the published README writes ``isurc``."""
+"""Misspellings that users may know: the published README writes ``isurc``."""
 
 
 def database(name: str) -> Database:

@@ -1,8 +1,8 @@
 """The recipe of a network: everything between a recording and the numbers that the network sees.
 
-Preparation, training, evaluation and staging apply it, and every model keeps it in its ``metadata.json``. The order is
-fixed: a channel is read in µV or as stored, resampled to 100 Hz and band-passed; then it may be scaled by its quartiles
-or calibrated to a level.
+Preparation, training, evaluation and staging all follow it, and every model keeps it in its ``metadata.json``. The
+order is fixed: a channel is read in µV or as stored, resampled to 100 Hz and band-passed; then it may be scaled by its
+quartiles or calibrated to a level.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,18 +30,19 @@ class Level:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a network takes.
+    """What a network takes as its input.
 
     Attributes:
-        channels: the training nights' channel of each stream, which is called by its modality, one of
-            ``data.terms.MODALITIES``; the second channel of the EEG is ``eeg2``.
-        as_stored: whether voltages stay in the recording's own unit, else they are in µV.
+        channels: the training nights' channel of each stream. A stream is named by its modality, one of
+            ``data.terms.MODALITIES``; the stream of the second EEG channel is ``eeg2``.
+        as_stored: whether voltages stay in the recording's own unit; otherwise they are in µV.
         scaled: whether each channel is scaled by its quartiles, see :func:`scale`.
         nights_scaled: whether night files that do not say their channels' unit hold scaled channels.
-        level: of the training nights, to which a recording is calibrated; None if unknown, or if channels are scaled.
-        nights_calibrated: whether night files are calibrated as well, as those are to which a network is adapted.
-        labelled_wake_minutes: how much wake before and after sleep is learnt and tested, of nights that were prepared
-            whole; it makes no difference to the signals, so recipes with another one are equal.
+        level: the level of the training nights, to which a recording is calibrated; None if unknown, or if channels
+            are scaled.
+        nights_calibrated: whether night files are calibrated too, as they are when a network is adapted to them.
+        labelled_wake_minutes: how many minutes of wake before and after sleep are learnt and tested in nights that
+            were prepared whole. It does not change the signals, so recipes that differ only in it are equal.
     """
 
     channels: dict[str, ChannelSpec]
@@ -63,7 +64,7 @@ class Recipe:
     ) -> "Recipe":
         """The recipe of a network that is trained on the ``channels`` of ``db``'s night files.
 
-        ``about`` is what preparation wrote down about one of them; what it does not say is as the database has it.
+        ``about`` is what preparation noted about one of them; what it does not say is taken from the database.
         """
         return cls(
             {modality: _spec(db, name, about) for modality, name in channels.items()},
@@ -77,12 +78,12 @@ class Recipe:
     def of_metadata(cls, metadata: Mapping[str, Any]) -> "Recipe":
         """The recipe of a saved model.
 
-        Models saved before version 2 hold none. Their channels are those of ``channel`` or ``channels`` in the
-        metadata, as their database specifies them, and scaled in the second case; their level is ``amplitude`` and
-        ``offset``.
+        Models that were saved before version 2 hold no recipe. Their channels are named by ``channel`` or ``channels``
+        in the metadata and specified by their database, and they are scaled in the second case. Their level is
+        ``amplitude`` and ``offset``.
 
         Raises:
-            InputError: the metadata describe no recipe.
+            InputError: the metadata do not describe a valid recipe.
         """
         if "recipe" in metadata:
             return cls.from_json(metadata["recipe"])
@@ -91,14 +92,14 @@ class Recipe:
             channels = metadata["channels"]
             named = isinstance(channels, dict) and all(isinstance(name, str) for name in channels.values())
             if not named or not channels or not set(map(modality_of, channels)) <= set(MODALITIES):
-                raise InputError("its metadata name no channel for each of its modalities: train it again.")
+                raise InputError("its metadata do not name a channel for each modality: train it again.")
             return cls.of_nights(db, channels, {}, scaled=True)
         found = cls.of_nights(db, {"eeg": str(metadata.get("channel") or db.channel)}, {})
         return found.calibrated_to(_level(metadata.get("amplitude"), metadata.get("offset", 0.0)))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The night files' channels, in the order of the modalities."""
+        """The night files' channels, in the order of the streams."""
         return tuple(channel.name for channel in self.channels.values())
 
     def calibrated_to(self, level: Level | None) -> "Recipe":
@@ -107,7 +108,7 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as JSON values; :meth:`from_json` reads them."""
-        # Said only where it is so: files of earlier versions, which do not say it, stay what they are.
+        # Written only if it is true: so the files are the same as those of earlier versions, which do not have it.
         adapted = {"nights_calibrated": True} if self.nights_calibrated else {}
         return {
             "channels": {
@@ -125,7 +126,7 @@ class Recipe:
 
     @classmethod
     def from_json(cls, values: Any) -> "Recipe":
-        """The recipe that :meth:`to_json` wrote; InputError if the values are none, or of another sampling rate."""
+        """The recipe that :meth:`to_json` wrote; InputError if it is not one, or has another sampling rate."""
         try:
             channels = {
                 modality: ChannelSpec(str(channel["name"]), tuple(map(str, channel["spellings"])), _band(channel))
@@ -146,17 +147,19 @@ class Recipe:
         except InputError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-            reason = "the model is of a newer version, or its metadata are damaged"
-            raise InputError(f"its recipe cannot be read: {reason}.") from None
+            reason = "the model is of a newer version, or its metadata.json is damaged"
+            raise InputError(
+                f"its recipe cannot be read, because {reason}: update the toolkit, or restore it."
+            ) from None
 
     def applied(self, modality: str, signals: np.ndarray, about: Mapping[str, Any]) -> np.ndarray:
-        """A channel as the network takes it, but for calibration to a level: float32 (epochs, 3000).
+        """A channel as the network takes it, before calibration to a level: float32 (epochs, 3000).
 
         Args:
-            modality: of the channel.
+            modality: the name of the channel's stream.
             signals: float32 (epochs, 3000) at 100 Hz, all epochs of a recording or of a night file.
-            about: what is known of them: ``prepared``, whether they come from a night file; ``filtered``, whether they
-                went through a band-pass then; ``unit``; ``quartiles`` of the recording that a night was cut out of.
+            about: what is known about them: ``prepared``, whether they come from a night file; ``filtered``, whether
+                preparation has band-passed them; ``unit``; ``quartiles`` of the whole recording of a night file.
         """
         band, unit = self.channels[modality].band, about.get("unit")
         if band and not about.get("filtered"):
@@ -168,12 +171,12 @@ class Recipe:
 
 
 def _spec(db: Database, name: str, about: Mapping[str, Any]) -> ChannelSpec:
-    """How the night files' channel ``name`` is made: as its night says, else as the database specifies it."""
+    """How the night files' channel ``name`` was made: as its night says, else as the database specifies it."""
     try:
         found = listed_channel(about, name)
         if "band_hz" in found:
             return ChannelSpec(name, tuple(map(str, found["spellings"])), _band(found))
-        # Nights that version 1 prepared say it in their settings, spellings in the custom specification.
+        # Nights that version 1 prepared have the band in their settings, and spellings in the custom specification.
         settings = settings_in(about)
         old = listed_channel(settings, name)
         known = next((channel for channel in db.channels if channel.name == name), None)
@@ -184,27 +187,27 @@ def _spec(db: Database, name: str, about: Mapping[str, Any]) -> ChannelSpec:
         spellings = [spellings] if isinstance(spellings, str) else map(str, spellings)
         return ChannelSpec(name, tuple(spellings), _band(old))
     except (KeyError, TypeError, ValueError, AttributeError):
-        what = f"a night file describes its channel {name} in no known form"
+        what = f"a night file describes its channel {name} in an unknown form"
         raise InputError(f"{what}: prepare the nights again.") from None
 
 
 def listed_channel(about: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """What the list ``channels`` in ``about`` says of the channel ``name``; empty where it does not name it."""
+    """What the list ``channels`` in ``about`` says about the channel ``name``; empty if it does not name it."""
     return next((channel for channel in about.get("channels", ()) if channel.get("name") == name), {})
 
 
 def settings_in(about: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of preparation in ``about``, if they are there."""
+    """The settings of preparation in ``about``; empty if there are none."""
     settings = about.get("settings")
     return settings if isinstance(settings, dict) else {}
 
 
 BAND_LIMITS = (0.01, 49)
-"""Hz, between which a band-pass may lie at 100 Hz."""
+"""Lowest and highest frequency in Hz of a band-pass at 100 Hz."""
 
 
 def _band(channel: Mapping[str, Any]) -> tuple[float, float] | None:
-    """The band of a channel that a file describes; TypeError or ValueError where it is none."""
+    """The band of a channel that a file describes; TypeError or ValueError if it is not a valid band."""
     if channel["band_hz"] is None:
         return None
     low, high = map(float, channel["band_hz"])
@@ -214,33 +217,32 @@ def _band(channel: Mapping[str, Any]) -> tuple[float, float] | None:
 
 
 def _level(amplitude: Any, offset: Any) -> Level | None:
-    """The level of two values from a file; None where they are none, InputError where no signal has them."""
+    """The level of two values from a file; None if they are not numbers, InputError if no signal can have it."""
     if not all(type(value) in (int, float) for value in (amplitude, offset)):
         return None
     if not (1e-9 <= amplitude <= 1e9 and abs(offset) <= 1e9):
-        raise InputError(
-            f"its level, amplitude {amplitude:.3g} and offset {offset:.3g}, is of no signal: train it again."
-        )
+        raise InputError(f"no signal has its level, amplitude {amplitude:.3g} and offset {offset:.3g}: train it again.")
     return Level(float(amplitude), float(offset))
 
 
 _LEVELS = {"sleepedf": Level(12.5), "sleepedfx": Level(12.5), "isruc": Level(12.5), "ucddb": Level(0.12, 0.55)}
-"""Of the published checkpoints. ISRUC's nights are not at hand; on ucddb018 its checkpoint hardly minds a level from 4
-to 20 µV. UCDDB's level is in the recordings' own unit, with their offset, as the nine nights at hand have them."""
+"""Levels for the published checkpoints. That for ISRUC is assumed, because its nights were not available; on ucddb018
+its checkpoint works almost equally well from 4 to 20 µV. UCDDB's level is in the recordings' own unit, with their
+offset, and was measured on nine nights."""
 
 PUBLISHED = {
     db: Recipe.of_nights(DATABASES[db], {"eeg": DATABASES[db].channel}, {}).calibrated_to(level)
     for db, level in _LEVELS.items()
 }
-"""The recipes of the published RecSleepNet checkpoints, which hold none, by database."""
+"""The recipes of the published RecSleepNet checkpoints, by database; the checkpoints themselves hold none."""
 
 
 def resample(signal: np.ndarray, rate: float) -> np.ndarray:
-    """``signal`` (samples,) from ``rate`` Hz to 100 Hz; sample k stays at k / 100 s, however long the night.
+    """Resample ``signal`` (samples,) from ``rate`` Hz to 100 Hz; sample k is at k / 100 s, however long the night is.
 
-    It is what ``scipy.signal.resample_poly`` gives with ``padtype="edge"``, to rounding; SciPy's signal package takes
-    longer to load than a night to resample. A low-pass (windowed sinc) is evaluated where the new samples lie between
-    the old ones, which repeats after ``up`` new and ``down`` old ones.
+    The result is that of ``scipy.signal.resample_poly`` with ``padtype="edge"``, except for rounding; loading SciPy's
+    signal package takes longer than resampling a night. A low-pass (windowed sinc) is evaluated at the positions of the
+    new samples between the old ones; these positions repeat after ``up`` new and ``down`` old samples.
     """
     if rate == SAMPLING_RATE:
         return signal
@@ -252,7 +254,7 @@ def resample(signal: np.ndarray, rate: float) -> np.ndarray:
     padded = np.pad(signal, reach, mode="edge")
     resampled = np.empty(-(-len(signal) * up // down))
     for phase in range(min(up, len(resampled))):
-        # In ``up`` steps to an old sample, the low-pass ends at ``end``, within the old sample ``last``.
+        # Counted in steps, ``up`` of which are one old sample, the low-pass ends ``end`` steps into sample ``last``.
         last, end = divmod(phase * down + half, up)
         taps = low_pass[end::up][::-1]
         windows = sliding_window_view(padded, len(taps))[reach + last + 1 - len(taps) :: down]
@@ -261,7 +263,7 @@ def resample(signal: np.ndarray, rate: float) -> np.ndarray:
 
 
 def in_epochs(signal: np.ndarray, epochs: int, first: int = 0) -> np.ndarray:
-    """``signal`` (samples,) from sample ``first`` on as (epochs, 3000); its last value fills what it lacks."""
+    """``signal`` (samples,) from sample ``first`` on as (epochs, 3000); missing samples get its last value."""
     cut = signal[first : first + epochs * EPOCH_SAMPLES]
     return np.pad(cut, (0, epochs * EPOCH_SAMPLES - len(cut)), mode="edge").reshape(epochs, EPOCH_SAMPLES)
 
@@ -280,9 +282,9 @@ def quartiles(signal: np.ndarray) -> tuple[float, float, float]:
 
 
 def scale(signal: np.ndarray, known: Sequence[float] | None = None) -> np.ndarray:
-    """``signal``, of any shape, less its median, over its interquartile range; a range of 0 counts as 1.
+    """``signal``, of any shape, minus its median, divided by its interquartile range; a range of 0 counts as 1.
 
-    The quartiles may be ``known``, of a longer signal that this one is a part of.
+    If ``known``, the quartiles of a longer signal, of which this one is a part, are used instead.
     """
     low, median, high = known or quartiles(signal)
     return (signal - median) / ((high - low) or 1.0)

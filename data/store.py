@@ -1,4 +1,4 @@
-"""Where files lie, local or remote, and what they hold.
+"""Read files, local or remote.
 
 A path is a ``pathlib.Path``, or a ``upath.UPath`` (the same methods, on fsspec) for ``s3://``, ``gs://`` and ``http://``.
 """
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Of the errors of a disk without room."""
+"""The error numbers of a full disk."""
 
 TIMEOUT = 30
-"""Seconds for which a remote store may be silent."""
+"""How many seconds to wait for a remote store's answer."""
 PAUSES = (1, 3)
 """Seconds before the second and the third try to fetch a file."""
 
 REMOTE = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
-"""Remote schemes, and the package that brings each."""
+"""The schemes of remote stores, and the package that each needs."""
 
 
 def location(name: str | Path) -> Path:
@@ -44,9 +44,9 @@ def location(name: str | Path) -> Path:
     if not separator:
         return Path(name)
     if scheme not in REMOTE:
-        raise InputError(f"{name}: {scheme}:// is not among the remote stores {', '.join(REMOTE)}.")
+        raise InputError(f"{name}: {scheme}:// is not a known kind of remote store: use one of {', '.join(REMOTE)}.")
     if not rest.strip("/"):
-        raise InputError(f"{name} names no {'server' if scheme.startswith('http') else 'bucket'}.")
+        raise InputError(f"{name} names no {'server' if scheme.startswith('http') else 'bucket'}: add its name.")
     from fsspec import get_filesystem_class
     from upath import UPath
 
@@ -55,7 +55,7 @@ def location(name: str | Path) -> Path:
     except ImportError:
         package = REMOTE[scheme]
         command = f"pip install -r requirements.txt {package}"
-        raise InputError(f"{name}: {scheme}:// needs the package {package}: {command}.") from None
+        raise InputError(f"{name}: {scheme}:// needs the package {package}: install it with {command}.") from None
     options: dict[str, Any] = {}
     if scheme == "s3":
         options = {"config_kwargs": {"connect_timeout": TIMEOUT, "read_timeout": TIMEOUT}}
@@ -66,15 +66,15 @@ def location(name: str | Path) -> Path:
     try:
         # Listings are never cached: other machines write to the same store.
         path = UPath(f"{scheme}://{rest.rstrip('/')}", use_listings_cache=False, **options)
-        # Only now it is taken to pieces.
+        # Only this parses the address.
         str(path)
     except ValueError as error:
-        raise InputError(f"{name} is no address ({in_one_line(error)}): mend it.") from None
+        raise InputError(f"{name} is not a valid address ({in_one_line(error)}): correct it.") from None
     return cast(Path, path)
 
 
 def anywhere(path: Path) -> Path:
-    """``path``, so that a process with another working folder finds it too."""
+    """``path`` in a form that a process with another working folder finds too."""
     return path if is_remote(path) else path.absolute()
 
 
@@ -85,14 +85,14 @@ def is_remote(path: Path) -> TypeGuard["RemotePath"]:
 
 @contextmanager
 def reaching(path: Path) -> Iterator[None]:
-    """Tell a remote store's refusal (no network, no key, no bucket) in an InputError; local errors pass."""
+    """Turn a remote store's error (no network, no key, no bucket) into an InputError; local errors pass through."""
     try:
         yield
     except (InputError, NotADirectoryError):
         raise
     # Each store's library has its own family of exceptions.
     except Exception as error:
-        # For fsspec, whatever a web server refuses is not found; what it said is the cause.
+        # fsspec reports every refusal of a web server as FileNotFoundError; the server's own answer is its cause.
         refused = error.__cause__ if str(path).startswith("http") else None
         cause = refused if isinstance(error, FileNotFoundError) else error
         if not is_remote(path) or cause is None or getattr(cause, "status", None) in (404, 410):
@@ -102,9 +102,9 @@ def reaching(path: Path) -> Iterator[None]:
 
 
 def fetch(path: "RemotePath", target: BinaryIO, most: int | None = None) -> None:
-    """Write a remote file, of which no more than ``most`` bytes are wanted, to ``target``.
+    """Write a remote file, or its first ``most`` bytes and perhaps a few more, to ``target``.
 
-    Where the network or the server fails, it is tried three times, and goes on where it ended if the server lets it.
+    If the network or the server fails, three tries are made; each continues where the last ended if the server can.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -130,7 +130,7 @@ def fetch(path: "RemotePath", target: BinaryIO, most: int | None = None) -> None
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All files in ``folder`` and below it but hidden ones, sorted; InputError if there is no such folder."""
+    """All files in ``folder`` and below it except hidden ones, sorted; InputError if there is no such folder."""
     if is_remote(folder):
         root = folder.path.rstrip("/") + "/"
         try:
@@ -139,13 +139,13 @@ def files_below(folder: Path) -> list[Path]:
         except FileNotFoundError:
             names = []
         if not names:
-            raise InputError(f"{folder} does not exist or is empty.")
+            raise InputError(f"{folder} does not exist or is empty: check its name.")
     else:
         if not folder.is_dir():
-            raise InputError(f"the folder {folder} does not exist.")
+            raise InputError(f"the folder {folder} does not exist: check its name.")
         names, seen = [], set()
         for root, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
-            # A hidden folder may vanish while it is searched; a link to a folder above would lead round for ever.
+            # A hidden folder may disappear while it is searched; a link to a folder above would never end.
             folders[:] = [name for name in folders if not name.startswith(".")]
             if os.path.realpath(root) in seen:
                 folders.clear()
@@ -160,18 +160,18 @@ def _raise(error: OSError) -> None:
 
 
 def require_regular(path: Path) -> None:
-    """Raise InputError if a local ``path`` is not an ordinary file: a pipe or a device may be read without end."""
+    """Raise InputError if a local ``path`` is not an ordinary file: reading a pipe or a device may never end."""
     if is_remote(path) or path.is_file():
         return
     if path.exists():
         raise InputError(f"{path} is a folder, a pipe or a device: name an ordinary file.")
-    raise InputError(f"{path} does not exist (any more).")
+    raise InputError(f"{path} does not exist, or no longer exists: check its name.")
 
 
 def content(path: Path, most: int = 64 << 20) -> bytes:
-    """The bytes of a file, local or remote; InputError if it is missing, no ordinary file or of more than ``most``."""
+    """The bytes of a file, local or remote; InputError if it is missing, not ordinary, or has more than ``most``."""
     require_regular(path)
-    # What a file system says of a file's size may be wrong.
+    # The size that a file system gives may be wrong, so the bytes that were read are counted.
     try:
         if is_remote(path):
             buffer = io.BytesIO()
@@ -181,17 +181,19 @@ def content(path: Path, most: int = 64 << 20) -> bytes:
             with path.open("rb") as file:
                 found = file.read(most + 1)
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path} does not exist (any more).") from None
+        raise InputError(f"{path} does not exist, or no longer exists: check its name.") from None
     if len(found) > most:
-        raise InputError(f"{path} is too large for what it should hold: more than {most / 1e6:.0f} MB.")
+        raise InputError(
+            f"{path} is larger than {most / 1e6:.0f} MB, too large for its purpose: check that it is right."
+        )
     return found
 
 
 @contextmanager
 def on_disk(path: Path, name: str | None = None) -> Iterator[Path]:
-    """A local path with the content of ``path``: itself, or under ``name`` in a temporary folder.
+    """A local path with the content of ``path``: ``path`` itself, or ``name`` in a temporary folder.
 
-    A remote file is fetched; a local one that must bear another name is linked to.
+    A remote file is fetched; a local file that must have another name is linked to.
 
     Raises:
         InputError: ``path`` does not exist or cannot be fetched.
@@ -210,13 +212,13 @@ def on_disk(path: Path, name: str | None = None) -> Iterator[Path]:
                 require_regular(path)
                 copy.symlink_to(path.resolve(strict=True))
         except FileNotFoundError:
-            raise InputError(f"{path} does not exist (any more).") from None
+            raise InputError(f"{path} does not exist, or no longer exists: check its name.") from None
         yield copy
 
 
 @contextmanager
 def told_if_full(path: Path) -> Iterator[None]:
-    """Tell in an InputError that there is no room for ``path``, which lies in a temporary folder."""
+    """Raise InputError if the disk is full when ``path``, which lies in a temporary folder, is written."""
     try:
         yield
     except OSError as error:
@@ -225,7 +227,7 @@ def told_if_full(path: Path) -> Iterator[None]:
         written = sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file())
         raise InputError(
             f"the disk of {path.parent.parent} is full: {path.name} needs more than the {written / 1e6:.1f} MB that "
-            "found room; free some, and give the same command again."
+            "could be written; free some space, and run the same command again."
         ) from None
 
 
@@ -236,4 +238,4 @@ def read_json(path: Path) -> Any:
     except InputError:
         raise
     except (ValueError, RecursionError):
-        raise InputError(f"{path} is not valid JSON: it may be damaged; restore it or remove its folder.") from None
+        raise InputError(f"{path} is not valid JSON and may be damaged: restore it, or remove its folder.") from None

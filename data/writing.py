@@ -1,4 +1,4 @@
-"""Files and folders, local or remote, that appear whole or not at all, and what may happen to a folder meanwhile."""
+"""Write files and folders, local or remote, so that they appear whole or not at all, and lock folders meanwhile."""
 
 import json
 import os
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 UNFINISHED = ".unfinished-"
-"""How the names of temporary folders begin; a killed run may leave some."""
+"""The names of temporary folders begin with this; a killed run may leave some."""
 
 LOCK = ".lock"
-"""In a folder, says which process works there."""
+"""The file in a folder that says which process works there."""
 
 
 @contextmanager
 def _aside(path: Path) -> Iterator[Path]:
-    """A local path of the same name in a temporary folder, which lies beside ``path`` if that is local too."""
+    """A local path of the same name in a temporary folder, which is beside ``path`` if ``path`` is local."""
     beside = None if is_remote(path) else path.parent
     if beside:
         beside.mkdir(parents=True, exist_ok=True)
@@ -41,16 +41,16 @@ def _aside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """A local path of the same name to write ``path``'s new content to.
+    """A local path of the same name, to which ``path``'s new content is to be written.
 
-    When the block ends well, the content is flushed to disk and takes ``path``'s place in one step (or is sent to the
-    remote store, where an object appears whole); else it is removed.
+    If the block ends without an error, the content is flushed to disk and replaces ``path`` in one step (or is sent to
+    the remote store, where an object appears whole); otherwise it is removed.
 
     Raises:
         InputError: ``path`` is a folder or a device, or the remote store refuses it.
     """
     if not is_remote(path) and path.exists() and not path.is_file():
-        raise InputError(f"{path} is not a file that could be replaced: name another.")
+        raise InputError(f"{path} is a folder or a device, which cannot be replaced by a file: name another file.")
     with _aside(path) as aside:
         yield aside
         _put(aside, path)
@@ -58,9 +58,9 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def written_together(folder: Path, last: str) -> Iterator[Path]:
-    """A local folder for new files of ``folder``: when the block ends well, all take their places there; else none.
+    """A local folder for new files of ``folder``: if the block ends without an error, all move there; else none.
 
-    ``last``, by which they are known to be whole, goes first where it is there already, and comes last.
+    The file ``last`` shows that the files are complete: an old one is removed first, and the new one is moved last.
     """
     with _aside(folder / last) as aside:
         yield aside.parent
@@ -70,7 +70,7 @@ def written_together(folder: Path, last: str) -> Iterator[Path]:
 
 
 def _put(file: Path, path: Path) -> None:
-    """Let a local file take the place of ``path``."""
+    """Put a local file in the place of ``path``."""
     if is_remote(path):
         with reaching(path):
             path.fs.put_file(str(file), path.path)
@@ -81,9 +81,9 @@ def _put(file: Path, path: Path) -> None:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep all other processes that ask the same out of a local ``folder``, which is made, until the block ends.
+    """Make a local ``folder``, and lock it against other processes that use this function, until the block ends.
 
-    A process that dies keeps nobody out. Remote stores know no locks.
+    The lock ends with its process, even if that is killed. Remote folders are not locked.
 
     Raises:
         InputError: another process, of this machine or of one that shares the disk, works there.
@@ -100,10 +100,10 @@ def alone_in(folder: Path) -> Iterator[None]:
     except Timeout:
         with suppress(OSError):
             raise InputError(
-                f"{path.read_text(errors='replace') or 'another process'} works in {folder}: wait until it ends, or "
-                "name another folder."
+                f"{path.read_text(errors='replace') or 'another process'} is working in {folder}: wait until it ends, "
+                "or name another folder."
             ) from None
-        raise InputError(f"another process worked in {folder} just now: give the same command again.") from None
+        raise InputError(f"another process worked in {folder} just now: run the same command again.") from None
     try:
         path.write_text(f"process {os.getpid()} of {platform.node()}")
         yield
@@ -116,7 +116,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def failed(error: Exception, path: Path, log: Path) -> str:
-    """What ended the work on ``path``, in one sentence; of an error that nobody foresaw, ``log`` tells where."""
+    """What ended the work on ``path``, in one sentence; the traceback of an unexpected error is written to ``log``."""
     sentence = failure(error, path)
     if not isinstance(error, FAILURES):
         with suppress(*FAILURES), written_aside(log) as aside:
@@ -126,10 +126,10 @@ def failed(error: Exception, path: Path, log: Path) -> str:
 
 
 def as_table(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
-    """A table of ``rows`` for CSV, in which texts from files do no harm.
+    """A table of ``rows`` for CSV, in which texts from files can do no harm.
 
-    Bytes of a file's name that are no text are escaped, for CSV holds none; what commands a terminal becomes a space;
-    and a text that a spreadsheet would take for a formula begins with an apostrophe.
+    Bytes of a file's name that are not valid text are escaped; characters that a terminal takes for commands become a
+    space; and a text that a spreadsheet would take for a formula gets an apostrophe before it.
     """
     import pandas as pd
 
@@ -143,13 +143,13 @@ def as_table(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as JSON; NaN is refused, since JSON has none."""
+    """Write ``value`` as JSON; NaN raises ValueError, because JSON has no NaN."""
     with written_aside(path) as aside:
         aside.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def new_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Make folder ``path``, which must not exist, with what ``fill`` writes into it; it appears whole or not at all.
+    """Make the folder ``path``, which must not exist, and let ``fill`` write into it; it appears whole or not at all.
 
     In a remote store, where there are no folders to rename, its files appear one by one in the order of their names.
     """
@@ -172,7 +172,7 @@ def _flush(file: Path) -> None:
 
 def remove_unfinished(folder: Path, below: bool = True) -> None:
     """Remove what a killed run left half-written in ``folder``, and in the folders ``below`` it too."""
-    # A walk passes over what another process removes meanwhile.
+    # os.walk ignores what another process removes meanwhile.
     for root, folders, files in os.walk(folder):
         for name in (name for name in folders if name.startswith(UNFINISHED)):
             shutil.rmtree(Path(root) / name, ignore_errors=True)
@@ -183,17 +183,17 @@ def remove_unfinished(folder: Path, below: bool = True) -> None:
 
 
 def require_writable(folder: Path) -> None:
-    """Raise InputError if ``folder`` can be neither written nor made; nothing stays behind of the trial."""
+    """Raise InputError if ``folder`` can be neither written nor made; the trial leaves nothing behind."""
     if is_remote(folder):
         if str(folder).startswith("http"):
-            raise InputError(f"{folder}: a web server can be read from, not written to; name a folder or a bucket.")
+            raise InputError(f"{folder}: a web server can only be read, not written: name a folder or a bucket.")
         probe = folder / f"{UNFINISHED}probe"
         with reaching(folder):
             try:
                 probe.fs.pipe_file(probe.path, b"")
                 probe.fs.rm_file(probe.path)
             except FileNotFoundError:
-                raise InputError(f"{folder}: there is no such bucket; make it first.") from None
+                raise InputError(f"{folder}: there is no such bucket: make it first.") from None
         return
     try:
         nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -201,4 +201,4 @@ def require_writable(folder: Path) -> None:
             pass
     except OSError as error:
         reason = error.strerror
-        raise InputError(f"the folder {folder} cannot be written ({reason}): name another.") from None
+        raise InputError(f"the folder {folder} cannot be written ({reason}): name another folder.") from None

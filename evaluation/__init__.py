@@ -1,1 +1,1 @@
-"""What becomes of probabilities: scores against a scorer, a hypnogram, breathing events, pictures and a page."""
+"""What is made of probabilities: agreement with a scorer, a hypnogram, breathing events, pictures and a page."""

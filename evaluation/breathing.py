@@ -20,10 +20,10 @@ from evaluation.stages import as_json
 
 
 def apnea_hypopnea_index(events: np.ndarray, asleep: np.ndarray) -> float:
-    """Events per hour of sleep, an estimate: each run of epochs of sleep with apnea or hypopnea counts as one event.
+    """Estimated events per hour of sleep: each run of epochs of sleep with apnea or hypopnea counts as one event.
 
-    Events that follow each other within an epoch or in neighbouring ones count as one: with many events, too few are
-    found. Both arguments are bool (epochs,); without sleep the index is NaN.
+    Several events in the same epoch or in neighbouring epochs count as one, so the index is too low if there are many.
+    Both arguments are bool (epochs,); without sleep the index is NaN.
 
     Example:
 
@@ -80,9 +80,9 @@ class ScoredEvents:
 
 @dataclass(frozen=True)
 class Agreement:
-    """A figure of several nights, estimated and scored.
+    """A figure of several nights, as estimated and as scored.
 
-    ``nights`` are their names, ``subjects`` whose they are; the two others are (nights,).
+    ``nights`` are the nights' names, ``subjects`` their subjects; ``estimated`` and ``scored`` are (nights,).
     """
 
     nights: tuple[str, ...]
@@ -92,10 +92,10 @@ class Agreement:
 
     @property
     def figures(self) -> dict[str, float]:
-        """Mean difference (estimated less scored), its standard deviation, the limits that hold 95 % of nights, and
-        Pearson's correlation.
+        """Mean difference (estimated minus scored), its standard deviation, the limits between which 95 % of nights
+        lie, and Pearson's correlation.
 
-        NaN where there are too few nights.
+        A figure is NaN if there are too few nights for it.
         """
         difference = self.estimated - self.scored
         bias, deviation = difference.mean(), difference.std(ddof=1) if len(difference) > 1 else np.nan
@@ -106,24 +106,24 @@ class Agreement:
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
-        """The 95 % intervals of bias and correlation over subjects; nights of a single one give none."""
+        """The 95 % intervals of bias and correlation over subjects; empty if there is only one subject."""
         subjects, whose = np.unique(self.subjects, return_inverse=True)
         return intervals(self._drawn(draws(len(subjects))[:, whose])) if len(subjects) > 1 else {}
 
     def _drawn(self, counts: np.ndarray) -> dict[str, np.ndarray]:
-        """Bias and correlation (draws,) of the nights that count so often, (draws, nights), in each draw."""
+        """Bias and correlation (draws,), where ``counts`` (draws, nights) says how often a night counts in a draw."""
 
         def mean(values: np.ndarray) -> np.ndarray:
             return (counts * values).sum(axis=1, keepdims=True) / counts.sum(axis=1, keepdims=True)
 
         off, scored = (values - mean(values) for values in (self.estimated, self.scored))
         variances = mean(off**2) * mean(scored**2)
-        # Where all nights of a draw are the same, rounding alone differs.
+        # If all nights of a draw are the same, they differ only by rounding.
         correlation = mean(off * scored) / np.sqrt(np.where(variances > 1e-20, variances, np.nan))
         return {"bias": mean(self.estimated - self.scored)[:, 0], "correlation": correlation[:, 0]}
 
     def line(self) -> str:
-        """All figures and, below them, their intervals, as far as there are any."""
+        """All figures on one line, and their intervals, if there are any, on the next."""
         bias, deviation, lower, upper, correlation = self.figures.values()
         told = (
             f"bias {bias:+.1f}   standard deviation {deviation:.1f}   limits of agreement {lower:+.1f} to {upper:+.1f}"
@@ -138,7 +138,7 @@ class Agreement:
         return {**as_json(self.figures), "intervals_95": limits, "nights": pd.DataFrame(columns).to_dict("records")}
 
     def plot(self, path: Path) -> None:
-        """Write a Bland-Altman plot as a picture: difference against mean, night by night, with the limits."""
+        """Write a Bland-Altman plot as a picture: each night's difference against its mean, with the limits."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(6, 4), layout="constrained")
@@ -150,7 +150,7 @@ class Agreement:
                 axes.axhline(found[name], linestyle=style, color="gray", linewidth=1)
                 axes.annotate(told, (1, found[name]), xycoords=("axes fraction", "data"), ha="right", va="bottom")
         axes.set_xlabel("mean of estimated and scored index (events per hour of sleep)")
-        axes.set_ylabel("estimated less scored")
+        axes.set_ylabel("estimated minus scored")
         axes.margins(y=0.15)
         with written_aside(path) as aside:
             figure.savefig(aside, format="png", dpi=150)

@@ -1,4 +1,4 @@
-"""How well epochs with a breathing event are told from those without: figures that rare events do not flatter."""
+"""How well epochs with and without a breathing event are told apart, by figures that suit rare events."""
 
 import warnings
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from evaluation.stages import as_json
 
 @dataclass(frozen=True)
 class EventScores:
-    """Agreement of a model with the scorer on one kind of event, epoch by epoch; add two to pool them.
+    """Agreement of a model with the scorer on one kind of event, epoch by epoch; the sum of two pools them.
 
     ``scored`` is bool (epochs,); the model finds the event where its ``probabilities`` (epochs,) are above 0.5.
     """
@@ -27,9 +27,10 @@ class EventScores:
 
     @staticmethod
     def drawn(parts: Sequence["EventScores"], counts: np.ndarray) -> dict[str, np.ndarray]:
-        """All figures but prevalence (draws,) of ``parts`` that count so often, int (draws, parts), in each draw.
+        """All figures except prevalence, each (draws,), of ``parts`` pooled, where ``counts``, int (draws, parts), says
+        how often a part counts in each draw.
 
-        The epochs are sorted once, not for each draw as by scikit-learn.
+        The epochs are sorted only once; scikit-learn would sort them for each draw.
         """
         ranking = _Ranking.of(parts)
         rows = [ranking.figures(own) for own in counts]
@@ -39,7 +40,7 @@ class EventScores:
     def figures(self) -> dict[str, float]:
         """Accuracy, prevalence, macro-F1, kappa, F1 of the event, sensitivity, specificity, AUROC, average precision.
 
-        NaN where a figure has no meaning: all epochs with the event, or none.
+        A figure is NaN if it has no meaning because all epochs hold the event, or none.
         """
         from sklearn import metrics
 
@@ -61,9 +62,9 @@ class EventScores:
 
     @property
     def best_threshold(self) -> float:
-        """The probability above which the event is found with the best F1, halfway between two epochs' probabilities.
+        """The threshold with the best F1, halfway between the probabilities of two epochs.
 
-        It is 0.5 where all epochs hold the event, or none.
+        It is 0.5 if all epochs hold the event, or none.
         """
         from sklearn.metrics import precision_recall_curve
 
@@ -86,14 +87,14 @@ class EventScores:
 
 @dataclass(frozen=True)
 class _Ranking:
-    """The epochs of several parts in descending order of their probabilities, of which each part counts anew each time.
+    """The epochs of several parts in descending order of their probabilities, to weight the parts in many ways.
 
     Attributes:
         owners: the number of each epoch's part, int (epochs,).
-        scored: which epochs the scorer found the event in, bool (epochs,).
-        first, end: from which epoch to before which one the same probability reaches, int (groups,), of each
-            probability with which the scorer's events are found.
-        above: in how many epochs the event is found.
+        scored: in which epochs the scorer found the event, bool (epochs,).
+        first, end: int (groups,), the first epoch, and the one after the last, of each group of epochs that have the
+            same probability, for the groups in which the scorer found events.
+        above: the number of epochs in which the model finds the event.
     """
 
     owners: np.ndarray
@@ -116,9 +117,9 @@ class _Ranking:
         return cls(owners, scored, edges[:-1][held], edges[1:][held], int(np.count_nonzero(found > 0.5)))
 
     def figures(self, counts: np.ndarray) -> dict[str, float]:
-        """The figures where each part counts so often, int (parts,); NaN where one has no meaning."""
+        """The figures if each part counts as often as ``counts``, int (parts,), says; NaN if one has no meaning."""
         weights = counts[self.owners]
-        # Of the first n epochs: how often they count, and how often those with an event do.
+        # For the first n epochs: how often they count, and how often those with an event count.
         counted, hits = (np.append(0, np.cumsum(w)) for w in (weights, np.where(self.scored, weights, 0)))
         epochs, events = counted[-1], hits[-1]
         others, found = epochs - events, hits[self.above]

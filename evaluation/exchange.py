@@ -1,11 +1,11 @@
-"""A staged night in the forms in which others exchange scorings: BIDS events and the NSRR's XML.
+"""Write a staged night in the forms in which scorings are exchanged: BIDS events and the NSRR's XML.
 
-BIDS has no rule for sleep stages yet. Settled are the file ``*_events.tsv``, whose first columns are ``onset`` and
-``duration`` in seconds, ``n/a`` for what is unknown, and the JSON of the same name, which explains the other columns;
-``desc-`` in the name tells a derivative from the recording's own events. Not settled are names and values of the other
-columns. They are those of the example that was proposed for it (bids-standard/bids-examples, pull request 560, on the
-discussion bids-specification 2138), a row for each epoch and annotator. Names of stages from the HED vocabulary are
-left out, for the data set has to declare its version.
+BIDS has no rule for sleep stages yet. It has rules for the file ``*_events.tsv``, whose first columns are ``onset`` and
+``duration`` in seconds; for ``n/a``, which stands for unknown values; for the JSON file of the same name, which
+explains the other columns; and for ``desc-`` in the name, which tells a derivative from the recording's own events. It
+has no rules for the names and values of the other columns. They are taken from the proposed example
+(bids-standard/bids-examples, pull request 560, on the discussion bids-specification 2138), with a row for each epoch
+and annotator. Names of stages from the HED vocabulary are left out, because the data set must declare its version.
 """
 
 import re
@@ -29,27 +29,27 @@ BIDS_STAGES = {
     "n3": "Non-REM sleep, stage N3",
     "rem": "Rapid eye movement sleep",
 }
-BIDS_METHODS = {"automated": "By software.", "corrected": "By software, and a scorer corrected it."}
+BIDS_METHODS = {"automated": "By software.", "corrected": "By software, with corrections by a scorer."}
 
 BIDS_COLUMNS = {
-    "onset": {"Description": "Start of the epoch from the first sample of the recording on.", "Units": "s"},
+    "onset": {"Description": "Start of the epoch, counted from the recording's first sample.", "Units": "s"},
     "duration": {"Description": "Length of the epoch.", "Units": "s"},
     "annotation_type": {
         "Description": "Whether the epoch has a stage.",
-        "Levels": {"sleep_stage": "It has one.", "unscored": "It holds too little signal to be staged."},
+        "Levels": {"sleep_stage": "It has a stage.", "unscored": "It holds too little signal to be staged."},
     },
     "sleep_stage": {"Description": "Stage of sleep by the AASM's rules.", "Levels": BIDS_STAGES},
-    "annotation_method": {"Description": "How it was found.", "Levels": BIDS_METHODS},
+    "annotation_method": {"Description": "How the stage was found.", "Levels": BIDS_METHODS},
     "annotator_id": {"Description": "The software and its version."},
-    "confidence": {"Description": "Probability of the stage by the software, from 0 to 1."},
+    "confidence": {"Description": "Probability of the stage, as the software gives it, from 0 to 1."},
 }
 
 NSRR_STAGES = ("Wake|0", "Stage 1 sleep|1", "Stage 2 sleep|2", "Stage 3 sleep|3", "REM sleep|5", "Unscored|9")
-"""Concepts of the stages by number; that of -1, what is not scored, is the last."""
+"""The concepts of the stages by number; the last one is that of -1, unscored."""
 
 
 def bids_name(recording: str) -> str:
-    """What the events of a recording are called, without ending: with its BIDS entities, if its name has any.
+    """The name without ending of the events of a recording: it keeps the BIDS entities of the recording's name.
 
     >>> bids_name("sub-01_task-sleep_eeg")
     'sub-01_task-sleep_desc-recsleep_events'

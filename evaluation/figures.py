@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from evaluation.hypnogram import Hypnogram
 
 COLOURS = {"W": "#d9a441", "N1": "#8fc1b5", "N2": "#4d8fbf", "N3": "#23426f", "REM": "#c2504d"}
-"""Of the stages: told apart in grey and by colour-blind eyes."""
+"""Colours of the stages, which can be told apart in grey and by colour-blind people."""
 FROM_TOP = ("W", "REM", "N1", "N2", "N3")
-"""The stages of a hypnogram from its top, as the AASM draws it."""
+"""The stages of a hypnogram from top to bottom, as the AASM draws it."""
 HOURS = EPOCH_SECONDS / 3600
-"""Of an epoch."""
+"""Length of an epoch in hours."""
 GREY = "#555555"
 MARGINS = {"left": 0.9, "right": 1.0, "top": 0.1, "bottom": 0.5}
-"""Inches around what is drawn: the same in all pictures, so that their times lie above each other."""
+"""Margins in inches: the same in all pictures, so that their time axes are aligned."""
 
 Draw = Callable[[Axes, "Hypnogram"], None]
 
 
 def picture(night: "Hypnogram", drawn: Sequence[Draw], width: float, height: float, title: str = "") -> Figure:
-    """A figure of ``width`` and ``height`` in inches: what is ``drawn`` of the night, one above the other.
+    """A figure of ``width`` by ``height`` inches, in which each function of ``drawn`` draws one part below the other.
 
-    Its margins are fixed, for matplotlib's own layouts draw everything once more in order to measure it.
+    The margins are fixed, because matplotlib's own layouts draw everything a second time to measure it.
     """
     figure = Figure(figsize=(width, height))
     left, right = MARGINS["left"] / width, 1 - MARGINS["right"] / width
@@ -48,7 +48,7 @@ def picture(night: "Hypnogram", drawn: Sequence[Draw], width: float, height: flo
 
 
 def night_figure(night: "Hypnogram") -> Figure:
-    """Hypnogram over hypnodensity over spectrogram over breathing events, as far as there are any."""
+    """Hypnogram, hypnodensity and, if there are any, spectrogram and breathing events, from top to bottom."""
     drawn: list[Draw] = [draw_hypnogram, draw_hypnodensity]
     drawn += [draw_spectrogram] if night.spectra is not None else []
     drawn += [draw_events] if night.events else []
@@ -56,7 +56,7 @@ def night_figure(night: "Hypnogram") -> Figure:
 
 
 def draw_hypnogram(axis: Axes, night: "Hypnogram") -> None:
-    """Stages as steps, REM in red; unscored epochs hatched, the scorer's stages, if any, as a pale line behind."""
+    """Stages as steps, REM in red, unscored epochs hatched; the scorer's stages, if any, are a pale line behind."""
     if night.scored is not None:
         _steps(axis, night.scored, color="#999999", linewidth=3, alpha=0.6, label="scorer")
     _steps(axis, night.stages, color=GREY, linewidth=1.1, label="model")
@@ -93,7 +93,7 @@ def draw_hypnodensity(axis: Axes, night: "Hypnogram") -> None:
 
 
 def draw_spectrogram(axis: Axes, night: "Hypnogram") -> None:
-    """Power up to 30 Hz, in dB; colours span what most of the night has."""
+    """Power up to 30 Hz, in dB; the colours span the values of most of the night."""
     assert night.spectra is not None
     # The spectrum has a value every half hertz, from 0 Hz on.
     highest = (night.spectra.shape[1] - 1) / 2
@@ -115,7 +115,7 @@ def draw_spectrogram(axis: Axes, night: "Hypnogram") -> None:
 
 
 def extent_of_spectra(night: "Hypnogram") -> tuple[float, float]:
-    """Between which dB most of the night's power lies, at least one apart."""
+    """The limits in dB between which most of the night's power lies, at least 1 dB apart."""
     assert night.spectra is not None
     heard = night.spectra[night.stages != UNSCORED] if (night.stages != UNSCORED).any() else night.spectra
     low, high = np.percentile(heard, (5, 99))
@@ -123,7 +123,7 @@ def extent_of_spectra(night: "Hypnogram") -> tuple[float, float]:
 
 
 def draw_events(axis: Axes, night: "Hypnogram") -> None:
-    """Each breathing event's probability along the night, a row each, and red bars where it was found."""
+    """A row for each breathing event: its probability along the night, and red bars where it was found."""
     hours = np.arange(len(night.stages) + 1) * HOURS
     for row, (name, probability) in enumerate(night.events.items()):
         probability = np.append(probability, probability[-1])
@@ -139,7 +139,7 @@ def map_of_epochs(places: np.ndarray, stages: np.ndarray, title: str) -> Figure:
     """Epochs as dots at their ``places`` (epochs, 2), coloured by their ``stages`` int (epochs,), 0..4."""
     figure = Figure(figsize=(7, 6))
     axis = figure.add_axes((0.02, 0.02, 0.8, 0.91))
-    # In one call, in the order of the epochs: else the dots of one stage would lie above all others.
+    # All in one call, in the order of the epochs: otherwise the dots of one stage would cover the others.
     axis.scatter(places[:, 0], places[:, 1], s=8, c=[COLOURS[STAGES[stage]] for stage in stages], linewidths=0)
     for stage in FROM_TOP:
         axis.scatter([], [], s=30, c=COLOURS[stage], label=f"{stage} {(stages == STAGES.index(stage)).mean():.0%}")
@@ -156,7 +156,7 @@ def _shade(axis: Axes, which: np.ndarray) -> None:
 
 
 def _time_axis(axis: Axes, night: "Hypnogram") -> None:
-    """Hours from the first epoch on, by the clock where the start is known."""
+    """A time axis in hours from the first epoch, or by the clock if the start is known."""
     hours = len(night.stages) * EPOCH_SECONDS / 3600
     axis.set_xlim(0, hours)
     step = next(step for step in (1 / 12, 1 / 4, 1 / 2, 1, 2, 4, 12, 24) if hours / step <= 9 or step == 24)

@@ -1,4 +1,4 @@
-"""A staged night: its hypnogram and hypnodensity, what can be computed from them, and the files they become."""
+"""A staged night: its hypnogram and hypnodensity, the figures computed from them, and the files that hold them."""
 
 import hashlib
 from collections.abc import Iterable
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAMES = (*STAGES, "unscored")
-"""Stages by number; -1, what is not scored, is the last."""
+"""Names of the stages by number; the last one is that of -1, unscored."""
 ANNOTATIONS = tuple(f"Sleep stage {stage}" for stage in ("W", "N1", "N2", "N3", "R", "?"))
-"""The same in the texts that EDF+ prescribes."""
+"""The same as texts of annotations, as EDF+ prescribes them."""
 SMOOTHED = [f"smoothed_{stage}" for stage in STAGES]
-"""Columns of the probabilities that were smoothed."""
+"""Columns of the smoothed probabilities."""
 UNSURE = 0.6
-"""Probability of the chosen stage below which an epoch is worth a look."""
+"""An epoch should be checked by hand if its most probable stage is less probable than this."""
 DOUBTED = 0.5
-"""Mean probability of the most probable stage below which its hypnogram is not to be relied on."""
+"""A hypnogram is doubtful if the mean probability of the most probable stages is below this."""
 LEAST_HOURS = 3
-"""Of scored epochs, from which on a night of a single stage, or without deep or REM sleep, is a strange one."""
+"""With more scored hours than this, a night of almost one stage, or without N2, N3 and REM, is suspicious."""
 LARGEST_SHARE = 0.9
-"""Of a night that any stage may have; that of N2, the most frequent one, is seldom above 0.6."""
+"""No stage should have a larger share of a night than this; N2, the most frequent one, is seldom above 0.6."""
 HIGHEST_FREQUENCY = 30
-"""Hz, of the spectrogram."""
+"""The highest frequency of the spectrogram, in Hz."""
 
 
 @dataclass(frozen=True)
@@ -50,22 +50,22 @@ class Hypnogram:
     """Stages of a recording's consecutive 30-s epochs, from its first sample on.
 
     Attributes:
-        name: the recording's.
+        name: the recording's name.
         stages: int32 (epochs,), 0..4 for W, N1, N2, N3, REM, or -1 for unscored.
-        probabilities: float32 (epochs, 5), the hypnodensity, as the models see it.
+        probabilities: float32 (epochs, 5), the hypnodensity, as the models give it.
         start: clock time of the first epoch, if known.
         scored: int32 (epochs,), a scorer's stages to compare with, if there are any.
-        scored_events: the apneas and hypopneas of that scorer, if they are known.
-        events: float32 (epochs,) of each breathing event, by its name: its probability, where the models tell it.
+        scored_events: the apneas and hypopneas that this scorer found, if they are known.
+        events: for each breathing event that the models find, by its name, its probability, float32 (epochs,).
         spectra: float32 (epochs, bins), the signal's power at 0, 0.5, 1, … 30 Hz in dB of its median, if known.
-        about: how it came about, as JSON values: channels, assumptions, warnings, models.
-        smoothed: float32 (epochs, 5), the probabilities that decided the stages given the epochs before and after, if
-            they did; else ``probabilities`` did.
-        model_stages: int32 (epochs,), what the models found, if somebody corrected it: ``stages`` are corrected then.
-        lights: the epoch at whose beginning lights went off, and that at which they went on, if known.
-        traces: the signals that its page shows.
-        positions: str (epochs,) of :data:`data.recordings.positions.POSITIONS`, "" where it is not known, if any is.
-        patient: what the recording's header says of the patient, for the page alone; "" where it is not to be shown.
+        about: how the night was staged, as JSON values: channels, assumptions, warnings, models.
+        smoothed: float32 (epochs, 5), the smoothed probabilities, which also use the epochs before and after; if there
+            are any, they decided the stages, else ``probabilities`` did.
+        model_stages: int32 (epochs,), the stages that the models found, if ``stages`` were corrected.
+        lights: the epoch at whose start lights went off, and the one at whose start they went on, if known.
+        traces: the signals that the page shows.
+        positions: str (epochs,) of :data:`data.recordings.positions.POSITIONS`, "" if unknown; None if all are unknown.
+        patient: what the recording's header says about the patient, for the page only; "" if it is not to be shown.
 
     Example:
 
@@ -92,33 +92,33 @@ class Hypnogram:
 
     @property
     def title(self) -> str:
-        """The name as text: bytes of a file's name that are none are escaped."""
+        """The name as text: bytes of a file's name that are not text are escaped."""
         return self.name.encode("utf-8", "backslashreplace").decode()
 
     @property
     def confidence(self) -> np.ndarray:
-        """The probability of each epoch's most probable stage (epochs,), of those by which the stages were decided."""
+        """The probability of each epoch's most probable stage (epochs,), among those that decided the stages."""
         return (self.probabilities if self.smoothed is None else self.smoothed).max(axis=1)
 
     @property
     def mean_confidence(self) -> float:
-        """The mean of :attr:`confidence` over the scored epochs; 0 where there are none."""
+        """The mean of :attr:`confidence` over the scored epochs; 0 if there are none."""
         scored = self.confidence[self.stages != UNSCORED]
         return float(scored.mean()) if len(scored) else 0.0
 
     @property
     def agreement(self) -> Scores | None:
-        """Agreement with the scorer over the epochs that both have scored; None where there is none."""
+        """Agreement with the scorer over the epochs that both have scored; None without such epochs or a scorer."""
         return None if self.scored is None else _agreement(self.scored, self.stages)
 
     @property
     def correction(self) -> Scores | None:
-        """Agreement of the models with the corrected stages, over the epochs that both have; None if nobody did any."""
+        """Agreement of the models with the corrected stages, over the epochs that both have; None if uncorrected."""
         return None if self.model_stages is None else _agreement(self.stages, self.model_stages)
 
     @property
     def fingerprint(self) -> str:
-        """By which the night is known again, whatever it is called: of its start, its probabilities and its stages."""
+        """A hash of start, probabilities and stages, by which the night is recognised whatever its name."""
         seen = np.rint(1e6 * self.probabilities.astype(np.float64)).astype("<i4")
         parts = (str(self.start).encode(), seen.tobytes(), self.stages.astype("<i4").tobytes())
         return hashlib.sha256(b"".join(parts)).hexdigest()
@@ -126,8 +126,8 @@ class Hypnogram:
     def to_frame(self) -> pd.DataFrame:
         """A row per epoch: ``epoch``, ``start_s``, ``stage`` by name, the five probabilities, and those of events.
 
-        Where the stages were smoothed, the probabilities that decided them are ``smoothed_W`` to ``smoothed_REM``;
-        where they were corrected, ``model_stage`` is what the models found.
+        If the stages were smoothed, the probabilities that decided them are ``smoothed_W`` to ``smoothed_REM``; if they
+        were corrected, ``model_stage`` is what the models found.
         """
         epochs = np.arange(len(self.stages))
         table = pd.DataFrame({"epoch": epochs, "start_s": epochs * EPOCH_SECONDS, "stage": _names(self.stages)})
@@ -139,7 +139,7 @@ class Hypnogram:
         return table.assign(**self.events)
 
     def to_annotations(self) -> "mne.Annotations":
-        """Each stretch of a stage, and of an event, as an annotation in EDF+'s texts; onsets from the first sample."""
+        """Each stretch of a stage or event as an annotation with EDF+'s texts; onsets count from the first sample."""
         import mne
 
         onsets, durations, texts = zip(*self._runs(), strict=True)
@@ -158,7 +158,7 @@ class Hypnogram:
         return list(zip(first.tolist(), [*first[1:].tolist(), len(self.stages)], self.stages[first], strict=True))
 
     def to_yasa(self) -> "yasa.Hypnogram":
-        """The stages, and the probabilities that decided them, as a hypnogram of the library YASA.
+        """The stages, with the probabilities that decided them, as a hypnogram of the library YASA.
 
         Raises:
             InputError: YASA is not installed.
@@ -166,7 +166,7 @@ class Hypnogram:
         try:
             import yasa
         except ImportError:
-            raise InputError("YASA is not installed, which a hypnogram of YASA needs: pip install yasa.") from None
+            raise InputError("to_yasa() needs the library YASA: install it with pip install yasa.") from None
         names = ("WAKE", *STAGES[1:], "UNS")
         decided = self.probabilities if self.smoothed is None else self.smoothed
         table = pd.DataFrame(decided.astype(float), columns=list(names[:-1]))
@@ -178,12 +178,12 @@ class Hypnogram:
 
     @property
     def breathing(self) -> dict[str, Any] | None:
-        """How many epochs each event was found in, how many runs they make, and the estimated apnea-hypopnea index.
+        """In how many epochs and runs of epochs each event was found, and the estimated apnea-hypopnea index.
 
-        ``index_by_stage`` counts the runs within each stage of sleep per hour of it, ``index_by_position`` those within
-        each position, with the minutes of sleep in it. ``scorer`` is what :meth:`ScoredEvents.beside` tells, if they
-        are known. An index is None without sleep, or where apnea and hypopnea were not both looked for; the whole is
-        None where neither was.
+        ``index_by_stage`` gives, for each stage of sleep, the runs in this stage per hour of it, ``index_by_position``
+        the same for each position, with the minutes of sleep in it. ``scorer`` is what :meth:`ScoredEvents.beside`
+        gives, if the scorer's events are known. An index is None if there is no such sleep, or if the models do not
+        look for both apnea and hypopnea. The result is None if they look for neither.
         """
         if not self.events:
             return None
@@ -220,14 +220,14 @@ class Hypnogram:
         return statistics(self.stages, self.lights)
 
     def scorer_statistics(self) -> dict[str, Any] | None:
-        """The same of the scorer's stages; None if there are none."""
+        """The same figures for the scorer's stages; None if there are none."""
         return None if self.scored is None else statistics(self.scored, self.lights)
 
     def periods(self) -> list[tuple[int, int]]:
-        """The sleep periods: first epoch of N2, N3 or REM, and the one after the last.
+        """The sleep periods, each from its first epoch of N2, N3 or REM to the one after its last.
 
-        More than two hours without any separate two; ten minutes of them make one. N1 does not count, of which networks
-        find some wherever wake is strange to them.
+        More than two hours without N2, N3 and REM separate two periods; a period has at least ten minutes of them. N1
+        does not count, because networks often take unusual wake for N1.
         """
         asleep = np.flatnonzero(self.stages >= STAGES.index("N2"))
         parts = np.split(asleep, np.flatnonzero(np.diff(asleep) > 7200 / EPOCH_SECONDS) + 1)
@@ -235,36 +235,36 @@ class Hypnogram:
 
     @property
     def remarks(self) -> list[str]:
-        """What a reader of the statistics should know, a sentence each."""
+        """What a reader of the statistics should know, one sentence for each point."""
         told, hours = [], len(self.stages) * EPOCH_SECONDS / 3600
         if hours < 2:
-            told.append(f"it lasts {hours * 60:.0f} min, for which a night's latencies and efficiency mean little.")
+            told.append(f"it lasts only {hours * 60:.0f} min, so latencies and efficiency mean little.")
         if not (self.stages > 0).any():
             told.append("no sleep was found.")
         if (self.stages == UNSCORED).any():
             unscored = (self.stages == UNSCORED).sum()
-            told.append(f"{unscored} epochs, more than ten minutes on end without EEG, are unscored.")
+            told.append(f"{unscored} epochs are unscored, in stretches of more than ten minutes without EEG.")
         periods = self.periods()
         if len(periods) > 1:
             spans = ", ".join(f"{self.clock(first)} to {self.clock(end)}" for first, end in periods)
             told.append(
-                f"sleep comes in {len(periods)} periods, {spans}; SPT, WASO and SME span them and what lies between."
+                f"there are {len(periods)} periods of sleep, {spans}; SPT, WASO and SME include the time between them."
             )
         return told
 
     @property
     def doubts(self) -> list[str]:
-        """Why the whole hypnogram may be wrong, a sentence each.
+        """Why the whole hypnogram may be wrong, one sentence for each reason.
 
-        A network gives every signal some stages, also one that is no EEG, or whose level or unit it does not know. Then
-        it is unsure of them all, or sure of the same one, wake or N1 as a rule. That is looked for, and nothing finer:
-        a sick sleeper's night differs from those of the training as well. Short recordings may well hold one stage.
-        What counts is how sure the models are themselves: smoothing makes a strange night look surer than it is.
+        A network stages every signal, even one that is not EEG, or whose level or unit is not that of its training.
+        Then it is usually unsure everywhere, or sure of one stage, mostly wake or N1. Only these two signs are looked
+        for: subtler ones also appear in the nights of ill sleepers. Short recordings may really hold only one stage.
+        The models' own probabilities count here, because smoothing makes them look surer than they are.
         """
         scored = self.stages[self.stages != UNSCORED]
         if not len(scored):
             return []
-        told, check = [], "check the channel and its unit before relying on the hypnogram."
+        told, check = [], "check the channel and its unit before you rely on the hypnogram."
         confidence = self.probabilities[self.stages != UNSCORED].max(axis=1).mean()
         if confidence < DOUBTED:
             told.append(f"the models' mean confidence is {confidence:.2f}, below {DOUBTED:g}: {check}")
@@ -278,13 +278,13 @@ class Hypnogram:
         return told
 
     def clock(self, epoch: int) -> str:
-        """When an epoch begins: by the clock if the start is known, else from the recording's first sample on."""
+        """When an epoch begins: the clock time if the start is known, else the time since the first sample."""
         passed = timedelta(seconds=int(epoch) * EPOCH_SECONDS)
         return f"{self.start + passed:%H:%M:%S}" if self.start else str(passed)
 
     @property
     def doubtful(self) -> np.ndarray:
-        """bool (epochs,): the scored epochs in which no stage is probable, but for those that somebody corrected."""
+        """bool (epochs,): the scored epochs in which no stage is probable, except corrected ones."""
         model = self.stages if self.model_stages is None else self.model_stages
         return (self.confidence < UNSURE) & (self.stages != UNSCORED) & (self.stages == model)
 
@@ -296,7 +296,7 @@ class Hypnogram:
         return self._stretches(self.doubtful)
 
     def differing(self) -> pd.DataFrame:
-        """The stretches where the scorer has another stage, the longest first; a column ``scored`` more.
+        """The stretches where the scorer has another stage, the longest first; they have a column ``scored`` too.
 
         Raises:
             ValueError: no scorer's stages are known.
@@ -319,7 +319,7 @@ class Hypnogram:
         return table.sort_values(["epochs", "epoch"], ascending=[False, True], ignore_index=True)
 
     def plot(self) -> "Figure":
-        """Hypnogram over hypnodensity over spectrogram over breathing events, as far as there are any."""
+        """A figure: hypnogram, hypnodensity and, if there are any, spectrogram and breathing events."""
         from evaluation.figures import night_figure
 
         return night_figure(self)
@@ -331,10 +331,10 @@ class Hypnogram:
 
     @classmethod
     def read_csv(cls, path: Path, **more: Any) -> "Hypnogram":
-        """The night, local or remote, that :meth:`save_csv` wrote, with ``more`` of its attributes.
+        """The night in a file, local or remote, that :meth:`save_csv` wrote; ``more`` are its other attributes.
 
         Raises:
-            InputError: the file is absent, or no such table.
+            InputError: the file is absent, or is not such a table.
         """
         file = BytesIO(content(path))
         try:
@@ -348,7 +348,9 @@ class Hypnogram:
             if not np.isfinite(columns).all(axis=None):
                 raise ValueError("a probability is missing")
         except (ValueError, KeyError) as error:
-            raise InputError(f"{path} is no hypnogram of this toolkit ({in_one_line(error)}).") from None
+            raise InputError(
+                f"{path} is not a hypnogram of this toolkit ({in_one_line(error)}): stage the recording again."
+            ) from None
         return cls(
             stages=stages,
             probabilities=probabilities,
@@ -359,10 +361,10 @@ class Hypnogram:
         )
 
     def save_edf(self, path: Path) -> None:
-        """Write :meth:`to_annotations` as an EDF+ file of annotations alone, as Sleep-EDF's scorings are."""
+        """Write :meth:`to_annotations` as an EDF+ file that holds only annotations, as Sleep-EDF's scorings do."""
         import edfio
 
-        # EDF knows no earlier year, and begins there where nothing is known.
+        # EDF has no earlier year, and uses this date for an unknown one.
         begin = self.start if self.start and 1985 <= self.start.year <= 2084 else datetime(1985, 1, 1)
         edf = edfio.Edf(
             [],
@@ -375,13 +377,13 @@ class Hypnogram:
 
 
 def _agreement(scored: np.ndarray, found: np.ndarray) -> Scores | None:
-    """Agreement over the epochs (epochs,) that both have scored; None where there are none."""
+    """Agreement over the epochs (epochs,) that both have scored; None if there are none."""
     both = (scored != UNSCORED) & (found != UNSCORED)
     return Scores.of(scored[both], found[both]) if both.any() else None
 
 
 def numbers(names: Iterable[str]) -> np.ndarray:
-    """Stages int32 (epochs,) by their :data:`NAMES`; ValueError at any other name."""
+    """Stages int32 (epochs,) from their :data:`NAMES`; ValueError for any other name."""
     return np.array([(*range(len(STAGES)), UNSCORED)[NAMES.index(name)] for name in names], np.int32)
 
 
@@ -398,8 +400,8 @@ def _listed(stages: np.ndarray) -> str:
 def spectra(signals: np.ndarray) -> np.ndarray:
     """Power of ``signals`` (epochs, 3000) at 0, 0.5, … 30 Hz, in dB of the night's median: float32 (epochs, 61).
 
-    By Welch's method (IEEE Trans. Audio Electroacoust. 15, 1967) with Hann windows of two seconds, one from each second
-    on, as ``scipy.signal.welch`` has it; SciPy's signal package takes longer to load than the spectra to compute.
+    Welch's method (IEEE Trans. Audio Electroacoust. 15, 1967) with Hann windows of two seconds that begin every second,
+    as ``scipy.signal.welch`` computes it; loading SciPy's signal package takes longer than computing the spectra.
     """
     size, bins = 2 * SAMPLING_RATE, 2 * HIGHEST_FREQUENCY + 1
     hann = np.hanning(size + 1)[:-1]
@@ -408,7 +410,7 @@ def spectra(signals: np.ndarray) -> np.ndarray:
         windows = sliding_window_view(signal, size)[::SAMPLING_RATE]
         centred = windows - windows.mean(axis=1, keepdims=True)
         power[epoch] = np.mean(np.abs(np.fft.rfft(centred * hann)[:, :bins]) ** 2, axis=0)
-    # Of every frequency but 0 there is a negative one of the same power.
+    # Every frequency except 0 also exists as a negative one, with the same power.
     power[:, 1:] *= 2
     median = np.median(power[power > 0]) if (power > 0).any() else 1.0
     return (10 * np.log10(np.maximum(power / median, 1e-6))).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What a network predicts for a night file, beside what the scorer found: scores, and the table of every epoch."""
+"""A network's predictions for a night file, compared with the scorer: scores, and a table of every epoch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from evaluation.stages import Scores
 
 
 def classes(task: str) -> tuple[str, ...]:
-    """The names of what a network tells apart, in the order of its probabilities."""
+    """The names of a task's classes, in the order of the network's probabilities."""
     return STAGES if task == "sleep_stage" else (f"no {task}", task)
 
 
@@ -25,12 +25,12 @@ class NightPredictions:
     """The predictions for one night file.
 
     Attributes:
-        name: of the night.
+        name: the night's name.
         task: one of ``data.terms.TASKS``.
-        labels: int (epochs,), the scorer's: positions in :func:`classes`, or -1 for epochs that are not scored.
+        labels: int (epochs,), the scorer's classes: positions in :func:`classes`, or -1 for unscored epochs.
         probabilities: float32 (epochs, classes).
         stages: int (epochs,), the scorer's stages.
-        counts: how many events of each kind the scorer found in sleep; empty where the night file does not say.
+        counts: how many events of each kind the scorer found in sleep; empty if the night file does not say it.
     """
 
     name: str
@@ -56,14 +56,14 @@ class NightPredictions:
         table["predicted"] = names[self.probabilities.argmax(axis=1)]
         table[list(classes(self.task))] = self.probabilities
         with written_aside(path) as aside:
-            # Nine digits tell every float32 from others, so that what is read has the same scores.
+            # Nine digits give every float32 exactly, so the table gives the same scores when it is read.
             table.to_csv(aside, index=False, float_format="%.9g")
 
 
 def saved_scores(path: Path, task: str) -> Scores | EventScores:
     """The scores of a table that :meth:`NightPredictions.save` wrote; InputError if it is missing or damaged."""
     names = classes(task)
-    again = "predict.py evaluates the folds again"
+    again = "evaluate the fold again with predict.py"
     if not path.is_file():
         raise InputError(f"{path} does not exist (any more): {again}.")
     file = BytesIO(content(path))
@@ -82,7 +82,7 @@ def saved_scores(path: Path, task: str) -> Scores | EventScores:
 
 
 def total(scores: Sequence[Scores | EventScores]) -> Scores | EventScores:
-    """Several scores on the same task, pooled."""
+    """Several scores on the same task, pooled into one."""
     return sum(scores[1:], scores[0])
 
 

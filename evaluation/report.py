@@ -1,4 +1,4 @@
-"""The page of a staged night: one HTML file that needs no network, by ``night.html``, ``night.js`` and Bokeh."""
+"""The page of a staged night, one HTML file that needs no network, made of ``night.html``, ``night.js`` and Bokeh."""
 
 from base64 import b64encode
 from collections import Counter
@@ -23,7 +23,7 @@ from evaluation.stages import Scores
 from evaluation.statistics import FIGURES
 
 LONGEST = 15
-"""Stretches that a table lists."""
+"""How many stretches a table lists at most."""
 UNKNOWN_LIGHTS = "not known, so the whole recording counts as time in bed"
 
 ENVIRONMENT = Environment(
@@ -33,13 +33,13 @@ ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-"""Escapes every value; a value that is missing is an error."""
+"""It escapes every value, and a missing value is an error."""
 TEMPLATE = ENVIRONMENT.get_template("night.html")
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: warnings, sentences, and tables by their captions, as far as there are any."""
+    """A part of the page: warnings, sentences, and tables by their captions."""
 
     title: str
     warnings: Sequence[str] = ()
@@ -48,13 +48,13 @@ class Section:
 
 
 def page(night: Hypnogram, statistics: dict[str, Any]) -> str:
-    """The page of ``night``, whose ``statistics`` are given: the text of an HTML file that needs no other file."""
+    """The page of ``night``, which has these ``statistics``: the text of an HTML file that needs no other file."""
     before = [_recording(night), _statistics(night, statistics)]
     if breathing := night.breathing:
         before.append(_breathing(breathing))
     after = [_unsure(night)]
     if correction := night.correction:
-        after.append(_agreement("The models and the corrector", correction, "corrector"))
+        after.append(_agreement("Agreement of the models with the corrections", correction, "corrected"))
     if scores := night.agreement:
         after.append(_agreement("Agreement with the scoring", scores, "scorer"))
         longest = {"The longest differences": _readable(night, night.differing())}
@@ -75,7 +75,7 @@ def page(night: Hypnogram, statistics: dict[str, Any]) -> str:
 
 
 def _scripts() -> list[tuple[str, str]]:
-    """The page's scripts, and the base64 SHA-256 by which its policy knows each; Bokeh itself is not imported."""
+    """The page's scripts, each with the base64 SHA-256 by which its policy allows it; Bokeh itself is not imported."""
     folder = Path(str(distribution("bokeh").locate_file("bokeh/server/static/js")))
     paths = (folder / "bokeh.min.js", folder / "bokeh-api.min.js", Path(__file__).with_name("night.js"))
     scripts = [path.read_text(encoding="utf-8") for path in paths]
@@ -86,7 +86,7 @@ SCRIPTS = _scripts()
 
 
 def _shown(night: Hypnogram) -> dict[str, Any]:
-    """What the page's script shows, as JSON values."""
+    """The data that the page's script shows, as JSON values."""
     model = night.stages if night.model_stages is None else night.model_stages
     return {
         "name": night.title,
@@ -114,7 +114,7 @@ def _shown(night: Hypnogram) -> dict[str, Any]:
 
 
 def _spectra(night: Hypnogram) -> dict[str, Any]:
-    """The spectrogram as a byte for each frequency and epoch, and the palette in which 255 is the loudest."""
+    """The spectrogram as one byte for each frequency and epoch, and the palette, in which 255 is the highest power."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
@@ -138,12 +138,12 @@ def _recording(night: Hypnogram) -> Section:
     rows = {
         "Recording": night.title,
         "Subject's code": night.about.get("subject", ""),
-        "Patient, as the header has it": night.patient,
+        "Patient, from the recording's header": night.patient,
         "Start": said(night.start) if night.start else "not known",
         "Length": f"{epochs * EPOCH_SECONDS / 3600:.2f} h, {epochs} epochs of {EPOCH_SECONDS} s",
         "Lights off and on": " and ".join(map(night.clock, night.lights)) if night.lights else UNKNOWN_LIGHTS,
         "Staged channels": ", ".join(staged),
-        "Shown besides": ", ".join(shown),
+        "Other channels shown": ", ".join(shown),
         "Staged by": ", ".join(
             f"{task.replace('_', ' ')}: {'one model' if n == 1 else f'the mean of {n} models'}"
             for task, n in tasks.items()
@@ -151,7 +151,7 @@ def _recording(night: Hypnogram) -> Section:
         "Mean confidence": f"{night.mean_confidence:.2f}",
         "Corrected by": _corrected_by(night),
     }
-    # As objects: a channel's name may hold what is no text.
+    # The type is object, because a channel's name may hold characters that are not valid text.
     table = pd.DataFrame([row for row in rows.items() if row[1]], columns=["what", "value"], dtype=object)
     return Section(
         "Recording",
@@ -161,8 +161,12 @@ def _recording(night: Hypnogram) -> Section:
         ],
         text=[
             *(f"Assumed: {text}." for text in night.about.get("assumptions", ())),
-            *(["Each stage is decided by the epochs before and after it too."] if night.smoothed is not None else ()),
-            "Epochs are numbered from 1 on this page; the column epoch of files counts from 0.",
+            *(
+                ["The epochs before and after an epoch helped to decide its stage."]
+                if night.smoothed is not None
+                else ()
+            ),
+            "This page counts epochs from 1; the column epoch in files counts from 0.",
             "For research only. This is not a medical device, and nothing here is a diagnosis.",
         ],
         tables={"What was recorded and staged": table},
@@ -175,7 +179,7 @@ def _corrected_by(night: Hypnogram) -> str:
 
 
 def _statistics(night: Hypnogram, statistics: dict[str, Any]) -> Section:
-    """The figures of the night, the scorer's and the differences beside them where there is a scorer."""
+    """The figures of the night, and beside them, if there is a scorer, the scorer's and the differences."""
     others = night.scorer_statistics()
     ours = "models" if night.model_stages is None else "corrected"
 
@@ -214,7 +218,7 @@ def _third(statistics: dict[str, Any], stage: str) -> dict[str, str]:
 
 
 def breathing_line(breathing: dict[str, Any]) -> str:
-    """What :attr:`Hypnogram.breathing` tells, in a line."""
+    """What :attr:`Hypnogram.breathing` tells, in one line."""
     events = [
         f"{name} in {told['epochs']} epochs, {told['runs']} {'run' if told['runs'] == 1 else 'runs'}"
         for name, told in breathing.items()
@@ -234,12 +238,12 @@ def scorer_index(breathing: dict[str, Any]) -> float | None:
 
 def _breathing(breathing: dict[str, Any]) -> Section:
     estimate = (
-        "An estimate from epochs of 30 s: a run of epochs with an event counts as one event, so that of events close "
-        "together too few are counted."
+        "The index is an estimate from epochs of 30 s: a run of epochs with an event counts as one event, so the index "
+        "is too low if events are close together."
     )
-    by_position = "A position lasts until the next one is told; an epoch has the one in which its middle lies."
+    by_position = "A position lasts until the next one; an epoch has the position in which its middle lies."
     if not breathing["index_by_position"]:
-        by_position = "By position it is not known: neither recording nor scoring tells positions by their names."
+        by_position = "There is no index by position, because neither the recording nor the scoring names positions."
     text = [f"{breathing_line(breathing)}.", estimate, by_position]
     indices = {"sleep": breathing["apnea_hypopnea_index"], **breathing["index_by_stage"]}
     table = pd.DataFrame([(stage, _number(index, "/h")) for stage, index in indices.items()], columns=["in", "index"])
@@ -256,8 +260,8 @@ def _breathing(breathing: dict[str, Any]) -> Section:
         }
         tables["The models' apnea-hypopnea index and the scorer's"] = pd.DataFrame(beside)
         text.append(
-            "The scorer's is counted of the events that begin in the scorer's sleep, and estimated, as the models' is, "
-            "from the epochs that hold one."
+            "The scorer's index is given twice: counted from the events that begin in the scorer's sleep, and "
+            "estimated from the epochs that hold an event, like that of the models."
         )
     return Section("Apnea and hypopnea", text=text, tables=tables)
 
@@ -273,7 +277,7 @@ def _unsure(night: Hypnogram) -> Section:
     if table.empty:
         return Section(title, text=[f"Every epoch's stage has a probability of {UNSURE:g} or more."])
     told = f"{table['epochs'].sum()} epochs have no stage with a probability of {UNSURE:g} or more."
-    where = f"They lie in {len(table)} stretches."
+    where = f"They are in {len(table)} stretches."
     caption = "The longest stretches" if len(table) > LONGEST else "The stretches"
     return Section(title, text=[f"{told} {where}"], tables={caption: _readable(night, table)})
 
@@ -281,13 +285,13 @@ def _unsure(night: Hypnogram) -> Section:
 def _agreement(title: str, scores: Scores, who: str) -> Section:
     by_stage = scores.by_stage.rename_axis("stage").reset_index()
     confusion = pd.DataFrame(scores.confusion, STAGES, [f"model {stage}" for stage in STAGES])
-    told = f"{scores.line()}, those that both have scored."
+    told = f"{scores.line()} that both have scored."
     crossed = confusion.rename_axis(who).reset_index()
     return Section(title, text=[told], tables={"Stage by stage": by_stage, "Epochs": crossed})
 
 
 def _readable(night: Hypnogram, table: pd.DataFrame) -> pd.DataFrame:
-    """The first rows of a table of stretches, with times and numbers of epochs as people read them."""
+    """The first rows of a table of stretches, with clock times, and with epochs counted from 1."""
     table = table.head(LONGEST)
     shown = [night.clock(epoch) for epoch in table["epoch"]]
     stages = "models" if night.model_stages is None else "corrected"

@@ -1,7 +1,7 @@
-"""Whether folds that say nothing of their training were trained on the subjects that they test.
+"""Check whether folds that do not say how they were trained were trained on their test subjects.
 
-A network agrees better with the scorer of a night that it was trained on. So a fold that never saw its test subjects
-does worse on them than the other folds, which were trained on them (but for the few subjects that chose their weights).
+A network agrees better with the scorer on a night that it was trained on. So a fold that never saw its test subjects
+is less accurate on them than the other folds, which were trained on them (except on their few validation subjects).
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ from evaluation.intervals import draws, intervals
 
 @dataclass(frozen=True)
 class OtherFolds:
-    """The accuracy of each of several subjects by the fold that tests it, ``own``, and by each of the ``others``."""
+    """Each subject's accuracy by the fold that is tested on this subject, ``own``, and by each of the ``others``."""
 
     own: Mapping[int, float]
     others: Mapping[int, Sequence[float]]
 
     @cached_property
     def ahead(self) -> np.ndarray:
-        """By how much the mean accuracy of the others is above that of the testing fold, (subjects,)."""
+        """By how much the mean accuracy of the other folds is above that of the own fold, (subjects,)."""
         return np.array([np.mean(self.others[subject]) - accuracy for subject, accuracy in self.own.items()])
 
     @cached_property
@@ -34,25 +34,25 @@ class OtherFolds:
 
     @property
     def not_behind(self) -> list[int]:
-        """The subjects on whom the fold that tests them is as accurate as the others in the mean, or more."""
+        """The subjects on whom their own fold is at least as accurate as the mean of the other folds."""
         return [subject for subject, ahead in zip(self.own, self.ahead, strict=True) if ahead <= 0]
 
     def text(self) -> str:
-        """What was found, for a terminal; a warning where the others do not do better."""
+        """The result, to print on a terminal; it is a warning if the other folds are not more accurate."""
         low, high = self.interval
         said = (
-            "as folds do that were trained on them."
+            "so each fold probably never saw the subjects it is tested on."
             if low > 0
-            else "WARNING: as folds that were all trained on them would do, or none."
+            else "WARNING: so perhaps each fold saw the subjects it is tested on, or no fold did."
         )
         told = (
-            f"On {len(self.own)} subjects the folds that do not test them are more accurate than the fold that does by "
-            f"{self.ahead.mean():+.3f}, 95 % interval {low:+.3f} to {high:+.3f}: {said}"
+            f"On {len(self.own)} subjects, the accuracy of the other folds minus that of the fold that is tested on "
+            f"them is {self.ahead.mean():+.3f}, 95 % interval {low:+.3f} to {high:+.3f}; {said}"
         )
         subjects = ", ".join(map(str, self.not_behind))
-        return told + (f"\n  They are not on subject {subjects}." if subjects else "")
+        return told + (f"\n  The other folds are not more accurate on subject {subjects}." if subjects else "")
 
     def to_json(self) -> dict[str, Any]:
-        """All values as JSON has them."""
+        """All values as JSON values."""
         subjects = [{"subject": s, "own": value, "others": list(self.others[s])} for s, value in self.own.items()]
         return {"ahead": float(self.ahead.mean()), "interval_95": list(self.interval), "subjects": subjects}

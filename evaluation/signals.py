@@ -1,4 +1,4 @@
-"""The signals that the page of a night shows, packed so that a night of eight hours stays small."""
+"""Pack the signals that the page of a night shows, so that the page of eight hours stays small."""
 
 import zlib
 from base64 import b64encode
@@ -11,9 +11,9 @@ import numpy as np
 from data.terms import SAMPLING_RATE
 
 BITS = 7_200_000 * 8
-"""That all signals of a page may take together, before base64 makes them a third longer."""
+"""How many bits all signals of a page may take together, before base64 makes them a third longer."""
 FINEST = 0.5
-"""µV, the smallest step that is worth showing."""
+"""The smallest step that is worth showing, in µV."""
 LARGEST = np.iinfo(np.int16).max
 
 
@@ -28,27 +28,27 @@ class Trace:
 
 
 def packed(traces: Sequence[Trace]) -> list[dict[str, Any]]:
-    """The traces as JSON values, from whose ``low`` and ``high`` a browser restores their samples.
+    """The traces as JSON values, from whose ``low`` and ``high`` a browser restores the samples.
 
-    Samples are numbers of a ``step``, 16 bits wide, which is chosen so that all traces together take :data:`BITS` at
-    most, but not below :data:`FINEST`. What is packed is the difference of each to the one before it, modulo 2¹⁶,
-    folded so that small ones of either sign are small numbers (0, -1, 1, -2, … are 0, 1, 2, 3, …), and of these the low
-    bytes and the high ones each by themselves, deflated: the high ones are nearly all 0, and the low ones are noise,
-    for which Huffman's code alone is as good as any and ten times as fast.
+    Each sample becomes a 16-bit number of steps. The ``step`` is at least :data:`FINEST`, and so large that all traces
+    together take at most :data:`BITS`. The differences between consecutive samples are packed, modulo 2¹⁶. They are
+    folded, so that small differences of either sign are small numbers (0, -1, 1, -2, … become 0, 1, 2, 3, …). Their low
+    bytes and their high bytes are deflated separately: almost all high bytes are 0, and the low bytes are noise, which
+    Huffman's code alone packs as well as any other and ten times as fast.
     """
     return [_packed(trace, BITS / len(traces)) for trace in traces]
 
 
 def _packed(trace: Trace, bits: float) -> dict[str, Any]:
-    # Five samples a second tell it as well as all, in a twentieth of the time.
+    # Five samples a second are enough for these percentiles, in a twentieth of the time.
     low_end, middle, high_end = np.percentile(trace.samples[::20], (5, 50, 95))
     centred, span = trace.samples - middle.astype(np.float32), high_end - low_end
-    # Of an unknown unit, what most of the signal spans counts as 100 µV.
+    # If the unit is unknown, the span of most of the signal is taken for 100 µV.
     finest = FINEST if trace.unit == "µV" else (float(span) or 1.0) * FINEST / 100
     step = max(finest, float(np.abs(centred).max()) / LARGEST)
     counts = np.bincount(_folded(centred, step))
     share = counts[counts > 0] / len(centred)
-    # Each doubling of the step saves about a bit a sample.
+    # Each doubling of the step saves about one bit per sample.
     step *= 2 ** max(0.0, float(-(share * np.log2(share)).sum()) - bits / len(centred))
     folded = _folded(centred, step)
     low, high = (folded & 255).astype(np.uint8), (folded >> 8).astype(np.uint8)
@@ -65,7 +65,7 @@ def _packed(trace: Trace, bits: float) -> dict[str, Any]:
 
 
 def _folded(centred: np.ndarray, step: float) -> np.ndarray:
-    """uint16 (samples,): the folded differences of the samples in steps."""
+    """uint16 (samples,): the folded differences of consecutive samples, counted in steps."""
     steps = np.rint(centred / step).astype(np.int16)
     differences = np.diff(steps, prepend=np.int16(0))
     return ((differences << 1) ^ (differences >> 15)).view(np.uint16)

@@ -1,6 +1,6 @@
 """How well predicted stages agree with a scorer's: accuracy, macro-F1, Cohen's kappa, per-class figures.
 
-scikit-learn is imported by what needs it: it takes longer to load than a night without a scoring to stage.
+scikit-learn is imported only where it is needed: loading it takes longer than staging a night without a scoring.
 """
 
 import warnings
@@ -21,7 +21,7 @@ def as_json(figures: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def transitions(stages: np.ndarray) -> np.ndarray:
-    """How often each stage is followed by each, int (5, 5), in int (epochs,), where -1 is unscored."""
+    """How often each stage is followed by each other, int (5, 5), in ``stages``, int (epochs,) with -1 for unscored."""
     pairs = np.stack([stages[:-1], stages[1:]])
     counts = np.zeros((len(STAGES), len(STAGES)), int)
     np.add.at(counts, tuple(pairs[:, (pairs != UNSCORED).all(axis=0)]), 1)
@@ -30,9 +30,9 @@ def transitions(stages: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Scores:
-    """Agreement summed up by a confusion matrix; add two to pool them.
+    """Agreement of stages, as a confusion matrix; the sum of two pools them.
 
-    It is int (5, 5): rows are the scorer's stages W, N1, N2, N3, REM, columns the model's.
+    The matrix is int (5, 5): rows are the scorer's stages W, N1, N2, N3, REM, columns the model's.
 
     Example:
 
@@ -55,9 +55,10 @@ class Scores:
 
     @staticmethod
     def drawn(parts: Sequence["Scores"], counts: np.ndarray) -> dict[str, np.ndarray]:
-        """Accuracy, macro-F1 and kappa (draws,) of ``parts`` that count so often, int (draws, parts), in each draw.
+        """Accuracy, macro-F1 and kappa, each (draws,), of ``parts`` pooled, where ``counts``, int (draws, parts), says
+        how often a part counts in each draw.
 
-        They are computed for all draws at once: scikit-learn takes milliseconds for each.
+        They are computed for all draws at once, because scikit-learn takes milliseconds for each.
         """
         flat = counts @ np.stack([part.confusion.ravel() for part in parts])
         confusion = flat.reshape(-1, len(STAGES), len(STAGES)).astype(float)
@@ -82,7 +83,7 @@ class Scores:
 
     @property
     def kappa(self) -> float:
-        """Cohen's kappa; NaN where scorer and model agree on one single stage all along."""
+        """Cohen's kappa; NaN if scorer and model give all epochs the same single stage."""
         from sklearn import metrics
 
         with warnings.catch_warnings():
@@ -96,7 +97,7 @@ class Scores:
 
     @cached_property
     def by_stage(self) -> pd.DataFrame:
-        """Precision, recall, F1 and the scorer's epochs of each stage; NaN where a figure has no meaning."""
+        """Precision, recall, F1 and the scorer's epochs of each stage; NaN if a figure has no meaning."""
         from sklearn import metrics
 
         figures = metrics.precision_recall_fscore_support(
@@ -110,12 +111,12 @@ class Scores:
         return np.indices(self.confusion.shape).reshape(2, -1)
 
     def line(self) -> str:
-        """The three figures papers give, on one line."""
+        """The three figures that papers give, on one line."""
         kappa = "-" if np.isnan(self.kappa) else f"{self.kappa:.3f}"
         return f"accuracy {self.accuracy:.3f}   macro-F1 {self.macro_f1:.3f}   kappa {kappa}   {self.epochs} epochs"
 
     def table(self) -> str:
-        """Per-class figures with the confusion matrix beside them, for a terminal."""
+        """The figures of each stage, with the confusion matrix beside them, to print on a terminal."""
         figures = self.by_stage.copy()
         for name in ("precision", "recall", "F1"):
             figures[name] = figures[name].map(lambda value: "-" if np.isnan(value) else f"{value:.3f}")

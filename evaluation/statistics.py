@@ -1,7 +1,7 @@
-"""The figures of a night that a sleep laboratory's report gives, of the stages of its epochs.
+"""The figures of a sleep laboratory's report, computed from the stages of a night.
 
 Terms and definitions: Berry et al., *The AASM Manual for the Scoring of Sleep and Associated Events*, version 3 (2023).
-Where it leaves a choice, YASA's is taken (Vallat & Walker, eLife 10, 2021). Sleep cycles: Feinberg & Floyd,
+Where the manual leaves a choice, YASA's is followed (Vallat & Walker, eLife 10, 2021). Sleep cycles: Feinberg & Floyd,
 Psychophysiology 16 (1979) 283-291.
 """
 
@@ -14,50 +14,50 @@ from data.terms import EPOCH_SECONDS, STAGES, UNSCORED
 from evaluation.stages import as_json, transitions
 
 MINUTE = EPOCH_SECONDS / 60
-"""Of an epoch."""
+"""Length of an epoch in minutes."""
 REM = STAGES.index("REM")
 LEAST_NREM, LEAST_REM = 30, 10
-"""Epochs of NREM that make a sleep cycle, 15 min, and of REM that end every cycle but the first, 5 min."""
+"""The least epochs of NREM in a sleep cycle (15 min) and of REM at the end of every cycle except the first (5 min)."""
 
 FIGURES = {
     "TIB": ("time in bed, from lights off to lights on", "min"),
     "TST": ("total sleep time", "min"),
     "SPT": ("sleep period, from the first to the last sleep", "min"),
-    "SE": ("sleep efficiency, TST of TIB", "%"),
-    "SME": ("sleep maintenance efficiency, TST of SPT", "%"),
+    "SE": ("sleep efficiency, TST as a share of TIB", "%"),
+    "SME": ("sleep maintenance efficiency, TST as a share of SPT", "%"),
     "SOL": ("sleep onset latency, from lights off", "min"),
     "N1_latency": ("from lights off to the first N1", "min"),
     "N2_latency": ("from lights off to the first N2", "min"),
     "N3_latency": ("from lights off to the first N3", "min"),
     "REM_latency": ("from sleep onset to the first REM", "min"),
     "WASO": ("wake after sleep onset, within the sleep period", "min"),
-    "awakenings": ("from sleep to wake, within the sleep period", ""),
+    "awakenings": ("changes from sleep to wake, within the sleep period", ""),
     "shifts_per_hour": ("changes of stage within the sleep period, per hour of sleep", "/h"),
     "cycles": ("sleep cycles, NREM of 15 min or more and the REM after it", ""),
     "unscored": ("not scored", "min"),
 }
-"""What the figures of :func:`statistics` are called, and their units."""
+"""The figures of :func:`statistics` by name: what each is, and its unit."""
 
 
 def statistics(stages: np.ndarray, lights: tuple[int, int] | None = None) -> dict[str, Any]:
     """The figures :data:`FIGURES`, and those of each stage, of a night's ``stages`` int (epochs,), -1 where unscored.
 
-    Minutes of each stage are in ``minutes``, percent in ``share_of_TIB`` and, of sleep, in ``share`` (of TST);
-    ``thirds`` are the minutes of each stage in each third of the sleep period. ``transitions[a][b]`` counts epochs of
-    stage a followed by b. None where a figure has no meaning.
+    ``minutes`` are those of each stage, ``share_of_TIB`` is each stage's percentage of TIB, and ``share`` its
+    percentage of TST; ``thirds`` are the minutes of each stage in each third of the sleep period.
+    ``transitions[a][b]`` counts the epochs of stage a followed by b. A figure without a meaning is None.
 
-    WASO ends with the last sleep, as in YASA; the AASM counts the wake after it too. Awakenings are epochs of sleep
-    followed by wake, as in YASA's fragmentation index, but the last, from which nobody falls asleep again. A third that
-    ends within an epoch ends with it.
+    WASO ends with the last sleep, as in YASA; the AASM also counts the wake after it. Awakenings are epochs of sleep
+    followed by wake, as in YASA's fragmentation index, without the final one. A third whose end falls within an epoch
+    includes that epoch.
 
     Args:
-        stages: of the whole recording.
-        lights: the epoch with which time in bed begins, and the one after its last; the whole recording if unknown.
+        stages: the stages of the whole recording.
+        lights: the first epoch of the time in bed, and the one after its last; the whole recording if None.
     """
     stages = stages[slice(*lights)] if lights else stages
     asleep = np.flatnonzero(stages > 0)
     tib, tst = len(stages), len(asleep)
-    # NaN stands for what has no meaning without sleep.
+    # NaN stands for figures that have no meaning without sleep.
     onset, period = (asleep[0], stages[asleep[0] : asleep[-1] + 1]) if tst else (np.nan, stages[:0])
     followed = transitions(period)
     shifts = followed.sum() - np.trace(followed)
@@ -97,7 +97,7 @@ def statistics(stages: np.ndarray, lights: tuple[int, int] | None = None) -> dic
 
 
 def columns(figures: dict[str, Any]) -> dict[str, float | None]:
-    """What :func:`statistics` gives, but for transitions, as the columns of a table with a row for each night."""
+    """What :func:`statistics` gives, except transitions, as one row of a table of nights, by its columns."""
     thirds = figures.get("thirds", ({}, {}, {}))
     return {
         **{name: figures.get(name) for name in FIGURES},
@@ -109,11 +109,11 @@ def columns(figures: dict[str, Any]) -> dict[str, float | None]:
 
 
 def cycles(stages: np.ndarray) -> list[tuple[int, int]]:
-    """The sleep cycles: first epoch of NREM, and the one after the last of the REM that ends it, or of the last NREM.
+    """The sleep cycles, each from its first epoch of NREM to the one after its last epoch of REM (or NREM).
 
-    A cycle begins with NREM, wherever it holds at least 15 min of it, and ends with REM of at least 5 min, or in the
-    first cycle with any. REM that is interrupted by less than 15 min of anything else is one. The last cycle needs no
-    REM. Minutes are counted without wake and unscored epochs in between.
+    A cycle begins with NREM, of which it has at least 15 min, and ends with at least 5 min of REM; in the first cycle,
+    any REM is enough. REM that is interrupted by less than 15 min of other stages counts as one. The last cycle needs
+    no REM. Wake and unscored epochs in between do not count towards these minutes.
     """
     nrem = (stages > 0) & (stages != REM)
     gap = [
@@ -131,7 +131,7 @@ def cycles(stages: np.ndarray) -> list[tuple[int, int]]:
         before = np.flatnonzero(nrem[begin:first])
         if enough and len(before) >= LEAST_NREM:
             found.append((begin + int(before[0]), end))
-        # Too little REM leaves the cycle open; REM without NREM before it, such as at sleep onset, makes none.
+        # Too little REM leaves the cycle open; REM without NREM before it, such as at sleep onset, makes no cycle.
         if enough:
             begin = end
     rest = np.flatnonzero(nrem[begin:])

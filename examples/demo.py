@@ -1,4 +1,4 @@
-"""From nothing to a staged night: ``make demo``.
+"""Train a network and stage a night with it, without any data: ``make demo``.
 
 One fold of a small RecSleepNet learns from the synthetic nights of eight sleepers, and stages the recording of a ninth.
 """
@@ -28,7 +28,7 @@ TRAINING = {
 
 
 def main() -> int:
-    """Train, stage, and print where the page of the night is; an exit code."""
+    """Train, stage, and print where the page of the night is; return an exit code."""
     settings = [part for name, value in TRAINING.items() for part in ("--set", f"{name}={value}")]
     data, models, results = FOLDER / "nights", FOLDER / "models", FOLDER / "results"
     fold = ["--db", "synthetic", "--data", str(data), "--out", str(models), "--from_fold", "0", "--to_fold", "0"]

@@ -1,4 +1,4 @@
-"""A night's stages with NumPy and ONNX Runtime alone: ``python examples/stage_with_onnx.py model.onnx night.npz``."""
+"""Stage a night with only NumPy and ONNX Runtime: ``python examples/stage_with_onnx.py model.onnx night.npz``."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ about = {name: json.loads(text) for name, text in session.get_modelmeta().custom
 with np.load(sys.argv[2], allow_pickle=False) as night:
     signals = night["x"].reshape(-1, 3000)  # (epochs, samples): one EEG channel at 100 Hz.
 
-# The level of the recording is brought to that of the training nights.
+# Scale the recording to the level of the training nights.
 level = about["recipe"]["level"]
 signals = signals - np.median(signals, axis=1, keepdims=True)
 signals *= level["amplitude"] / np.median(np.median(np.abs(signals), axis=1))

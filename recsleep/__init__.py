@@ -1,7 +1,7 @@
 """RecSleepNet: sleep stages from one EEG channel.
 
-A network of a convolution, a Convolutional Reconstruction Block (CRB), a Global Max and Average Pooling Block (GMAPB)
-and an LSTM, for five AASM stages. Its published TensorFlow-1 checkpoints are read as well.
+The network consists of a convolution, a Convolutional Reconstruction Block (CRB), a Global Max and Average Pooling
+Block (GMAPB) and an LSTM, and tells the five AASM stages. Its published TensorFlow 1 checkpoints can be read too.
 
 >>> import mne, recsleep
 >>> raw = mne.io.read_raw("night.edf", verbose="error")
@@ -13,7 +13,7 @@ import lazy_loader
 
 import data  # noqa: F401 - before TensorFlow
 
-# What needs a backend is imported when it is first used, so that ``--help`` does not start one.
+# What needs a Keras backend is imported when it is first used, so that ``--help`` does not load one.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={

@@ -1,4 +1,4 @@
-"""Training one fold of RecSleepNet, in passes that survive being killed."""
+"""Train one fold of RecSleepNet; a training that was killed continues after its last finished pass."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -36,13 +36,15 @@ if TYPE_CHECKING:
     from runs.settings import Config
 
 BEFORE = "predictions_before"
-"""Folder of the predictions by the network that a fold began with."""
+"""Name of the folder with the predictions of the network that a fold began with."""
 
 
 @dataclass(frozen=True)
 class FoldTask:
-    """One fold to train: what :class:`FoldTrainer` needs, whether it shows a progress bar, and the trained network that
-    it begins with, if any."""
+    """One fold to train, for :class:`FoldTrainer`.
+
+    ``bar`` says whether to show a progress bar; ``init`` is the trained network to begin with, if any.
+    """
 
     config: "Config"
     split: Split
@@ -53,13 +55,13 @@ class FoldTask:
 
 
 def train_fold(task: FoldTask) -> tuple[int, dict[str, Path]]:
-    """Train one fold, or find it finished, in whatever process this is.
+    """Train one fold, or find it finished, in this process.
 
     Returns:
-        The fold's number, and the folder of its network by what it is called in print beside others: nothing.
+        The fold's number, and the folder of its network by the network's name in print, which is empty here.
 
     Raises:
-        InputError: the folder holds another run's results, a night turned bad, or the training diverged.
+        InputError: the folder holds another run's results, a night could no longer be read, or the training diverged.
     """
     # The same seed gives the same weights, bit for bit.
     tf.config.experimental.enable_op_determinism()
@@ -69,7 +71,7 @@ def train_fold(task: FoldTask) -> tuple[int, dict[str, Path]]:
 
 
 def rehearse_fold(task: FoldTask) -> list[Cost]:
-    """What is left of a fold takes; it is empty if the fold is finished. Errors as of :func:`train_fold`."""
+    """What the rest of a fold's training costs; empty if the fold is finished. Errors as in :func:`train_fold`."""
     tf.config.experimental.enable_op_determinism()
     with TemporaryDirectory(prefix="rehearsal-") as folder:
         return FoldTrainer(replace(task, folder=Path(folder) / "fold")).rehearse(task.folder)
@@ -78,16 +80,17 @@ def rehearse_fold(task: FoldTask) -> list[Cost]:
 class FoldTrainer(ResumableRun):
     """Trains one fold, pass by pass.
 
-    The order of nights and the dropout of a pass are drawn from the seed, the fold and the pass's number. A network
-    that begins with trained weights takes nights at the level of its first training, as it would stage their
-    recordings. It stays as it was where no pass is better on the validation nights, and is tested before and after.
+    The order of nights and the dropout of a pass are drawn from the seed, the fold and the pass's number. If the
+    network begins with trained weights, nights are calibrated to the level of its first training, as recordings are
+    when they are staged. It keeps these weights if no pass is better on the validation nights, and it is tested both
+    before and after.
 
     Args:
-        task: the run's configuration, the fold's subjects, all subjects' checked night files, the folder of the fold's
-            results and, meanwhile, its progress, and what the network begins with.
+        task: the run's configuration, the fold's subjects, all subjects' checked night files, the folder for the fold's
+            results and, until they are complete, its progress, and the network to begin with.
 
     Raises:
-        InputError: the fold tests nights on which the network that it begins with was trained.
+        InputError: the network to begin with was trained on nights on which the fold is tested.
     """
 
     decided_by = identity.RECSLEEPNET
@@ -126,22 +129,24 @@ class FoldTrainer(ResumableRun):
             self._begin_with(self.init)
 
     def _begin_with(self, trained: SavedFold) -> None:
-        """Take over weights and level; InputError if the weights are damaged, or of a network of another size."""
+        """Take over weights and level; InputError if the weights are damaged, or of a network of a different size."""
         weights = trained.load().get_weights()
         if [value.shape for value in weights] != [value.shape for value in self.network.get_weights()]:
             raise InputError(
-                f"--init {trained.folder} holds a network of another size than --set or config.py ask for."
+                f"--init {trained.folder} holds a network of another size than --set or config.py give: leave the "
+                "sizes out of --set."
             )
         self.network.set_weights(weights)
         if level := trained.recipe.level:
             self.recipe = replace(self.recipe, level=level, nights_calibrated=True)
         else:
-            print(f"{self.title}: {trained.folder} does not say its level: nights are taken as they are.", flush=True)
+            print(f"{self.title}: {trained.folder} does not say its level, so nights are not calibrated.", flush=True)
         scored = np.unique(np.concatenate([read_arrays(night.path, ["y"])["y"] for night in self.files["train"]]))
         if forgotten := [stage for number, stage in enumerate(STAGES) if number not in scored]:
             print(
-                f"{self.title}: WARNING: no training night holds {', '.join(forgotten)}: the network will forget "
-                "it, which validation nights without it do not show.",
+                f"{self.title}: WARNING: no training night holds {', '.join(forgotten)}, so the network will forget "
+                "how "
+                "to find it, which validation nights without it cannot show.",
                 flush=True,
             )
         self.best = {"pass": 0, **self._validated()}
@@ -153,7 +158,7 @@ class FoldTrainer(ResumableRun):
         training = self.config.training
         if not training.patience or not self.best:
             return False
-        # The passes of the first phase are not judged.
+        # The passes of the first phase are not validated.
         return len(self.history) - max(self.best["pass"], training.reconstruction_passes) >= training.patience
 
     @property
@@ -170,7 +175,7 @@ class FoldTrainer(ResumableRun):
         return "reconstruction" if number < self.config.training.reconstruction_passes else "joint"
 
     def order(self, number: int) -> list[NightFile]:
-        """The nights of pass ``number`` in the order it takes them."""
+        """The nights of pass ``number``, in the order of training."""
         nights = list(self.files["train"])
         if self.config.training.transductive and self._phase(number) == "reconstruction":
             nights += self.files["validation"] + self.files["test"]
@@ -217,7 +222,7 @@ class FoldTrainer(ResumableRun):
         return nights, cast(Scores, pooled(nights))
 
     def _tested(self, folder: str, network: RecSleepNet) -> Scores:
-        """The scores of the test nights, whose predictions are left in ``folder``."""
+        """The scores of the test nights, whose predictions are written to ``folder``."""
         nights, scores = self._predicted("test", network)
         for night in nights:
             night.save(self.folder / folder / f"{night.name}.csv")
@@ -242,7 +247,7 @@ class FoldTrainer(ResumableRun):
         if self.init:
             found["before"] = self._tested(BEFORE, self.init.load()).to_json()
         if self.best and self.best["pass"] == 0:
-            print(f"{self.title}: no pass was better on the validation nights; it stays as it began.", flush=True)
+            print(f"{self.title}: no pass was better on the validation nights; the weights stay as before.", flush=True)
         write_json(self.folder / "split.json", {name: self.record[name] for name in ("split", "nights")})
         about = {
             "db": self.config.database.db,
@@ -254,7 +259,7 @@ class FoldTrainer(ResumableRun):
             **found,
         }
         save_model(self.folder, self.network, {**self.record, **about})
-        # Its ONNX file, with which it will stage, is written when it is loaded.
+        # Loading the fold writes its ONNX file, with which it will stage.
         load_fold(self.folder)
         return scores
 
@@ -265,6 +270,6 @@ class FoldTrainer(ResumableRun):
         return Scores(confusion)
 
     def _transitions(self, night: NightFile) -> np.ndarray:
-        """How often each stage follows each in what is learnt of a night, int (5, 5); by it nights are smoothed."""
+        """How often each stage follows each in the learnt epochs of a night, int (5, 5); smoothing uses it."""
         arrays = read_arrays(night.path, ("y", "about"))
         return transitions(counted(arrays["y"], about_of(arrays), self.recipe.labelled_wake_minutes))

@@ -9,31 +9,31 @@ from data.terms import InputError
 from staging.engine import metadata_of, open_session
 
 CHUNK_EPOCHS = 32
-"""Epochs computed at once: enough to keep the processor busy, few enough for its caches."""
+"""How many epochs are computed at once: enough to keep the processor busy, few enough for its caches."""
 
 State = tuple[np.ndarray, np.ndarray]
-"""Hidden and cell of each member's LSTM, float32 (members, units) each."""
+"""Hidden and cell state of each member's LSTM, float32 (members, units) each."""
 
 
 class InferenceNetwork:
-    """One or several RecSleepNets, as :func:`recsleep.onnx.to_onnx` wrote them.
+    """One or several RecSleepNets (its members), as :func:`recsleep.onnx.to_onnx` wrote them.
 
     Args:
-        model: the ONNX file, or what it would hold.
+        model: an ONNX file, or its content.
         threads: how many threads compute; 0 for one on each core.
 
     Attributes:
-        about: what the file says of the networks, as JSON values.
+        about: what the file says about the networks, as JSON values.
 
     Raises:
-        InputError: it is no such file.
+        InputError: it is not such a file.
     """
 
     def __init__(self, model: Path | bytes, threads: int = 0) -> None:
         self._session = open_session(model, threads)
         inputs = {each.name: each.shape for each in self._session.get_inputs()}
         if inputs.keys() != {"signals", "hidden", "cell"}:
-            raise InputError(f"{model if isinstance(model, Path) else 'the model'} is no RecSleepNet.")
+            raise InputError(f"{model if isinstance(model, Path) else 'the model'} is not a RecSleepNet: name another.")
         self._state_shape = inputs["hidden"]
         self.about: dict[str, Any] = metadata_of(self._session)
 
@@ -46,7 +46,7 @@ class InferenceNetwork:
 
         Args:
             signals: float32 (channels, epochs, samples); member ``k`` takes channel ``k`` modulo their number.
-            state: after the epochs before, or :meth:`initial_state`.
+            state: the state after the epochs before, or :meth:`initial_state`.
 
         Returns:
             Each member's probabilities float32 (members, epochs, classes), and the state after the last epoch.
@@ -59,8 +59,8 @@ class InferenceNetwork:
     def probabilities(self, signals: np.ndarray) -> np.ndarray:
         """The members' mean probabilities for each channel of a night.
 
-        The members are shared out among the channels, so that several channels take no longer than one, as long as
-        there is a member for each.
+        The members are divided among the channels, so that several channels take no longer than one if there are at
+        least as many members.
 
         Args:
             signals: float32 (channels, epochs, samples), consecutive epochs.
@@ -72,7 +72,7 @@ class InferenceNetwork:
         found: list[list[np.ndarray]] = [[] for _ in range(channels)]
         for first in range(0, channels, members):
             for member, probabilities in enumerate(self._members(np.roll(signals, -first, axis=0))):
-                # With more channels than members, one of the last round has had its turn before.
+                # With more channels than members, the last round may come to channels that were computed before.
                 if first + member < max(channels, members):
                     found[(first + member) % channels].append(probabilities)
         return np.stack([np.mean(each, axis=0) for each in found])

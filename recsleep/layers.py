@@ -1,6 +1,6 @@
 """RecSleepNet's layers, in keras.ops: they run on the TensorFlow, JAX and PyTorch backends.
 
-Shapes: N nights (or whatever is batched), E epochs of 30 s, T time steps, C channels, U units.
+Shapes: N nights (or other items of a batch), E epochs of 30 s, T time steps, C channels, U units.
 """
 
 import math
@@ -18,10 +18,10 @@ KERNEL_INITIALIZER = {
 
 
 def pool_right_padded(x: keras.KerasTensor, size: int) -> keras.KerasTensor:
-    """Maximum over ``size`` steps, the input padded with zeros on its right to a multiple of ``size``.
+    """Maximum over ``size`` steps, with the input padded with zeros on its right to a multiple of ``size``.
 
-    Keras's own "same" padding splits the zeros over both sides, which shifts every window. The padding counts as zeros,
-    as in the reference: it is meant for values that are, or become, non-negative.
+    Keras's own "same" padding puts zeros on both sides, which shifts every window. The zeros count, as in the
+    reference: use it for values that are, or will become, non-negative.
 
     Args:
         x: (N, T, C); the result is (N, ceil(T / size), C).
@@ -33,12 +33,12 @@ def pool_right_padded(x: keras.KerasTensor, size: int) -> keras.KerasTensor:
 
 @keras.saving.register_keras_serializable(package="recsleep")
 class ConvolutionalReconstructionBlock(Configured):
-    """CRB: three convolutions whose output must be able to rebuild the first one's, by two more.
+    """CRB: three convolutions; two more must be able to reconstruct the first one's output from the third one's.
 
     All five are "same"-padded, without bias, followed by ReLU.
 
     Args:
-        filters: of every convolution; the input must have as many channels.
+        filters: filters of every convolution; the input must have as many channels.
         kernel_size: steps of every convolution's kernel.
 
     Example:
@@ -70,8 +70,8 @@ class ConvolutionalReconstructionBlock(Configured):
 
         Returns:
             (N, T, filters); with ``reconstruct`` also the reconstruction loss, a float32 scalar: the mean squared
-            difference between the first convolution's output and what the two backward convolutions rebuild of it.
-            Gradients flow into both. Without it the backward convolutions do not run.
+            difference between the first convolution's output and its reconstruction by the two backward convolutions.
+            Gradients flow into both. Without ``reconstruct``, the backward convolutions do not run.
         """
         middle = self.forward_convolutions[0](x)
         output = self.forward_convolutions[2](self.forward_convolutions[1](middle))
@@ -100,14 +100,14 @@ POOLINGS: dict[str, type[keras.layers.Layer]] = {
     "average": keras.layers.GlobalAveragePooling1D,
     "maximum": keras.layers.GlobalMaxPooling1D,
 }
-"""What may describe an epoch: the GMAPB, or, to see what it is good for, a half of it."""
+"""What may describe an epoch: the GMAPB, or, to measure its use, only one half of it."""
 
 
 @keras.saving.register_keras_serializable(package="recsleep")
 class PeepholeLSTMCell(Configured):
-    """One time step of :class:`PeepholeLSTM`, for :class:`keras.layers.RNN`; given the input's part of the gates.
+    """One time step of :class:`PeepholeLSTM`, for :class:`keras.layers.RNN`; it takes the input's part of the gates.
 
-    ``kernel_limit`` bounds the kernel's initial values.
+    The kernel's initial values are between ``-kernel_limit`` and ``kernel_limit``.
     """
 
     def __init__(self, units: int, forget_bias: float = 1.0, kernel_limit: float = 0.1, **kwargs: Any) -> None:
@@ -155,7 +155,7 @@ class PeepholeLSTM(Configured):
 
     def build(self, input_shape: Any) -> None:
         features = input_shape[-1]
-        # Glorot's limit for the one matrix that input and hidden state share in the published form.
+        # Glorot's limit for one matrix for both input and hidden state, as the published code has it.
         limit = math.sqrt(6 / (features + self.units + 4 * self.units))
         uniform = keras.initializers.RandomUniform(-limit, limit)
         self.kernel = self.add_weight(name="kernel", shape=(features, 4 * self.units), initializer=uniform)

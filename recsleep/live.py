@@ -1,4 +1,4 @@
-"""Staging while the sleeper sleeps: a stage whenever 30 s of signal are complete."""
+"""Stage while the sleeper sleeps: a stage as soon as 30 s of signal are complete."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,9 +19,9 @@ class StagedEpoch(NamedTuple):
     """An epoch's stage.
 
     Attributes:
-        stage: its name.
-        probabilities: of W, N1, N2, N3, REM, float32 (5,), as the models see it.
-        smoothed: those that decide, float32 (5,): given the epochs before as well.
+        stage: the stage's name.
+        probabilities: those of W, N1, N2, N3, REM, float32 (5,), as the models give them.
+        smoothed: the probabilities that decide the stage, float32 (5,), which also use the epochs before.
     """
 
     stage: str
@@ -30,17 +30,17 @@ class StagedEpoch(NamedTuple):
 
 
 class LiveStager:
-    """Stages a signal that arrives in pieces; the models' probabilities are those that the whole night would get.
+    """Stages a signal that arrives in pieces. The models' probabilities are those that the whole night would get.
 
-    What takes the whole night to know differs: where the amplifier ends, that long stretches without a signal are not
-    to be scored, and what the epochs after an epoch say of it. The probabilities are smoothed by the epochs before
-    alone, so a stage may differ from that of the whole night.
+    The stages may differ from those of the whole night, because some things are known only at its end: the limits of
+    the amplifier's range, which long stretches without a signal are not to be scored, and the epochs after an epoch.
+    The probabilities are smoothed with the epochs before only.
 
     Args:
-        model: a folder of one model or of folds, or what :func:`recsleep.load_stager` made of it, or a network.
-        amplitude: the signal's level in its own unit, to which it is calibrated: ``amplitude`` in the JSON of an
-            earlier night of the same amplifier, or of a first hour. Without it the signal goes into the network as it
-            comes, and must be in the unit that the network was trained with.
+        model: a folder of one model or of folds, a stager that :func:`recsleep.load_stager` loaded, or a network.
+        amplitude: the signal's own level in its own unit, from which it is calibrated: ``amplitude`` in the JSON file
+            of an earlier night, or of a first hour, from the same amplifier. Without it, the signal is not calibrated,
+            and must be in the unit of the network's training.
 
     Raises:
         InputError: there is no such model, or it does not say its training level.
@@ -56,21 +56,23 @@ class LiveStager:
     def __init__(self, model: "Stager | RecSleepNet | str | Path", amplitude: float | None = None) -> None:
         predictor = as_stager(model).predictors[0]
         if not isinstance(predictor, RecSleepNetPredictor):
-            raise InputError("live staging takes a RecSleepNet, for no other model stages epoch by epoch.")
+            raise InputError("live staging needs a RecSleepNet, because no other model stages epoch by epoch.")
         if any(channel.band for channel in predictor.recipe.channels.values()):
             raise InputError(
-                "this model takes filtered EEG, and its filter needs the whole night: stage it with recsleep.stage."
+                "this model needs filtered EEG, and the filter needs the whole night: use recsleep.stage instead."
             )
         self.network, self.level, self._transitions = predictor.network, predictor.recipe.level, predictor.transitions
         if amplitude is not None and self.level is None:
-            raise InputError("the model does not say its training level: calibrate the signal yourself.")
+            raise InputError(
+                "the model does not say its training level: leave amplitude out, and calibrate the signal."
+            )
         if amplitude is not None and not 0 < amplitude < np.inf:
-            raise InputError(f"an amplitude of {amplitude} is none: a number above 0 is wanted.")
+            raise InputError(f"amplitude is {amplitude}: give a number above 0.")
         self.amplitude = amplitude
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was pushed: another night begins."""
+        """Forget everything that was pushed, to begin another night."""
         self._state, self._filter = self.network.initial_state(), ForwardFilter(self._transitions)
         self._rest = np.empty(0, np.float32)
 
@@ -81,11 +83,11 @@ class LiveStager:
             samples: (samples,) at 100 Hz, as many as there are.
 
         Raises:
-            InputError: they are no row of finite numbers.
+            InputError: ``samples`` is not a one-dimensional array of finite numbers.
         """
         samples = np.asarray(samples)
         if samples.ndim != 1 or samples.dtype.kind not in "fiu" or not np.isfinite(samples).all():
-            raise InputError("push() takes a row of finite numbers, samples of one channel at 100 Hz.")
+            raise InputError("push() takes a one-dimensional array of finite numbers: one channel's samples at 100 Hz.")
         self._rest = np.concatenate([self._rest, samples.astype(np.float32)])
         whole = len(self._rest) // EPOCH_SAMPLES * EPOCH_SAMPLES
         epochs, self._rest = self._rest[:whole].reshape(-1, EPOCH_SAMPLES), self._rest[whole:]
@@ -98,7 +100,7 @@ class LiveStager:
             quality = Quality(self.amplitude, silent, np.zeros(1, bool), 0.0, np.zeros(1))
             signals, heard = calibrated(signals, quality, self.level), not silent[0]
         found, self._state = self.network.step(signals[None], self._state)
-        # As of a whole night: where there is no signal, all stages are as likely.
+        # As for a whole night: without a signal, all stages are equally likely.
         probabilities = found[:, 0].mean(axis=0) if heard else np.full(len(STAGES), 1 / len(STAGES), np.float32)
         smoothed = self._filter.step(probabilities, heard)
         return StagedEpoch(STAGES[smoothed.argmax()], probabilities, smoothed)

@@ -1,7 +1,7 @@
 """Training RecSleepNet: the losses of its two phases, and the models that train with them.
 
-First the reconstruction loss alone; then stages, reconstruction and L2 together, on windows of consecutive epochs of
-nights side by side, the LSTM's state carried from window to window.
+The first phase has only the reconstruction loss. The second has the losses of stages, reconstruction and L2 together,
+on windows of consecutive epochs of several nights side by side; the LSTM's state is carried from window to window.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def stage_loss(logits: Any, stages: Any, weights: Any, class_weights: Sequence[float]) -> Any:
     """Class-weighted cross-entropy, summed over real epochs and divided by their number.
 
-    The divisor is neither the sum of the class weights nor the padded size (RecSleepNet's convention).
+    By RecSleepNet's convention, the divisor is neither the sum of the class weights nor the padded size.
 
     Args:
         logits: (N, E, 5).
@@ -39,7 +39,7 @@ def l2_loss(kernels: Sequence[Any], l2: float) -> Any:
 
 
 class ReconstructionTraining(keras.Model):
-    """Phase 1: the encoder learns to rebuild its middle feature. No labels are used."""
+    """Phase 1: the encoder learns to reconstruct its middle feature, without labels."""
 
     def __init__(self, encoder: EpochEncoder, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -56,7 +56,7 @@ class ReconstructionTraining(keras.Model):
 
 
 class JointTraining(keras.Model):
-    """Phase 2: stages, reconstruction and L2 together, the LSTM's state carried from window to window.
+    """Phase 2: the losses of stages, reconstruction and L2; the LSTM's state is carried from window to window.
 
     Args:
         network: the network to train.
@@ -84,7 +84,7 @@ class JointTraining(keras.Model):
             {"signals": inputs["signals"], "state": state}, training=training, reconstruct=True
         )
         for variable, value in zip((self.hidden, self.cell), state, strict=True):
-            # A last group may hold fewer nights; the rest of the state is then of no more use.
+            # The last group may hold fewer nights; the rest of the state is not used any more then.
             variable.assign(ops.reshape(ops.concatenate([value, variable[nights:]]), variable.shape))
         return logits, reconstruction
 
@@ -98,12 +98,12 @@ class JointTraining(keras.Model):
         return entropy + l2 + self.config.reconstruction_weight * reconstruction
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        # Updated with the loss; Keras would want them compiled for a single output.
+        # They were updated with the loss: Keras's own compiled metrics would need a single output.
         return self.get_metrics_result()
 
 
 def adam(config: "TrainingConfig", clip_norm: float | None = None) -> keras.optimizers.Adam:
-    """The optimizer of both phases; the joint one clips the gradient's global norm."""
+    """The optimizer of both phases; the joint phase clips the gradient's global norm to ``clip_norm``."""
     return keras.optimizers.Adam(
         config.learning_rate,
         beta_1=config.adam_beta_1,

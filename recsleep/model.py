@@ -18,10 +18,10 @@ from runs.configured import Configured
 
 @keras.saving.register_keras_serializable(package="recsleep")
 class EpochEncoder(Configured):
-    """What RecSleepNet makes of a single epoch: convolution, CRB, GMAPB.
+    """The part of RecSleepNet that describes a single epoch: convolution, CRB, GMAPB.
 
     Args:
-        filters: of every convolution.
+        filters: filters of every convolution.
         first_kernel: samples of the first convolution's kernel.
         first_stride: samples between its outputs.
         block_kernel: steps of the CRB's kernels.
@@ -31,7 +31,7 @@ class EpochEncoder(Configured):
         global_pooling: one of :data:`recsleep.layers.POOLINGS`, of which ``both`` is the GMAPB.
 
     Attributes:
-        features: how many describe an epoch: 2 · filters, or as many as there are filters without the GMAPB.
+        features: the number of features of an epoch: 2 · filters, or, without the GMAPB, filters.
     """
 
     def __init__(
@@ -67,15 +67,15 @@ class EpochEncoder(Configured):
         self.built = True
 
     def call(self, signals: keras.KerasTensor, training: bool = False, reconstruct: bool = False) -> Any:
-        """Features of each epoch.
+        """The features of each epoch, (N, features).
 
         Args:
             signals: (N, samples).
             training: whether dropout is on.
-            reconstruct: whether to return the CRB's reconstruction loss beside the features (N, features).
+            reconstruct: whether to return the CRB's reconstruction loss too, after the features.
         """
         x = self.convolution(signals[..., None])
-        # The ReLU comes after the pooling: the result is the same, at an eighth of the work.
+        # The ReLU comes after the pooling, which gives the same result with an eighth of the work.
         x = ops.relu(pool_right_padded(x, self.first_pool))
         x = self.block_dropout(x, training=training)
         x, loss = self.block(x, reconstruct=True) if reconstruct else (self.block(x), None)
@@ -93,13 +93,13 @@ class RecSleepNet(Configured, keras.Model):
     """RecSleepNet: 859,909 parameters for 3000-sample epochs with the published values, which are the defaults.
 
     Each epoch goes through :class:`EpochEncoder`; a unidirectional peephole LSTM runs along the night; a dense layer
-    gives the logits of W, N1, N2, N3, REM. The LSTM's state goes in and comes out, so that the same network serves
-    windows in training, whole nights, and epochs that arrive one by one. Under mixed precision the encoder computes in
-    bfloat16, the LSTM, its state and the logits stay in float32.
+    gives the logits of W, N1, N2, N3, REM. The LSTM's state is an input and an output, so the same network can take
+    windows in training, whole nights, and epochs that arrive one by one. With mixed precision, the encoder computes in
+    bfloat16; the LSTM, its state and the logits stay in float32.
 
     Args:
-        samples: of an epoch, at 100 Hz.
-        classes: stages told apart.
+        samples: the number of samples in an epoch, at 100 Hz.
+        classes: the number of stages.
         lstm_units: U.
         Others: see :class:`EpochEncoder`.
 
@@ -127,7 +127,7 @@ class RecSleepNet(Configured, keras.Model):
         global_pooling: str = "both",
         **kwargs: Any,
     ) -> None:
-        # The state must not be rounded to the compute dtype on its way in.
+        # Without autocast: the state must not be rounded to the compute dtype when it comes in.
         super().__init__(autocast=False, **kwargs)
         self.samples, self.classes, self.lstm_units, self.dropout = samples, classes, lstm_units, dropout
         self.filters, self.first_kernel, self.first_stride = filters, first_kernel, first_stride
@@ -156,13 +156,13 @@ class RecSleepNet(Configured, keras.Model):
                 layer.seed_generator.state.assign(seed)
 
     def call(self, inputs: dict[str, Any], training: bool = False, reconstruct: bool = False) -> Any:
-        """Logits of each epoch.
+        """The logits of each epoch.
 
         Args:
-            inputs: ``signals`` (N, E, samples) and ``state``, as :meth:`initial_state` and as returned by the call on
-                the epochs before.
+            inputs: ``signals`` (N, E, samples) and ``state``, from :meth:`initial_state` or from the call on the epochs
+                before.
             training: whether dropout is on.
-            reconstruct: whether the reconstruction loss is wanted too.
+            reconstruct: whether to return the reconstruction loss too.
 
         Returns:
             Logits (N, E, classes) and the state after the last epoch; with ``reconstruct`` also the reconstruction loss

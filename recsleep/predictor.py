@@ -1,4 +1,4 @@
-"""Trained folds of RecSleepNet as predictors: our own model folders, and the published TensorFlow-1 checkpoints."""
+"""Load trained folds of RecSleepNet: our own model folders, or the published TensorFlow 1 checkpoints."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from recsleep.model import RecSleepNet
 
 FORMAT = 2
-"""Of the ONNX files; a file of another format is written anew."""
+"""The format's number in the ONNX files; a file of another format is written again."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class RecSleepNetPredictor:
     """A network, or several whose probabilities are averaged; a :class:`staging.predictor.Predictor`.
 
     Attributes:
-        network: one of them, or all as one graph.
-        recipe: of the EEG channel that it takes.
+        network: the network, or all of them as one graph.
+        recipe: the recipe of the EEG channel that it takes.
         models: the folder of each network and the SHA-256 of its weights.
-        transitions: how often each stage followed each in the training nights of all of them, if it is known.
-        metadata: of one of our own models, as training left them; else empty.
+        transitions: how often each stage followed each in the training nights of all networks, if known.
+        metadata: the metadata of a single model of ours, as training wrote them; else empty.
     """
 
     network: InferenceNetwork
@@ -53,9 +53,9 @@ class RecSleepNetPredictor:
     variant: str = ""
 
     def probabilities(self, signals: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Probabilities float32 (epochs, 5) of a night, whose ``eeg`` is float32 (epochs, 3000).
+        """The probabilities float32 (epochs, 5) of a night whose ``eeg`` is float32 (epochs, 3000).
 
-        Of several channels, ``eeg`` float32 (channels, epochs, 3000), they are (channels, epochs, 5).
+        For several channels, ``eeg`` is float32 (channels, epochs, 3000), and the result is (channels, epochs, 5).
         """
         eeg = signals["eeg"]
         return self.network.probabilities(eeg) if eeg.ndim == 3 else self.network.probabilities(eeg[None])[0]
@@ -63,14 +63,14 @@ class RecSleepNetPredictor:
 
 @dataclass(frozen=True)
 class SavedFold:
-    """What the folder of a fold says of its network, which is not loaded yet.
+    """What the folder of a fold says about its network, which is not loaded yet.
 
     Attributes:
-        folder: holds a model of ours or a TensorFlow-1 checkpoint.
-        recipe: of the EEG channel that the network takes.
-        hashes: the SHA-256 of the files that make the network, by name; that of the weights comes first.
+        folder: the folder, which holds a model of ours or a TensorFlow 1 checkpoint.
+        recipe: the recipe of the EEG channel that the network takes.
+        hashes: the SHA-256 of each of the network's files, by name; that of the weights comes first.
         db: the database that it was trained on.
-        metadata: of a model of ours; else empty.
+        metadata: the metadata of a model of ours; else empty.
     """
 
     folder: Path
@@ -81,13 +81,14 @@ class SavedFold:
 
     @classmethod
     def of(cls, folder: Path, db: str | None) -> "SavedFold":
-        """What ``folder`` says; InputError if it holds no model, or does not say its database and ``db`` is None."""
+        """The fold in ``folder``; InputError if it holds no model, or neither it nor ``db`` tells its database."""
         if (folder / METADATA).is_file():
             metadata = read_metadata(folder)
             recipe = saved.read_recipe(folder, metadata)
             if recipe.channels.keys() != {"eeg"}:
                 raise InputError(
-                    f"{folder / METADATA}: a RecSleepNet takes one EEG channel; its recipe says otherwise."
+                    f"{folder / METADATA}: a RecSleepNet takes one EEG channel, but the recipe there says otherwise: "
+                    "train it again."
                 )
             hashes = {name: metadata["sha256"][name] for name in (WEIGHTS, CONFIG)}
             return cls(folder, recipe, hashes, metadata["db"], metadata)
@@ -95,14 +96,14 @@ class SavedFold:
             raise InputError(f"{folder} does not say which database it was trained on: name it with --db.")
         from recsleep.tensorflow1 import checkpoint_data
 
-        # Of a checkpoint that is none of the published ones the level is not known.
+        # If a checkpoint is not one of the published ones, its level is not known.
         spec = database(db)
         recipe = PUBLISHED.get(spec.db) or Recipe.of_nights(spec, {"eeg": spec.channel}, {})
         weights = checkpoint_data(folder)
         return cls(folder, recipe, {weights.name: sha256(weights)}, spec.db)
 
     def load(self) -> "RecSleepNet":
-        """The network itself, by Keras; InputError if it is damaged."""
+        """The network as a Keras model; InputError if it is damaged."""
         if self.metadata:
             from recsleep.model import RecSleepNet
             from runs.networks import load_model
@@ -114,34 +115,37 @@ class SavedFold:
 
 
 def is_fold(folder: Path) -> bool:
-    """Whether ``folder`` holds a complete model of ours or a TensorFlow-1 checkpoint."""
+    """Whether ``folder`` holds a complete model of ours or a TensorFlow 1 checkpoint."""
     return (folder / METADATA).is_file() or any(folder.glob("*.index"))
 
 
 def load_fold(folder: Path, db: str | None = None) -> list[RecSleepNetPredictor]:
-    """The one predictor of the fold in ``folder``.
+    """The predictor of the fold in ``folder``, in a list, because a fold of other models may have several.
 
     Args:
-        folder: holds a model of ours or a TensorFlow-1 checkpoint.
-        db: the database that a checkpoint was trained on, which it does not say.
+        folder: a folder with a model of ours or a TensorFlow 1 checkpoint.
+        db: the database that the checkpoint was trained on, because a checkpoint does not say it.
 
     Raises:
-        InputError: there is no model, it is damaged, or no database is given where one is needed.
+        InputError: there is no model, it is damaged, or ``db`` is needed and not given.
     """
     return [_together(folder, [SavedFold.of(folder, db)])]
 
 
 def _together(folder: Path, folds: Sequence[SavedFold], threads: int = 0) -> RecSleepNetPredictor:
-    """One predictor of the mean probabilities and the median level of the ``folds`` in ``folder``.
+    """One predictor with the mean probabilities and the median level of the ``folds`` in ``folder``.
 
-    It computes them with the ONNX file in ``folder``, which is written where it is absent or of other weights.
+    It uses the ONNX file in ``folder``, which is written if it is absent or holds other weights.
 
     Raises:
-        InputError: architectures or recipes differ.
+        InputError: the folds differ in architecture or recipe.
     """
     first = folds[0]
     if any(replace(fold.recipe, level=None) != replace(first.recipe, level=None) for fold in folds):
-        raise InputError("these models were trained on differently prepared channels, so they cannot be averaged.")
+        raise InputError(
+            f"the models in {folder} were trained on differently prepared channels, so they cannot be averaged: name "
+            "one of them."
+        )
     known = [fold.recipe.level for fold in folds if fold.recipe.level]
     recipe = first.recipe.calibrated_to(median_level(known) if len(known) == len(folds) else None)
     about = {
@@ -165,10 +169,10 @@ def _together(folder: Path, folds: Sequence[SavedFold], threads: int = 0) -> Rec
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """The metadata of a fold of ours; InputError if a file is missing or not the one that the metadata describe."""
+    """The metadata of a fold of ours; InputError if a file is missing, or is not the one that they describe."""
     metadata = saved.read_metadata(folder)
     try:
-        # Version 1 wrote the channel where the recipe is now.
+        # Version 1 wrote only the channel instead of the recipe.
         named = isinstance(metadata["db"], str) and ("recipe" in metadata or isinstance(metadata["channel"], str))
         well_formed = named and all(type(s) is int for s in metadata["split"]["test"])
     except (KeyError, TypeError, IndexError):
@@ -179,16 +183,16 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 
 
 def load_stager(folder: str | Path, db: str | None = None, threads: int = 0) -> Stager:
-    """Load one model, or the folds of one database, from ``folder``; their probabilities will be averaged.
+    """Load one model, or the folds of one database, whose probabilities will be averaged, from ``folder``.
 
     Args:
-        folder: a model of ours or a published TensorFlow-1 checkpoint, or a folder of such folds by number, or one that
-            holds that folder under a database's name.
-        db: the database that the models were trained on, where neither they nor the folders' names say.
+        folder: a folder with a model of ours or a published TensorFlow 1 checkpoint; or a folder that holds such folds
+            by their numbers; or one that holds the latter by the name of its database.
+        db: the database that the models were trained on, if neither their metadata nor the folders' names tell it.
         threads: how many threads compute; 0 for one on each core of the processor.
 
     Raises:
-        InputError: there is no model, one is damaged, or they are of several databases or architectures.
+        InputError: there is no model, a model is damaged, or there are several databases or architectures.
     """
     folds = find_folds(location(folder), db, is_fold)
     folds.say_unfinished()
@@ -196,7 +200,7 @@ def load_stager(folder: str | Path, db: str | None = None, threads: int = 0) -> 
     folds.require_one_database((fold.metadata.get("db", folds.db) for fold in found), db)
     if found[0].db == "isruc" and not found[0].metadata:
         print(
-            f"{folds.root}: the published folds of isruc hardly carry over to other databases; those of sleepedfx do.",
+            f"{folds.root}: the published folds of isruc stage other databases poorly; those of sleepedfx do it well.",
             file=sys.stderr,
         )
     return Stager((_together(folds.root, found, threads),))
@@ -209,14 +213,14 @@ def median_level(levels: "Iterable[Level | NightFile]") -> Level:
 
 
 def of_network(network: "RecSleepNet", recipe: Recipe) -> RecSleepNetPredictor:
-    """The predictor of a network that Keras holds; weights that change afterwards do not count."""
+    """The predictor of a Keras model, with the weights that it has now."""
     from recsleep.onnx import to_onnx
 
     return RecSleepNetPredictor(InferenceNetwork(to_onnx([network])), recipe)
 
 
 def as_stager(model: "Stager | RecSleepNet | str | Path") -> Stager:
-    """``model`` as a stager: one that was loaded, a folder to load, or a network whose training level is unknown."""
+    """The stager for ``model``: a loaded stager, a folder to load, or a network, whose training level is unknown."""
     if isinstance(model, (str, Path)):
         return load_stager(model)
     return model if isinstance(model, Stager) else Stager((of_network(model, Recipe({"eeg": ChannelSpec("")})),))
@@ -232,10 +236,10 @@ def stage(
     """The hypnogram of a recording.
 
     Args:
-        recording: what MNE has opened, or a file in a format that it reads, or a night file.
-        model: a folder of one model or of folds, or what :func:`load_stager` made of it, or a network.
-        channels: the channel, or several whose probabilities are averaged; without it up to three of the best are.
-        calibrate: whether the signal is brought to the level of the training data.
+        recording: a recording that MNE has opened, a file in a format that MNE reads, or a night file.
+        model: a folder of one model or of folds, a stager from :func:`load_stager`, or a network.
+        channels: the channel, or several whose probabilities are averaged; by default, up to three of the best ones.
+        calibrate: whether to scale the signal to the level of the training data.
         smooth: whether the epochs before and after an epoch help to decide its stage.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The TensorFlow-1 checkpoints of the published RecSleepNet; TensorFlow is imported when one is read."""
+"""Read the TensorFlow 1 checkpoints of the published RecSleepNet; TensorFlow is imported when one is read."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,18 +17,18 @@ _HEAD = "softmax_linear/dense"
 def read_checkpoint(folder: Path) -> "RecSleepNet":
     """The published network in ``folder``; InputError, which names the part, if it is missing or damaged."""
     if not any(folder.glob("*.index")):
-        raise InputError(f"{folder} holds no TensorFlow-1 checkpoint (*.index).")
+        raise InputError(f"{folder} holds no TensorFlow 1 checkpoint (*.index): name another folder.")
     try:
         import tensorflow as tf
     except ImportError:
-        raise InputError(f"{folder} is a TensorFlow-1 checkpoint: install tensorflow to read it.") from None
+        raise InputError(f"{folder} is a TensorFlow 1 checkpoint: install tensorflow to read it.") from None
     prefix = _checkpoint_prefix(folder)
     try:
         reader = tf.train.load_checkpoint(str(prefix))
         variables = reader.get_variable_to_shape_map()
     except (tf.errors.OpError, LookupError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"{prefix} is not a readable TensorFlow-1 checkpoint ({str(error).splitlines()[0]})."
+            f"{prefix} cannot be read as a TensorFlow 1 checkpoint ({str(error).splitlines()[0]}): fetch it again."
         ) from None
     from recsleep.model import RecSleepNet
 
@@ -36,13 +36,20 @@ def read_checkpoint(folder: Path) -> "RecSleepNet":
 
     def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
         if name not in variables:
-            raise InputError(f"the checkpoint {prefix} has no variable {name}: it is not a RecSleepNet.")
+            raise InputError(
+                f"the checkpoint {prefix} has no variable {name}, so it is not a RecSleepNet: name another."
+            )
         if tuple(variables[name]) != shape:
-            raise InputError(f"the checkpoint {prefix}: {name} has shape {tuple(variables[name])}, {shape} is wanted.")
+            raise InputError(
+                f"the checkpoint {prefix} is not the published RecSleepNet, because {name} has the shape "
+                f"{tuple(variables[name])}, not {shape}: name another."
+            )
         try:
             return reader.get_tensor(name)
         except (tf.errors.OpError, LookupError, ValueError, RuntimeError) as error:
-            raise InputError(f"the checkpoint {prefix} is damaged at {name} ({str(error).splitlines()[0]}).") from None
+            raise InputError(
+                f"the checkpoint {prefix} is damaged at {name} ({str(error).splitlines()[0]}): fetch it again."
+            ) from None
 
     encoder, lstm, head = network.encoder, network.lstm, network.head
     convolutions = zip(
@@ -66,7 +73,7 @@ def read_checkpoint(folder: Path) -> "RecSleepNet":
 
 
 def checkpoint_data(folder: Path) -> Path:
-    """The file of weights of the TensorFlow-1 checkpoint in ``folder``."""
+    """The file with the weights of the TensorFlow 1 checkpoint in ``folder``."""
     prefix = _checkpoint_prefix(folder)
     return min(path for path in folder.iterdir() if path.name.startswith(f"{prefix.name}.data-"))
 
@@ -79,5 +86,7 @@ def _checkpoint_prefix(folder: Path) -> Path:
         named = text.partition('model_checkpoint_path: "')[2].partition('"')[0].replace("\\", "/").rsplit("/", 1)[-1]
         prefixes = [prefix for prefix in prefixes if prefix.name == named]
     if len(prefixes) != 1:
-        raise InputError(f"{folder} holds several checkpoints (*.index), and its checkpoint file names none of them.")
+        raise InputError(
+            f"{folder} holds several checkpoints (*.index), and its checkpoint file names none of them: keep only one."
+        )
     return prefixes[0]

@@ -1,4 +1,4 @@
-"""The published RecSleepNet checkpoints, fetched and checked: ``python -m recsleep.weights sleepedfx``."""
+"""Fetch and check the published RecSleepNet checkpoints: ``python -m recsleep.weights sleepedfx``."""
 
 import argparse
 import csv
@@ -29,23 +29,23 @@ TERMS = f"""\
 These weights are the work of RecSleepNet's authors, who publish them at
 https://github.com/{REPOSITORY}/tree/{COMMIT}/pretrained_model
 The README there states their terms under "Licence": "For academic and non-commercial use only", "Apache License 2.0".
-Where the two differ, the first is the narrower: ask the authors before any other use.
+Where these two differ, the first allows less: ask the authors before any use that is not academic and non-commercial.
 """
 TERMS_FILE = "TERMS.txt"
 
 SIDE_BY_SIDE = 4
-"""Folds fetched at once."""
+"""How many folds are fetched at the same time."""
 TIMEOUT = 30.0
-"""Seconds for which a server may be silent."""
+"""How many seconds to wait for a server's answer."""
 PAUSES = (1, 3)
-"""Seconds before the second and the third try, where the network or the server failed."""
+"""Seconds before the second and the third try, if the network or the server failed."""
 CHUNK = 1 << 14
 """Bytes written at once."""
-AGAIN = "what has arrived is kept, and the same command fetches the rest"
+AGAIN = "then run the same command again, which fetches only the rest"
 
 
 class PublishedFile(NamedTuple):
-    """One file of a published checkpoint: its place, its size and its SHA-256 in hexadecimal digits."""
+    """One file of a published checkpoint: its place, its size in bytes and its SHA-256 in hexadecimal digits."""
 
     db: str
     fold: int
@@ -55,11 +55,11 @@ class PublishedFile(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Where it lies in the published folder, and in ours."""
+        """Its path in the published folder, and in ours."""
         return f"{self.db}/{self.fold}/{self.name}"
 
     def is_in(self, folder: Path) -> bool:
-        """Whether ``folder`` holds it, and not another under its name."""
+        """Whether ``folder`` holds this file, and not another one with its name."""
         from pooch import file_hash
 
         path = folder / self.path
@@ -77,18 +77,18 @@ def published() -> list[PublishedFile]:
 def fetch(files: Sequence[PublishedFile], folder: Path, source: str = SOURCE, timeout: float = TIMEOUT) -> None:
     """Fetch those of ``files`` that ``folder`` lacks into ``folder/<db>/<fold>/``, with a progress bar.
 
-    Each file appears whole and checked or not at all. What is there stays when something fails, and the next call
-    fetches the rest. :data:`TERMS` are kept beside the folds.
+    Each file appears whole and checked or not at all. If something fails, finished files stay, and the next call
+    fetches the rest. :data:`TERMS` are written beside the folds.
 
     Args:
-        files: the files of one database, those of a fold one after another.
-        folder: what is filled.
-        source: what holds ``<db>/<fold>/``: an address, or a local folder, which may be a clone of the repository.
-        timeout: seconds for which a server may be silent.
+        files: the files of one database, grouped by fold.
+        folder: the folder to fill.
+        source: an address, or a local folder such as a clone of the repository, that holds ``<db>/<fold>/``.
+        timeout: how many seconds to wait for a server's answer.
 
     Raises:
-        InputError: the source cannot be reached, lacks a file or holds another under its name, or ``folder`` cannot
-            be written.
+        InputError: the source cannot be reached, lacks a file, or holds another file with its name; or ``folder``
+            cannot be written.
     """
     missing = [file for file in files if not file.is_in(folder)]
     if not missing:
@@ -111,7 +111,7 @@ def fetch(files: Sequence[PublishedFile], folder: Path, source: str = SOURCE, ti
             for task in as_completed([pool.submit(transfer.fetch_fold, fold) for fold in _by_fold(missing)]):
                 task.result()
         finally:
-            # All threads are waited for, so none may go on after a failure or Ctrl-C.
+            # All threads are waited for, so they must stop after a failure or Ctrl-C.
             transfer.stopped.set()
             pool.shutdown(cancel_futures=True)
 
@@ -128,14 +128,14 @@ def _root(source: str) -> str:
             raise InputError(f"--from {source}: name a server's address, http:// or https://, or a folder.")
         return source.rstrip("/")
     if not Path(source).is_dir():
-        raise InputError(f"--from {source}: there is no such folder.")
+        raise InputError(f"--from {source}: there is no such folder: name another one, or a server's address.")
     inside = Path(source) / "pretrained_model"
     return str(inside if inside.is_dir() else source)
 
 
 @contextmanager
 def _written(path: Path) -> Iterator[Path]:
-    """A path to write ``path``'s new content to; a full disk and its like become an InputError."""
+    """A path to which ``path``'s new content is to be written; an error such as a full disk becomes an InputError."""
     from requests import RequestException
 
     try:
@@ -145,13 +145,13 @@ def _written(path: Path) -> Iterator[Path]:
         raise
     except OSError as error:
         raise InputError(
-            f"{path} cannot be written ({error.strerror}): make room, or name another folder with --to; {AGAIN}."
+            f"{path} cannot be written ({error.strerror}): make room, or name another folder with --to, and {AGAIN}."
         ) from None
 
 
 @dataclass
 class _Transfer:
-    """What the threads that fetch share: where from, where to, the progress bar, and whether to stop."""
+    """What the fetching threads share: the source, the folder, the progress bar, and whether to stop."""
 
     source: str
     folder: Path
@@ -160,12 +160,12 @@ class _Transfer:
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def fetch_fold(self, files: Sequence[PublishedFile]) -> None:
-        # A fold is known by its index, which therefore comes last.
+        # A fold counts as complete if its index is there, so the index comes last.
         for file in sorted(files, key=lambda file: file.name.endswith(".index")):
             self._fetch(file, f"{self.source}/{file.path}")
 
     def _fetch(self, file: PublishedFile, address: str) -> None:
-        """Try three times, unless the server's answer is final."""
+        """Fetch a file in up to three tries, unless the server refuses it."""
         from requests import RequestException
 
         for pause in (*PAUSES, None):
@@ -175,7 +175,7 @@ class _Transfer:
             except RequestException as error:
                 refused = error.response is not None and error.response.status_code < 500
                 if refused or pause is None:
-                    hint = "name another source with --from" if refused else f"check the network; {AGAIN}"
+                    hint = "name another source with --from" if refused else f"check the network, and {AGAIN}"
                     raise InputError(f"{address} cannot be fetched ({_reason(error)}): {hint}.") from None
             if self.stopped.wait(pause):
                 raise CancelledError
@@ -215,7 +215,7 @@ class _Transfer:
             content = Path(address).read_bytes()
         except OSError as error:
             raise InputError(
-                f"{address} cannot be read ({error.strerror}): name with --from a folder that holds all that is wanted."
+                f"{address} cannot be read ({error.strerror}): name a folder with --from that holds all these files."
             ) from None
         opened.write(content)
 
@@ -226,13 +226,12 @@ class _Transfer:
 
 def _not_published(address: str) -> InputError:
     return InputError(
-        f"{address} is not the published file, whose SHA-256 is known: the source was changed or is damaged; "
-        "name another with --from."
+        f"{address} is not the published file, so it was changed or is damaged: name another source with --from."
     )
 
 
 def _reason(error: "RequestException") -> str:
-    """Why a download failed: the server's answer, or what the operating system said of the connection."""
+    """Why a download failed: the server's answer, or what the operating system said about the connection."""
     if error.response is not None:
         return f"{error.response.status_code} {error.response.reason}"
     cause: Exception = error
@@ -244,26 +243,26 @@ def _reason(error: "RequestException") -> str:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = command_line.Parser(
         prog="python -m recsleep.weights",
-        description="Fetch RecSleepNet's published weights, and check them. What is there is not fetched again.",
+        description="Fetch RecSleepNet's published weights and check them. Files that are there are not fetched again.",
     )
     names = ", ".join(dict.fromkeys(file.db for file in published()))
-    parser.add_argument("db", nargs="*", metavar="DB", help=f"databases, of {names} (default sleepedfx)")
-    folder = "folder that gets DB/FOLD/ (default ./pretrained_model)"
+    parser.add_argument("db", nargs="*", metavar="DB", help=f"databases, among {names} (default sleepedfx)")
+    folder = "write to the folders DB/FOLD/ in this folder (default ./pretrained_model)"
     parser.add_argument("--to", type=Path, default=Path("pretrained_model"), metavar="DIR", help=folder)
-    source = "a mirror's address, or a local clone, that holds DB/FOLD/ (default: the published repository)"
+    source = "address of a mirror, or local clone, that holds DB/FOLD/ (default: the published repository)"
     parser.add_argument("--from", dest="source", default=SOURCE, metavar="URL|DIR", help=source)
     parser.add_argument("--list", action="store_true", help="show the databases and what DIR holds, and fetch nothing")
     return parser.parse_args(arguments)
 
 
 def weights(arguments: argparse.Namespace) -> None:
-    """Fetch the weights of the databases that are named, or list what there is."""
+    """Fetch the weights of the named databases, or list them."""
     files = published()
     known = list(dict.fromkeys(file.db for file in files))
     wanted = [database(name).db for name in arguments.db] or (known if arguments.list else ["sleepedfx"])
     for db in wanted:
         if db not in known:
-            raise InputError(f"no weights of {db} are published: choose among {', '.join(known)}.")
+            raise InputError(f"no weights for {db} are published: choose among {', '.join(known)}.")
     chosen = {db: [file for file in files if file.db == db] for db in wanted}
     if arguments.list:
         print(*(_listing(own, arguments.to) for own in chosen.values()), sep="\n")
@@ -275,9 +274,9 @@ def weights(arguments: argparse.Namespace) -> None:
         fetch(own, arguments.to, arguments.source)
         there = arguments.to / db
         print(f"{db}: all {len(_by_fold(own))} folds are in {there}.", flush=True)
-        # Loading writes the ONNX file with which they stage; it takes TensorFlow, once.
+        # Loading writes the ONNX file that stages; only this needs TensorFlow.
         load_stager(there)
-        print(f"Stage a recording with them: python predict.py --recording night.edf --dir {there}")
+        print(f"To stage a recording with them: python predict.py --recording night.edf --dir {there}")
 
 
 def _listing(files: Sequence[PublishedFile], folder: Path) -> str:

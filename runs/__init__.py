@@ -1,3 +1,3 @@
-"""Trainings that survive being killed, saved models, and worker processes."""
+"""Trainings that continue after they were killed, saved models, and worker processes."""
 
 import data  # noqa: F401 - before TensorFlow

@@ -1,4 +1,4 @@
-"""What a training takes, told from its first updates: time, memory and disk."""
+"""Estimate what a training takes from its first updates: time, memory and disk space."""
 
 import os
 import time
@@ -11,31 +11,31 @@ import tensorflow as tf
 
 
 class Enough(Exception):
-    """The updates that were to be timed are done."""
+    """Raised when enough updates were timed."""
 
 
 class FirstUpdates:
-    """To be called after each update of some units; it times the first ones, but for those that begin a unit.
+    """Times the first updates of some units, without the first update of each unit; call it after each update.
 
     Args:
-        then: is called once, when enough of them were timed, with the seconds of an update.
+        then: is called once, when enough updates were timed, with the seconds that an update takes.
     """
 
     def __init__(self, then: Callable[[float], Any]) -> None:
         self.then = then
         self.timed: list[float] = []
-        # TensorFlow cannot wait for the devices of several machines, so that nothing is timed there.
+        # TensorFlow cannot wait for the devices of several machines, so nothing is timed there.
         self.enough = "TF_CONFIG" in os.environ
         self.last: float | None = None
 
     def begin(self) -> None:
-        """A unit begins: its first update waits for its nights, and perhaps for the network to be compiled."""
+        """Begin a unit, whose first update also waits for its nights and perhaps for the network's compilation."""
         self.last = None
 
     def __call__(self) -> None:
         if self.enough:
             return
-        # A GPU works on while Python goes ahead.
+        # A GPU may still be computing while Python has gone on.
         tf.test.experimental.sync_devices()
         now = time.monotonic()
         if self.last is not None:
@@ -48,15 +48,15 @@ class FirstUpdates:
 
 @dataclass(frozen=True)
 class Cost:
-    """What is left of a run takes, or its units of one kind.
+    """What the rest of a run, or of its units of one kind, takes.
 
     Attributes:
-        title: names the run, and the kind of unit.
-        updates: that are left.
-        update_seconds: of one of them.
-        other_seconds: of validation, test and other work on whole nights; None where nobody knows yet.
-        memory: bytes, of the whole process at its peak.
-        disk: bytes, of the run's folder at its peak.
+        title: the name of the run, and of the kind of unit.
+        updates: the number of updates that are left.
+        update_seconds: seconds per update.
+        other_seconds: seconds for validation, test and other work on whole nights; None if not known yet.
+        memory: bytes of the whole process at its peak.
+        disk: bytes of the run's folder at its peak.
     """
 
     title: str
@@ -71,7 +71,7 @@ class Cost:
         return self.updates * self.update_seconds + (self.other_seconds or 0)
 
     def line(self) -> str:
-        besides = ", validation besides" if self.other_seconds is None else ""
+        besides = " without validation" if self.other_seconds is None else ""
         return (
             f"{self.title}: about {duration(self.seconds)} for {self.updates:,} updates{besides}; "
             f"{size(self.memory)} of memory, {size(self.disk)} of disk."
@@ -79,7 +79,7 @@ class Cost:
 
 
 def duration(seconds: float) -> str:
-    """Such as ``2 h 10 min``, ``4 min`` or ``12 s``."""
+    """Seconds as text, such as ``2 h 10 min``, ``4 min`` or ``12 s``."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -87,7 +87,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes, such as ``1.9 GiB`` or ``85 MiB``."""
+    """Bytes as text, such as ``1.9 GiB`` or ``85 MiB``."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 

@@ -1,7 +1,7 @@
-"""A model's card: what its metadata say, in words that a person reads before using it.
+"""A model's card: what its metadata say, in words, for people who want to use it.
 
-Its headings are those of Mitchell et al., "Model Cards for Model Reporting", FAT* 2019, as far as a training knows what
-belongs under them; the rest is left open for whoever trained the model.
+Its contents follow Mitchell et al., "Model Cards for Model Reporting", FAT* 2019. What the toolkit cannot know is left
+for the person who trained the model to fill in.
 """
 
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ def card(name: str, metadata: Mapping[str, Any]) -> str:
     """The card of a model as Markdown.
 
     Args:
-        name: of its class.
-        metadata: what :func:`runs.networks.save_model` writes; what they do not say is left out.
+        name: the name of its class.
+        metadata: those that :func:`runs.networks.save_model` writes; what they do not say is left out.
     """
     about, test = {**metadata}, metadata.get("test") or {}
     db, fold = about.get("db", ""), about.get("split", {}).get("fold")
@@ -27,7 +27,7 @@ def card(name: str, metadata: Mapping[str, Any]) -> str:
         [
             f"# {title}",
             "",
-            "For research only. This is not a medical device, and nothing that it says is a diagnosis.",
+            "For research only. This is not a medical device, and its output is not a diagnosis.",
             "",
             "## What it is",
             "",
@@ -37,7 +37,7 @@ def card(name: str, metadata: Mapping[str, Any]) -> str:
             "",
             *_who(about),
             f"- Ages, diagnoses, medication, amplifier and scorers: {TO_BE_FILLED_IN}",
-            f"- Licence of the data, and what their subjects consented to: {TO_BE_FILLED_IN}",
+            f"- Licence of the data, and what the subjects agreed to: {TO_BE_FILLED_IN}",
             "",
             "## How good it is",
             "",
@@ -46,9 +46,10 @@ def card(name: str, metadata: Mapping[str, Any]) -> str:
             "## How it fails",
             "",
             *_how_it_fails(test),
-            "- Its figures are of sleepers of the database that it learnt from. By how much it is worse with other "
-            "amplifiers, montages, ages and illnesses, they do not say.",
-            "- It gives every signal some stages, also one that is no EEG: read the warnings of each recording.",
+            "- Its figures are those of sleepers of the database that it learnt from. They do not say how much worse "
+            "it "
+            "is with other amplifiers, montages, ages and illnesses.",
+            "- It stages every signal, even one that is not EEG: read the warnings for each recording.",
             "",
         ]
     )
@@ -58,9 +59,9 @@ def _what(name: str, about: Mapping[str, Any]) -> list[str]:
     made = about["versions"]
     lines = [f"- Network: {name}, {about['parameters']:,} parameters."]
     if "task" in about:
-        lines.append(f"- Tells: {about['task'].replace('_', ' ')}.")
+        lines.append(f"- Predicts: {about['task'].replace('_', ' ')}.")
     if name.endswith("Encoder"):
-        lines.append("- Makes embeddings of epochs, whose nearest neighbours tell the stages in its test.")
+        lines.append("- Makes embeddings of epochs; its test tells an epoch's stage from the nearest embeddings.")
     recipe = about.get("recipe") or {}
     for modality, channel in recipe.get("channels", {}).items():
         band, scaling = channel.get("band_hz"), recipe.get("scaling")
@@ -81,8 +82,8 @@ def _who(about: Mapping[str, Any]) -> list[str]:
     if {"train", "validation", "test"} <= split.keys():
         train, validation, test = (len(split[part]) for part in ("train", "validation", "test"))
         lines.append(
-            f"- {train} subjects trained it, {validation} chose it, {test} tested it; nobody is in two of the parts "
-            "(`metadata.json` and the fold's `split.json` name them)."
+            f"- It was trained on {train} subjects, chosen on {validation} and tested on {test}; nobody is in two of "
+            "these groups (`metadata.json` and the fold's `split.json` list them)."
         )
     return lines
 
@@ -92,7 +93,7 @@ def _how_good(test: Mapping[str, Any], transductive: bool) -> list[str]:
     if not figures:
         return ["It has not been tested on nights."]
     saw = "the signals, but not the stages" if transductive else "nothing"
-    lines = [f"On its test subjects, of whom it saw {saw}:", "", "| figure | value |", "|---|---|"]
+    lines = [f"On its test subjects, of whom it saw {saw} in training:", "", "| figure | value |", "|---|---|"]
     lines += [
         f"| {name.replace('_', ' ')} | {value if isinstance(value, int) else f'{value:.3f}'} |"
         for name, value in figures
@@ -107,4 +108,4 @@ def _how_it_fails(test: Mapping[str, Any]) -> list[str]:
     if not known:
         return []
     worst = min(known, key=lambda stage: known[stage])
-    return [f"- It finds {worst} worst, with an F1 of {known[worst]:.3f}: do not rest a conclusion on it alone."]
+    return [f"- It finds {worst} worst, with an F1 of {known[worst]:.3f}: do not base a conclusion on {worst} alone."]

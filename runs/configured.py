@@ -1,4 +1,4 @@
-"""Layers and models that describe themselves by what they were made with."""
+"""Layers and models whose configuration is the arguments of their constructors."""
 
 import inspect
 from typing import Any
@@ -7,7 +7,7 @@ import keras
 
 
 class Configured(keras.layers.Layer):
-    """A layer that keeps each argument of its constructor as an attribute of the same name: its configuration."""
+    """A layer whose configuration is its constructor's arguments, which it keeps as attributes of the same names."""
 
     def get_config(self) -> dict[str, Any]:
         parameters = inspect.signature(type(self).__init__).parameters

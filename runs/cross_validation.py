@@ -1,4 +1,4 @@
-"""A cross-validation of either model: which nights there are, which subjects each fold has, and the folds' training."""
+"""A cross-validation of any model: find the nights, split the subjects into folds, and train the folds."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -28,15 +28,15 @@ Result = TypeVar("Result")
 def nights_and_splits(
     config: Config, data: Path, folds: Sequence[int], modalities: Sequence[str] = (), listed: bool = False
 ) -> tuple[Config, dict[int, list[NightFile]], list[Split]]:
-    """What ``folds`` are trained on: the settings with what was found, the checked nights, and each fold's split.
+    """What ``folds`` are trained on: the settings, completed by what was found, the checked nights, and the splits.
 
     Without ``modalities``, all nights in ``data`` must have the database's channel; with them, nights that lack one of
-    the channels that are used are left out, which is said. ``listed`` says whether the subjects are those of a list, of
-    whom all must have nights.
+    the channels in use are left out, which is printed. ``listed`` says whether the user listed the subjects; then all
+    of them must have nights.
 
     Raises:
-        InputError: there are no nights, one is damaged or lacks a channel, a subject of a list has none, or a fold has
-            too few subjects.
+        InputError: there are no nights, one is damaged or lacks a channel, a listed subject has none, or a fold has too
+            few subjects.
     """
     spec, training = config.database, config.training
     nights = find_nights(spec, data)
@@ -49,15 +49,15 @@ def nights_and_splits(
         )
     spec = with_subjects_found(spec, nights)
     if spec.folds < config.database.folds:
-        print(f"{spec.folds} subjects have night files: each is tested in a fold of its own.")
+        print(f"Only {spec.folds} subjects have night files, so each one is the test subject of one fold.")
         folds = [fold for fold in folds if fold < spec.folds]
         if not folds:
-            raise InputError(f"--from_fold is outside: there are folds 0 to {spec.folds - 1}.")
+            raise InputError(f"--from_fold: there are only the folds 0 to {spec.folds - 1}; choose among these.")
     if missing := missing_subjects(spec, nights):
         some = f"{len(missing)} of {len(spec.subjects)} subjects"
         names = ", ".join(map(str, missing))
         if listed:
-            raise InputError(f"{some} of the list have no night file in {data}: take them off the list: {names}.")
+            raise InputError(f"{some} in --subjects have no night file in {data}: remove them from the list: {names}.")
         print(f"{some} have no night file in {data} and are left out: {names}.")
     channels = [spec.channel]
     usable = nights
@@ -67,7 +67,7 @@ def nights_and_splits(
         wanted, channels = ([c for name in modalities for c in each.streams(name).values()] for each in (spec, found))
         for channel in (channel for channel in wanted if channel not in channels):
             lack = sum(channel not in names for names in held.values())
-            print(f"{channel} is not used: {lack} of {len(held)} nights lack it.")
+            print(f"{channel} is not used, because {lack} of {len(held)} nights lack it.")
         spec = found
         usable = _with_channels(nights, held, channels)
     checked = check_nights(usable, channels)
@@ -78,9 +78,9 @@ def nights_and_splits(
 def _with_channels(
     nights: Mapping[int, Sequence[Path]], held: Mapping[Path, Sequence[str]], channels: Sequence[str]
 ) -> dict[int, list[Path]]:
-    """Those of the ``nights`` that hold all ``channels``; how many lack which is said.
+    """Those of the ``nights`` that hold all ``channels``; how many lack which channel is printed.
 
-    The check of a night of one channel without a name decides whether that serves.
+    A night whose only channel has no name stays: its check decides later whether it can be used.
     """
     lacking = {path: [c for c in channels if names and c not in names] for path, names in held.items()}
     numbers = Counter(channel for lacks in lacking.values() for channel in lacks)
@@ -96,7 +96,7 @@ def train_folds(
 ) -> list[Result]:
     """The result of ``train_fold`` for each of ``tasks``, in the order in which they finish.
 
-    One after another they run in this process, else each in a process of its own, here or on a cluster.
+    With one job and no cluster they run one after another in this process, else each in its own process.
     """
     alone = jobs == 1 and cluster is None
     train_one = train_fold if alone else workers.Alone(train_fold)
@@ -105,10 +105,11 @@ def train_folds(
 
 
 def rehearse_folds(rehearse: Callable[[Any], list[Cost]], tasks: Sequence[Any], jobs: int) -> None:
-    """Print what training the folds of ``tasks`` will take, from a few updates of those whose time is not known yet.
+    """Print an estimate of what training the folds of ``tasks`` will take, from a few updates of some of them.
 
-    Every fold that was begun is rehearsed, for each has another part left, and of the others as many as will be trained
-    side by side, so that they slow each other down as much; the rest will take as long as these.
+    Every fold that was begun is rehearsed, because each has a different part left. Of the other folds, as many are
+    rehearsed at once as will be trained at once, so that they slow each other down as much; the rest are taken to need
+    as long as these.
     """
     begun = [task for task in tasks if task.folder.is_dir() and any(task.folder.iterdir())]
     untouched = [task for task in tasks if task not in begun]
@@ -122,7 +123,7 @@ def rehearse_folds(rehearse: Callable[[Any], list[Cost]], tasks: Sequence[Any], 
     more = len(untouched) - len(whole)
 
     def of_all(figure: str) -> list[float]:
-        """The sum of a figure of each fold that is left."""
+        """The sum of a figure over the units of each fold that is left."""
         known = [sum(getattr(cost, figure) for cost in fold) for fold in rehearsed]
         return known + more * known[-1:]
 

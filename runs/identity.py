@@ -1,6 +1,6 @@
-"""What makes two runs the same run: for each step, the names of the values that decide its result.
+"""When two runs are the same run: for each step, the names of the values that decide its result.
 
-A value that is not listed, such as a title, a published figure or a limit on disk space, may be another one when a run
+A value that is not listed, such as a title, a published figure or a limit on disk space, may change before a run
 continues.
 """
 
@@ -14,28 +14,29 @@ from data.terms import InputError
 from runs.settings import RECSLEEPNET_SECTIONS, SYNTHSLEEPNET_SECTIONS, Config, names_in
 
 _SYNTHETIC = ("hours", "synthetic_seed")
-"""These decide only what the nights of the database ``synthetic`` hold."""
+"""These values matter only for the nights of the database ``synthetic``."""
 _DATA = ("db", "subjects", "folds", "scaled", *_SYNTHETIC)
 _DRAWN = ("split", "nights")
-"""These come last in each list, so that a message names the value from which they differ."""
+"""These come last in each list, so that a message names the value that made them differ."""
 
 
 def _of_synth(*beginnings: str) -> tuple[str, ...]:
-    """The values of SynthSleepNet's sections whose names begin so."""
+    """The names of values in SynthSleepNet's sections that begin with one of ``beginnings``."""
     return tuple(name for name in names_in(SYNTHSLEEPNET_SECTIONS) if name.startswith(beginnings))
 
 
 RECSLEEPNET = (*_DATA, "channel", *names_in(RECSLEEPNET_SECTIONS), "init", *_DRAWN)
-"""``init`` is the SHA-256 of the weights that a network began with, None where they were drawn."""
+"""``init`` is the SHA-256 of the weights that a network began with; None if they were drawn at random."""
 _SYNTHSLEEPNET = (*_DATA, *_of_synth("seed", "validation_fraction", "clip_", "labelled_", "weight_"))
 UNIMODAL = (
     *(*_SYNTHSLEEPNET, "channels", *_of_synth("frame_", "unimodal_", "knn_"), "accumulation", "reconstruction_weight"),
     *(*_of_synth("pretraining_"), "contrastive_weight", "round_nights", "precision", *_DRAWN),
 )
 MULTIMODAL = (*UNIMODAL, *_of_synth("fusion_", "multimodal_"), "encoders")
-"""Of each modality's encoder the SHA-256 of the weights, last: the value from which they differ is told first."""
+"""``encoders`` are the SHA-256 of the weights of each modality's encoder; they come last, so that a message names the
+value that made them differ."""
 _LABELLED = (*_SYNTHSLEEPNET, "task", "label_fraction", "event_balance", "encoder", "head_dropout")
-"""The SHA-256 of the encoder's weights stands for all values that its pretraining depended on."""
+"""``encoder``, the SHA-256 of the encoder's weights, stands for all values that decided its pretraining."""
 LINEAR_PROBING = (*_LABELLED, *_of_synth("probing_"), *_DRAWN)
 FINE_TUNING = (
     *(*_LABELLED, "tcm", "tcm_layers", *_of_synth("adaptation_", "fine_tuning_", "stretch_")),
@@ -44,8 +45,8 @@ FINE_TUNING = (
 STEPS = (RECSLEEPNET, UNIMODAL, MULTIMODAL, LINEAR_PROBING, FINE_TUNING)
 
 NO_EFFECT = ("night_patterns", "modalities", "frozen_gib")
-"""Hyper-parameters that decide no result: the names of the nights that were found and the channels that were used are
-compared instead of the first two."""
+"""Hyper-parameters that decide no result. Instead of the first two, the names of the nights that were found and the
+channels that were used are compared."""
 
 
 def require_same_run(
@@ -53,11 +54,11 @@ def require_same_run(
 ) -> None:
     """Refuse to mix two runs in one folder.
 
-    ``before`` is the record of the run that the folder holds, ``now`` that of this run: ``config``, with its sections,
-    and what else was recorded.
+    ``before`` is the record of the run in the folder, ``now`` that of this run: ``config``, with its sections, and
+    whatever else was recorded.
 
     Raises:
-        InputError: one of the values called ``names``, which decide the result, differs; the first is named.
+        InputError: one of the values ``names``, which decide the result, differs; the message names the first one.
     """
     held, wanted = (deciding_values(names, record, config) for record in (before, now))
     for name, value in wanted.items():
@@ -69,37 +70,37 @@ def require_same_run(
 
 
 def deciding_values(names: Sequence[str], record: dict[str, Any], config: Config) -> dict[str, Any]:
-    """The values of ``names`` in the record of a run; of a value that consists of several, such as a split, each one.
+    """The values of ``names`` in the record of a run; a value with several parts, such as a split, gives each part.
 
-    A record of any version is read by one rule. The section ``database`` of ``config`` was called ``dataset`` in the
-    first version. A hyper-parameter that the record does not hold, because its version did not have it, has its
-    default. Anything else that the record does not hold is left out.
+    Records of all versions are read by the same rule. The section ``database`` of ``config`` was called ``dataset`` in
+    the first version. A hyper-parameter that is not in the record, because its version did not have it, has its
+    default. Anything else that is not in the record is left out.
     """
     defaults = (asdict(type(section)()) for section in (config.model, config.training, config.synthetic))
     held = record["config"]
     database = held["database"] if "database" in held else held["dataset"]
-    # Versions that could not begin with trained weights do not say so.
+    # The records of versions that could not begin with trained weights have no such value.
     values: dict[str, Any] = {"init": None}
-    # A name that stands twice means what the later one says: metadata hold the fold's seed beside the configuration's.
+    # If a name appears twice, the later value counts: metadata also hold the fold's seed, besides the configuration's.
     for section in (*defaults, database, record, held["model"], held["training"], held["synthetic"]):
         values |= section
     if "tcm" in values:
-        # Version 1 named a temporal context module by the one layer that it had.
+        # In version 1, a temporal context module had one layer and its name.
         values.setdefault("tcm_layers", [values["tcm"]])
     flat: dict[str, Any] = {}
     for name in names:
         if name not in values or (name in _SYNTHETIC and values["db"] != "synthetic"):
             continue
         value = json.loads(json.dumps(values[name]))
-        # A channel more or less is a difference, too.
+        # Channels are compared as a whole, because one more or less is a difference too.
         parts = isinstance(value, dict) and name != "channels"
         flat |= {f"{name} {part}": v for part, v in value.items()} if parts else {name: value}
     return flat
 
 
 def seed_of(seed: int, fold: int, step: str) -> tuple[int, ...]:
-    """The numbers from which all draws of a step of a fold come, unlike those of other steps.
+    """The seed of all random draws in a step of a fold, which differs from that of the other steps.
 
-    Another name of the ``step``, such as ``unimodal/eeg``, gives other draws, so a step's name never changes.
+    It depends on the name of the ``step``, such as ``unimodal/eeg``, so a step's name must never change.
     """
     return (seed, fold, *step.encode())

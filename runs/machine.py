@@ -1,4 +1,4 @@
-"""The machine that a training runs on: what computes, and how much memory that has taken."""
+"""The machine that a training runs on: its processors, and how much memory this process has taken."""
 
 import os
 import platform
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def processor() -> str:
-    """The processor's name, its widest instruction set where it tells, and how many threads this process may use."""
+    """The processor's name, its widest instruction set if known, and how many threads this process may use."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else []
     told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -18,14 +18,14 @@ def processor() -> str:
 
 
 def computing(precision: str, every_gpu: bool = False) -> str:
-    """One sentence that says what trains: the GPU, or every GPU, or else the processor and its kernels; and how."""
+    """One sentence that says in which precision and on what is trained: the GPU, every GPU, or else the processor."""
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         details = map(tf.config.experimental.get_device_details, gpus if every_gpu else gpus[:1])
         return f"Training in {precision} on {', '.join(about.get('device_name', 'a GPU') for about in details)}."
-    # Where nothing is set, which kernels are used is TensorFlow's choice.
+    # If the variable is not set, TensorFlow chooses the kernels.
     setting = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "").lower()
     kernels = f", oneDNN {'on' if setting in ('1', 'true') else 'off'}" if setting else ""
     return f"Training in {precision} on {processor()}{kernels}."
@@ -33,12 +33,12 @@ def computing(precision: str, every_gpu: bool = False) -> str:
 
 def peak_memory() -> int:
     """The most memory that this process has had, in bytes."""
-    # Not getrusage, which counts the memory of the process that started this one too.
+    # getrusage would also count the memory of the process that started this one.
     status = Path("/proc/self/status")
     told = status.read_text().partition("VmHWM:")[2].split() if status.exists() else []
     if told:
         return 1024 * int(told[0])
-    # Where the kernel does not tell: kilobytes on Linux.
+    # If the kernel does not tell it there, use getrusage, which gives kilobytes on Linux.
     import resource
 
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,4 +1,4 @@
-"""Saving and loading a network with Keras; :mod:`runs.saved` says what a saved model is."""
+"""Save and load a network with Keras; :mod:`runs.saved` says what a saved model is."""
 
 from collections.abc import Iterable
 from importlib import import_module
@@ -17,7 +17,7 @@ Network = TypeVar("Network", bound=keras.layers.Layer)
 
 
 def save_model(folder: Path, network: keras.layers.Layer, metadata: dict[str, Any]) -> None:
-    """Write ``network``, a model or a layer that was built, into ``folder``, with ``metadata``, versions and card."""
+    """Write ``network``, a model or a built layer, into ``folder``, with its ``metadata``, versions and model card."""
     with written_aside(folder / WEIGHTS) as aside:
         _as_model(network).save_weights(aside, overwrite=True)
     config = {"model": type(network).__name__, "arguments": _arguments(network), "build": network.get_build_config()}
@@ -34,27 +34,29 @@ def save_model(folder: Path, network: keras.layers.Layer, metadata: dict[str, An
 def load_model(folder: Path, kinds: Iterable[type[Network]], dtype: str = "float32") -> Network:
     """The model in ``folder``.
 
-    Its class is one of ``kinds``, and ``dtype`` its dtype policy, such as ``float32`` or ``mixed_bfloat16``.
+    Its class must be one of ``kinds``; ``dtype`` is its dtype policy, such as ``float32`` or ``mixed_bfloat16``.
 
     Raises:
-        InputError: there is none, it is damaged, or of another kind.
+        InputError: there is no model, it is damaged, or it is of another class.
     """
     read_metadata(folder)
     config, named = read_json(folder / CONFIG), {kind.__name__: kind for kind in kinds}
     if not isinstance(config, dict) or not isinstance(config.get("model"), str) or config["model"] not in named:
-        raise InputError(f"{folder / CONFIG} does not describe a {' or '.join(named)}.")
+        raise InputError(f"{folder / CONFIG} does not describe a {' or '.join(named)}: name another folder.")
     try:
         network = _made(named[config["model"]], config["arguments"], config.get("build"), dtype)
         _as_model(network).load_weights(folder / WEIGHTS)
-    # Keras meets wrong arguments and weights with almost any exception.
+    # Keras raises almost any exception for wrong arguments and weights.
     except Exception as error:
         reason = str(error).partition("\n")[0].rstrip(".")
-        raise InputError(f"{folder} does not hold the weights its {CONFIG} describes ({reason}).") from None
+        raise InputError(
+            f"{folder} does not hold the weights that its {CONFIG} describes ({reason}): restore it."
+        ) from None
     return network
 
 
 def _made(kind: type[Network], arguments: dict[str, Any], build: dict[str, Any] | None, dtype: str) -> Network:
-    # The first models that version 1 saved lack ``build``; such a network is complete once its class was called.
+    # The first models of version 1 have no ``build``; their networks are complete without it.
     network = kind.from_config({**arguments, "dtype": dtype})
     if not network.built:
         network.build_from_config(build)
@@ -62,12 +64,12 @@ def _made(kind: type[Network], arguments: dict[str, Any], build: dict[str, Any] 
 
 
 def _arguments(network: keras.layers.Layer) -> dict[str, Any]:
-    """What ``network`` is built with, whatever it is called and computes in."""
+    """The arguments that ``network`` is built with, except its name and its dtype."""
     return {name: value for name, value in network.get_config().items() if name not in ("name", "trainable", "dtype")}
 
 
 class _Holder(keras.Model):
-    """A model of one layer, for Keras saves the weights of models alone."""
+    """A model of one layer, because Keras saves only the weights of models."""
 
     def __init__(self, layer: keras.layers.Layer) -> None:
         super().__init__()

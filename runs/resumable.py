@@ -1,4 +1,4 @@
-"""Training in units of work that survives being killed: the state after the newest unit lies in a folder of its own."""
+"""Training in units of work that continues after it was killed: the state after each unit is kept in a folder."""
 
 import shutil
 import time
@@ -29,27 +29,27 @@ from runs.settings import Config
 
 
 class ResumableRun(ABC):
-    """A training in units of work, each of which is kept when it is done, so that a killed run continues with the next.
+    """A training in units of work. The state is kept after each unit, so that a killed run continues with the next.
 
-    Whatever is random in a unit must be drawn from seeds and the unit's number alone: then a run that was killed and
-    continued ends with the weights of an undisturbed one. Of all judged units, the weights of the best are kept.
+    Whatever is random in a unit must be drawn only from seeds and the unit's number: then a run that was killed and
+    continued ends with the same weights as a run that was not. Of all judged units, the weights of the best are kept.
 
     Args:
-        folder: of the results and, until they are complete, of the state.
-        title: names the run in messages, such as ``fold 3``.
-        config: of the run.
+        folder: the folder of the results and, until they are complete, of the state.
+        title: the name of the run in messages, such as ``fold 3``.
+        config: the configuration of the run.
         record: what is kept with the state to recognise the run: ``config`` and whatever else decides its result.
-        bar: whether a progress bar is shown.
-        chief: whether this process writes; of several that train together, one does.
+        bar: whether to show a progress bar.
+        chief: whether this process writes; of several that train together, only one does.
 
     Attributes:
-        unit: what a unit is called.
-        decided_by: names of the values that decide the result; see :mod:`runs.identity`.
-        chosen_by: the figures, all of which are higher where a unit is better than the best one before.
-        rate: the name of the hyper-parameter to lower where the training diverges.
-        judged: the network whose weights are kept of the best unit.
-        best: the best unit's number and figures. A network that begins trained is judged before the first unit.
-        temporary: folders, in that of the results, that go when these are complete.
+        unit: the word for a unit in messages.
+        decided_by: the names of the values that decide the result; see :mod:`runs.identity`.
+        chosen_by: the figures that decide which unit is best: all of them must be higher than those of the best so far.
+        rate: the name of the hyper-parameter to lower if the training diverges.
+        judged: the network whose weights after the best unit are kept.
+        best: the best unit's number and figures. A network that begins with trained weights is judged before unit 1.
+        temporary: folders inside the folder of the results that are removed when the results are complete.
     """
 
     unit = "pass"
@@ -68,7 +68,7 @@ class ResumableRun(ABC):
         self.best: dict[str, Any] | None = None
 
     def train(self) -> Any:
-        """Train the units that are left and finish, unless that was done before; return the result.
+        """Train the units that are left and finish, unless this was done before; return the result.
 
         Raises:
             InputError: the folder holds another run, its state is damaged, another process trains there, or the
@@ -76,9 +76,9 @@ class ResumableRun(ABC):
         """
         if (self.folder / METADATA).is_file():
             return self._skip()
-        # Of several processes that train together, one writes.
+        # Of several processes that train together, only one writes.
         with alone_in(self.folder) if self.chief else nullcontext():
-            # It may have been finished by another process just now.
+            # Another process may have finished it just now.
             return self._skip() if (self.folder / METADATA).is_file() else self._train()
 
     def _train(self) -> Any:
@@ -97,7 +97,7 @@ class ResumableRun(ABC):
                     self._choose(row)
                     self.history.append(row)
                     if self.chief:
-                        # Before the unit is kept: a kill in between has it logged again, never forgotten.
+                        # Logged before the state is kept: if the run is killed in between, the unit is logged again.
                         self._log()
                         self._keep()
                     bar.write(self._line(row))
@@ -108,13 +108,13 @@ class ResumableRun(ABC):
         return result
 
     def rehearse(self, results: Path, others: Callable[[Sequence[int]], float] | None = None) -> list[Cost]:
-        """What the units of each kind will take that are left, told from a few updates; nothing is finished by it.
+        """Estimate from a few updates what the units that are left will take, for each kind of unit.
 
-        A run that is finished costs nothing, and its model is copied, for other runs to begin with.
+        A run that is finished costs nothing, and its model is copied, so that other runs can begin with it.
 
         Args:
-            results: the folder of the real run, which is only read; this run has another one.
-            others: seconds that some units take besides their updates; without it, a unit is judged once to tell.
+            results: the folder of the real run, which is only read; this run has another folder.
+            others: gives the seconds that some units take besides their updates; without it, one judgement is timed.
         """
         if (results / METADATA).is_file():
             shutil.copytree(results, self.folder, ignore=lambda _, names: {n for n in names if "." not in n})
@@ -128,13 +128,13 @@ class ResumableRun(ABC):
             raise Enough
 
         first, started = FirstUpdates(stop), time.monotonic()
-        # No other machine has a part in this.
+        # This machine rehearses alone, so updates can be timed.
         first.enough = False
         with suppress(Enough):
             for number in numbers:
                 first.begin()
                 self.train_unit(number, first)
-        # Of so few updates that none could be timed, the whole.
+        # If there are too few updates to time one, take the average over all.
         whole = (time.monotonic() - started) / self._updates(numbers)
         return self._cost(numbers, median(first.timed) if first.timed else whole, others(numbers))
 
@@ -144,7 +144,7 @@ class ResumableRun(ABC):
         return len(numbers) * (time.monotonic() - started)
 
     def _by_kind(self, done: int) -> list[list[int]]:
-        """The units after the first ``done``, those of a kind together."""
+        """The units after the first ``done``, grouped by kind."""
         return [list(numbers) for _, numbers in groupby(range(done, len(self.steps)), self._kind)]
 
     def _kind(self, number: int) -> str:
@@ -159,12 +159,12 @@ class ResumableRun(ABC):
         return Cost(title, self._updates(numbers), update_seconds, other_seconds, peak_memory(), self._disk())
 
     def _tell(self, bar: tqdm, numbers: list[int], update_seconds: float) -> None:
-        """Tell what these units will take, if they take longer than a minute."""
+        """Print what these units will take, if it is longer than a minute."""
         if self.chief and update_seconds * self._updates(numbers) > 60:
             bar.write(self._cost(numbers, update_seconds, None).line())
 
     def _disk(self) -> int:
-        """The most bytes that the folder takes: the state, the next one while it is written, and whatever else."""
+        """The most bytes that the folder takes: the state, the next state while it is written, and other files."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=UNFINISHED, dir=self.folder) as aside:
             self._write_state(Path(aside))
@@ -173,7 +173,7 @@ class ResumableRun(ABC):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Make the networks, :attr:`judged` among them, and whatever else the units need."""
+        """Make the networks, among them :attr:`judged`, and whatever else the units need."""
 
     @property
     @abstractmethod
@@ -182,22 +182,22 @@ class ResumableRun(ABC):
 
     @property
     def ended(self) -> bool:
-        """Whether the units that are left need no training, by the history and the best unit alone."""
+        """Whether training ends before the last unit, decided only from the history and the best unit."""
         return False
 
     def about(self, number: int) -> dict[str, Any]:
-        """The first columns of a unit's row in the log: numbers from 1, among them ``pass``, and words."""
+        """The first columns of a unit's row in the log: numbers counted from 1, among them ``pass``, and words."""
         return {"pass": number + 1}
 
     @abstractmethod
     def train_unit(self, number: int, advance: Callable[[], Any]) -> dict[str, float]:
-        """Train unit ``number``, calling ``advance`` after each step; return figures to log, one called ``loss``."""
+        """Train unit ``number``, and call ``advance`` after each step; return figures to log, among them ``loss``."""
 
     @abstractmethod
     def judge(self, number: int) -> dict[str, float | None]:
-        """Figures of the validation subjects after unit ``number``, those of :attr:`chosen_by` among them.
+        """The figures on the validation subjects after unit ``number``, among them those of :attr:`chosen_by`.
 
-        They are empty where the unit is not judged, and None where the validation subjects do not give a figure.
+        The result is empty if the unit is not judged; a figure that the validation subjects do not give is None.
         """
 
     @abstractmethod
@@ -206,25 +206,25 @@ class ResumableRun(ABC):
 
     @abstractmethod
     def load_state(self, folder: Path) -> None:
-        """Take up the state in ``folder``; any exception means that it is damaged."""
+        """Restore the state in ``folder``; any exception means that it is damaged."""
 
     @abstractmethod
     def finish(self) -> Any:
         """Test the best network, save it (the metadata last), and return the result."""
 
     def result(self, metadata: dict[str, Any]) -> Any:
-        """What :meth:`finish` returned, from the metadata; any exception means that they are damaged."""
+        """The result that :meth:`finish` returned, from the metadata; any exception means that they are damaged."""
         return None
 
-    def wait(self) -> None:  # noqa: B027, since most runs have nobody to wait for.
-        """Return when all processes that train together have come here."""
+    def wait(self) -> None:  # noqa: B027, because most runs have no other process to wait for.
+        """Return when all processes that train together have reached this point."""
 
     def _skip(self) -> Any:
         metadata = read_metadata(self.folder)
         with restoring(self.folder / METADATA):
             require_same_run(self.folder, self.decided_by, metadata, self.record, self.config)
             result = self.result(metadata)
-        # A run that was killed just after its results were complete has left them.
+        # A run that was killed just after its results were complete has left its temporary folders.
         self._clean()
         print(f"{self.title} is finished: skipped.", flush=True)
         return result
@@ -244,7 +244,7 @@ class ResumableRun(ABC):
         if not np.isfinite(row["loss"]):
             raise InputError(
                 f"the loss of {self.title} became {row['loss']} in {self.unit} {number + 1}: "
-                f"try a lower {self.rate} with --set, and look at the nights' units."
+                f"try a lower {self.rate} with --set, and check the units of the nights."
             )
         row |= {f"val_{name}": value for name, value in self.judge(number).items()}
         row["seconds"] = round(time.monotonic() - started, 1)
@@ -255,7 +255,7 @@ class ResumableRun(ABC):
         if not self._is_judged(row):
             return
         figures = {name: row[f"val_{name}"] for name in self.chosen_by}
-        # Where there is no figure to choose by, the last unit is as good as any other.
+        # If there is no figure to choose by, the last unit is taken.
         if self.best is None or all(value is None or value > self.best[name] for name, value in figures.items()):
             self.best = {"pass": row["pass"], **figures}
             self.best_weights = self.judged.get_weights()
@@ -285,7 +285,7 @@ class ResumableRun(ABC):
         writer.close()
 
     def _keep(self) -> None:
-        """Keep the state: it appears whole, and only then the one before goes."""
+        """Write the state, which appears whole, and only then remove the one before."""
         number = len(self.history)
         new_folder(self.folder / PROGRESS / f"{number}", self._write_state)
         for kept in (self.folder / PROGRESS).iterdir():
@@ -298,8 +298,8 @@ class ResumableRun(ABC):
         write_json(folder / "state.json", {"run": self.record, "history": self.history, "best": self.best})
 
     def _continue(self) -> None:
-        """Take up the newest state, if there is one."""
-        # What a kill left half written.
+        """Restore the newest state, if there is one."""
+        # Remove what a killed run left half-written.
         remove_unfinished(self.folder)
         done = kept_units(self.folder)
         if not done:
@@ -322,7 +322,7 @@ class ResumableRun(ABC):
 
 
 def kept_units(folder: Path) -> int:
-    """After how many units the newest state in the folder of a run was kept; 0 if there is none."""
+    """The number of units after which the newest state in a run's folder was kept; 0 if there is none."""
     kept = (path for path in (folder / PROGRESS).glob("*") if path.name.isdecimal() and path.is_dir())
     return max((int(path.name) for path in kept), default=0)
 
@@ -339,12 +339,12 @@ def arrays_in(path: Path) -> list[np.ndarray]:
 
 @contextmanager
 def restoring(kept: Path) -> Iterator[None]:
-    """Turn whatever the damaged files of ``kept`` cause into an InputError of one sentence."""
+    """Turn any exception that damaged files in ``kept`` cause into an InputError of one sentence."""
     try:
         yield
     except InputError:
         raise
-    # Keras, h5py and NumPy meet damaged files with almost any exception.
+    # Keras, h5py and NumPy raise almost any exception on damaged files.
     except Exception as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise InputError(

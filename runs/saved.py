@@ -1,8 +1,8 @@
 """A saved model: a folder with ``config.json`` (how it is built), ``model.weights.h5`` and ``metadata.json``.
 
 The model is built from its arguments and only numbers are loaded: nothing in the folder is executed. ``metadata.json``
-(versions, split, seed, scores, hashes of the other two) is written last: a folder that holds it is complete. Here such
-folders are found and what they say is read; :mod:`runs.networks` saves and loads the networks themselves.
+(versions, split, seed, scores, hashes of the other two) is written last: a folder that holds it is complete. This
+module finds such folders and reads their metadata; :mod:`runs.networks` saves and loads the networks themselves.
 """
 
 import hashlib
@@ -20,18 +20,18 @@ from data.terms import VERSION, InputError
 
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
 HOW_TO_GET_MODELS = {
-    "recsleepnet": "fetch RecSleepNet's published ones with `make weights` or `python -m recsleep.weights [DB]`, or "
-    "name another folder with --dir, and with --model whose it is",
-    "synthsleepnet": "fine-tune some with `python trainer.py --model synthsleepnet`, or name the folder of others",
-    "neuronet": "fine-tune some with `python trainer.py --model neuronet`, or name the folder of others",
+    "recsleepnet": "fetch RecSleepNet's published models with `make weights` or `python -m recsleep.weights [DB]`, or "
+    "name the folder of other models with --dir, and with --model which kind they are",
+    "synthsleepnet": "fine-tune models with `python trainer.py --model synthsleepnet`, or name another folder",
+    "neuronet": "fine-tune models with `python trainer.py --model neuronet`, or name another folder",
 }
-"""By the model's name, as in ``trainer.py --model``."""
+"""What a user without models can do, by the model's name as in ``trainer.py --model``."""
 PROGRESS = "progress"
-"""Folder, in that of the results, of a training that has not finished."""
+"""The folder, inside that of the results, for the state of a training that has not finished."""
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """The metadata of the model in ``folder``; InputError if a file is missing or not the one that they describe."""
+    """The metadata of the model in ``folder``; InputError if a file is missing, or is not the one they describe."""
     metadata = read_json(folder / METADATA)
     try:
         hashes = {name: metadata["sha256"][name] for name in (CONFIG, WEIGHTS)}
@@ -41,14 +41,17 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         ) from None
     for name, expected in hashes.items():
         if not (folder / name).is_file():
-            raise InputError(f"{folder / name} does not exist: the model is incomplete; train it again.")
+            raise InputError(f"{folder / name} does not exist, so the model is incomplete: train it again.")
         if sha256(folder / name) != expected:
-            raise InputError(f"{folder / name} is not the file that {METADATA} describes: it is damaged or exchanged.")
+            raise InputError(
+                f"{folder / name} is not the file that {METADATA} describes, so it was damaged or replaced: restore "
+                "it, or train the model again."
+            )
     return metadata
 
 
 def read_recipe(folder: Path, metadata: dict[str, Any]) -> Recipe:
-    """The recipe of the model in ``folder``, which has these metadata; InputError if they hold none."""
+    """The recipe of the model in ``folder``, from its ``metadata``; InputError if they hold none."""
     try:
         return Recipe.of_metadata(metadata)
     except InputError as error:
@@ -75,9 +78,9 @@ class Folds:
     """The folds found in a folder.
 
     Attributes:
-        root: the folder that holds them, or the only fold's own.
-        folders: the folder of each, in the order of their numbers.
-        db: the database that the folders' names say, if any.
+        root: the folder that holds the folds, or the folder of the only fold.
+        folders: the folder of each fold, in the order of their numbers.
+        db: the database that the folders' names tell, if any.
         unfinished: the numbers of folds in ``root`` that hold no finished model.
     """
 
@@ -90,70 +93,75 @@ class Folds:
         """Print which folds are left out, if any."""
         if self.unfinished:
             numbers = ", ".join(map(str, self.unfinished))
-            print(f"{self.root}: fold {numbers} holds no finished model, and is left out.")
+            print(f"{self.root}: fold {numbers} holds no finished model and is left out.")
 
     def require_one_database(self, trained_on: Iterable[str | None], wanted: str | None) -> None:
-        """Raise InputError if the models were ``trained_on`` several databases, or on another than is ``wanted``."""
+        """Raise InputError if the models were ``trained_on`` several databases, or not on the ``wanted`` one."""
         found = sorted({str(db) for db in trained_on})
         if len(found) > 1:
-            raise InputError(f"{self.root} holds models of {' and '.join(found)}: name the folder of one.")
+            raise InputError(
+                f"{self.root} holds models of {' and '.join(found)}: name a folder with models of only one."
+            )
         if wanted is not None and database(wanted).db != found[0]:
-            raise InputError(f"{self.root} was trained on {found[0]}, not {wanted}: choose with --db.")
+            raise InputError(
+                f"{self.root} was trained on {found[0]}, not on {wanted}: give --db {found[0]}, or another folder."
+            )
 
 
 def require_unseen(folder: Path, metadata: Mapping[str, Any], db: str, tested: Collection[str]) -> None:
-    """Refuse to begin a fold with a network that was trained on nights that the fold tests, or may have been.
+    """Refuse to begin a fold with a network that was, or may have been, trained on the fold's test nights.
 
     Args:
-        folder: of the network, for the message.
-        metadata: what it says of its training: its database ``db``, and the ``nights``, of which a published checkpoint
-            says nothing.
-        db: the database of the fold. Those whose nights are called alike may share some, as the two Sleep-EDF do.
-        tested: names of the fold's test nights.
+        folder: the folder of the network, for the message.
+        metadata: what the network says about its training: its database ``db``, and its ``nights``, which a published
+            checkpoint does not say.
+        db: the database of the fold. Databases with the same names of nights may share some, as the two Sleep-EDF do.
+        tested: the names of the fold's test nights.
 
     Raises:
-        InputError: the network saw one of them, or nobody knows what it saw.
+        InputError: the network saw a test night, or it is unknown which nights it saw.
     """
     if database(metadata["db"]).night_patterns != database(db).night_patterns:
         return
     nights = metadata.get("nights")
     if nights is None:
-        unknown = f"--init: {folder} was trained on {metadata['db']}, and does not say on which nights"
+        unknown = f"--init: {folder} was trained on {metadata['db']}, but does not say on which nights"
         raise InputError(f"{unknown}: begin with a model of another database.")
-    # Pretraining keeps the training nights alone.
+    # A pretrained model lists only its training nights.
     held = [*nights["train"], *nights["validation"]] if isinstance(nights, dict) else nights
     seen = sorted(set(held) & set(tested))
     if seen:
-        which = f"--init: {folder} was trained on {seen[0]}, which this fold tests"
+        which = f"--init: {folder} was trained on {seen[0]}, a test night of this fold"
         raise InputError(f"{which}: begin with a model that saw none of the test nights.")
 
 
 NAMES = (*DATABASES, *ALIASES)
-"""What the folder of a database's folds may be called."""
+"""The names that the folder of a database's folds may have."""
 
 
 def databases_in(folder: Path) -> list[str]:
-    """The databases whose names folders in ``folder`` bear."""
+    """The databases that have a folder with their name in ``folder``."""
     return list(dict.fromkeys(database(name).db for name in NAMES if (folder / name).is_dir()))
 
 
 def require_models(folder: Path, model: str) -> None:
-    """Raise InputError, which says how to get a ``model``, if there is no such ``folder``."""
+    """Raise InputError, which says how to get models of this kind, if ``folder`` does not exist."""
     if not folder.is_dir():
         raise InputError(f"the folder of models {folder} does not exist: {HOW_TO_GET_MODELS[model]}.")
 
 
 def find_folds(folder: Path, db: str | None, is_fold: Callable[[Path], bool], model: str = "recsleepnet") -> Folds:
-    """The folds in ``folder``: itself, its numbered folders, or those of its folder that bears a database's name.
+    """The folds in ``folder``: ``folder`` itself, its numbered folders, or those in its folder named by a database.
 
     Args:
-        folder: one fold, or a folder of folds by number, or one that holds that folder under a database's name.
-        db: the database that is wanted; None for the only one there is.
-        is_fold: whether a folder is a fold of the model that is wanted.
-        model: its name, as in ``trainer.py --model``.
+        folder: one fold; or a folder that holds folds by their numbers; or one that holds the latter by the name of its
+            database.
+        db: the wanted database; None for the only one that is there.
+        is_fold: says whether a folder is a fold of the wanted model.
+        model: the model's name, as in ``trainer.py --model``.
 
     Raises:
-        InputError: there is no fold, or folds of several databases.
+        InputError: there is no fold, or there are folds of several databases.
     """
     require_models(folder, model)
     named = next((part for part in reversed(folder.absolute().parts[-2:]) if part in NAMES), db)

@@ -1,4 +1,4 @@
-"""The settings of one run: the values of ``config.py`` or of a preset, and what ``--set name=value`` changes."""
+"""The settings of one run: the values of ``config.py`` or of a preset, changed by ``--set name=value``."""
 
 import ast
 import dataclasses
@@ -25,15 +25,15 @@ from data.databases import NIGHT_PATTERN, Database, database
 from data.terms import EPOCH_SECONDS, MODALITIES, InputError
 
 SETTABLE = {
-    "subjects": "numbers of 0 or above, none of them twice, such as (0, 1, 2)",
+    "subjects": "different numbers, each 0 or above, such as (0, 1, 2)",
     "folds": "a whole number, 2 or above",
     "night_patterns": "at least one file name with {subject} in it, such as ('subject{subject}.npz',)",
     "channel": "a channel's name",
-    "modalities": "names and channels such as (('eeg', 'C3-A2', 'C4-A1'), ('emg', 'EMG')), with different names out of "
+    "modalities": "names and channels such as (('eeg', 'C3-A2', 'C4-A1'), ('emg', 'EMG')), with different names among "
     f"{', '.join(MODALITIES)}, and different channels",
     "scaled": "True or False",
 }
-"""The values of a database that can be set for one run, and what each must be."""
+"""The values of a database that can be changed for one run, and what each must be."""
 
 RECSLEEPNET_SECTIONS = (RecSleepNetConfig, TrainingConfig)
 SYNTHSLEEPNET_SECTIONS = (SynthSleepNetConfig, SynthSleepNetTraining)
@@ -54,15 +54,15 @@ ABLATIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "contrast": ("contrastive_weight=0",),
     },
 }
-"""What each model can be trained without: the assignments that the name of a part stands for.
+"""The parts that each model can be trained without, and the assignments that leave each part out.
 
-Without the CRB, its three convolutions are plain ones: nothing is reconstructed, neither before nor beside the stages.
+Without the CRB, its three convolutions stay, but nothing is reconstructed in either phase.
 """
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that one run depends on; ``model`` and ``training`` are the sections of either model."""
+    """Everything that one run depends on; ``model`` and ``training`` are the sections for the run's model."""
 
     database: Database
     model: Any
@@ -71,24 +71,24 @@ class Config:
 
     @property
     def fused(self) -> bool:
-        """Whether what learns from labels is a fusion, of one modality or several; else it is NeuroNet alone."""
+        """Whether a fusion, of one or more modalities, learns from labels; otherwise NeuroNet alone does."""
         return not isinstance(self.model, NeuroNetConfig)
 
 
 def names_in(sections: Iterable[type]) -> list[str]:
-    """The names of the values of some sections of ``config.py``."""
+    """The names of the values in ``sections`` of ``config.py``."""
     return [value.name for section in sections for value in dataclasses.fields(section)]
 
 
 def recorded(config: Config) -> dict[str, Any]:
-    """The values that a trained model keeps, by section; of its database those that can be set."""
+    """The values that a trained model keeps, by section; of the database, only those that can be changed."""
     spec = {name: getattr(config.database, name) for name in ("db", *SETTABLE)}
     return {**dataclasses.asdict(config), "database": spec}
 
 
 NEURONET_FOLDS = 5
 OF_FUSION = ("fusion_", "multimodal_", "adaptation_", "unimodal_ecg_", "event_", "modalities", "labelled_subjects")
-"""How the names begin of the values that NeuroNet alone does without."""
+"""Values whose names begin with one of these do not exist for NeuroNet alone."""
 
 
 def configure(
@@ -100,12 +100,12 @@ def configure(
 ) -> Config:
     """The settings of a run on ``db``, with ``name=value`` assignments applied.
 
-    With one of :data:`config.PRESETS` it is a run of SynthSleepNet by one of :data:`config.PROTOCOLS`; where ``model``
-    is ``neuronet``, with one of :data:`config.NEURONET_PRESETS`, it is one of NeuroNet on the database's channel.
-    Without a preset it is one of RecSleepNet.
+    With one of :data:`config.PRESETS`, it is a run of SynthSleepNet by one of :data:`config.PROTOCOLS`. If ``model`` is
+    ``neuronet``, with one of :data:`config.NEURONET_PRESETS`, it is a run of NeuroNet on the database's channel.
+    Without a preset, it is a run of RecSleepNet.
 
     Raises:
-        InputError: unknown database, preset, protocol or name, or a value that does not suit the name.
+        InputError: a database, preset, protocol or name is unknown, or a value is not allowed.
     """
     alone = model == "neuronet"
     presets = NEURONET_PRESETS if alone else PRESETS
@@ -126,11 +126,11 @@ def configure(
     for assignment in assignments:
         name, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals:
-            raise InputError(f"--set {assignment!r} is not of the form name=value.")
+            raise InputError(f"--set {assignment!r}: write it as NAME=VALUE.")
         if name not in owners:
             near = difflib.get_close_matches(name, owners, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"names are {', '.join(owners)}."
-            raise InputError(f"--set {name}: config.py has no such value; {hint}")
+            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(owners)}."
+            raise InputError(f"--set {name}: config.py has no such value for this model: {hint}")
         section = getattr(config, owners[name])
         changed = dataclasses.replace(section, **{name: _value(section, name, text)})
         config = dataclasses.replace(config, **{owners[name]: changed})
@@ -144,7 +144,7 @@ def configure(
 
 
 def without(model: str, parts: Iterable[str]) -> list[str]:
-    """The ``name=value`` assignments that leave out ``parts`` of a model, as of :data:`ABLATIONS`.
+    """The ``name=value`` assignments that leave out ``parts`` of a model; see :data:`ABLATIONS`.
 
     Raises:
         InputError: the model has no such part, or two of them exclude each other.
@@ -152,12 +152,14 @@ def without(model: str, parts: Iterable[str]) -> list[str]:
     found: dict[str, str] = {}
     for part in dict.fromkeys(parts):
         if part not in ABLATIONS[model]:
-            raise InputError(f"--without {part}: {model} is trained without {', '.join(ABLATIONS[model])}; choose one.")
+            raise InputError(
+                f"--without {part}: {model} has no such part to leave out: choose {', '.join(ABLATIONS[model])}."
+            )
         for assignment in ABLATIONS[model][part]:
             name = assignment.partition("=")[0]
             if name in found:
                 raise InputError(
-                    f"--without {part} is {assignment}, but {found[name]} is asked for as well: choose one."
+                    f"--without {part} means {assignment}, but another --without means {found[name]}: give only one."
                 )
             found[name] = assignment
     return list(found.values())
@@ -168,7 +170,7 @@ def _value(section: Any, name: str, text: str) -> Any:
     default, hint = getattr(section, name), get_type_hints(type(section), include_extras=True)[name]
     value: Any = text
     if not isinstance(default, str):
-        # What cannot be read stays a text, which the field refuses.
+        # A value that cannot be parsed stays a text, which the field refuses.
         with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
             value = ast.literal_eval(text.title() if isinstance(default, bool) else text)
     if isinstance(default, tuple) and isinstance(value, (int, float, list)):
@@ -198,10 +200,11 @@ def _described(hint: Any) -> str:
 
 
 def _check_synthsleepnet(model: SynthSleepNetConfig, training: SynthSleepNetTraining) -> None:
-    """Refuse values that do not suit each other."""
+    """Refuse values that do not fit together."""
     if not training.reconstruction_weight and not training.contrastive_weight:
         raise InputError(
-            "reconstruction_weight and contrastive_weight are both 0: pretraining would have nothing to learn from."
+            "reconstruction_weight and contrastive_weight are both 0, so pretraining could learn nothing: leave one "
+            "above 0."
         )
     for part in ("unimodal", "unimodal_decoder", "fusion", "fusion_decoder"):
         features, heads = (getattr(model, f"{part}_{name}") for name in ("features", "heads"))
@@ -211,8 +214,8 @@ def _check_synthsleepnet(model: SynthSleepNetConfig, training: SynthSleepNetTrai
     for name in ("unimodal_mask_ratio", "multimodal_mask_ratio"):
         if int(frames * (1 - getattr(training, name))) < 1:
             raise InputError(
-                f"--set {name}={getattr(training, name)}: none of the {frames} frames of an epoch would stay visible: "
-                "lower it or frame_step_seconds."
+                f"--set {name}={getattr(training, name)}: none of the {frames} frames of an epoch would stay unmasked: "
+                "lower this value or frame_step_seconds."
             )
 
 
@@ -232,5 +235,5 @@ def _check_database(spec: Database) -> None:
             raise InputError(f"--set {name}={getattr(spec, name)}: it must be {SETTABLE[name]}.")
     if spec.subjects and spec.folds > len(spec.subjects):
         raise InputError(
-            f"--set folds={spec.folds}: with {len(spec.subjects)} subjects it must lie between 2 and that number."
+            f"--set folds={spec.folds}: with {len(spec.subjects)} subjects, it must be from 2 to {len(spec.subjects)}."
         )

@@ -1,4 +1,4 @@
-"""The same work on many items: in this process, in several, or on the workers of a Dask cluster."""
+"""Do the same work on many items: in this process, in several, or on the workers of a Dask cluster."""
 
 import asyncio
 import os
@@ -25,17 +25,17 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 SHARED_GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-"""The environment in which TensorFlow leaves memory of the GPU to the processes beside it."""
+"""The environment variable that makes TensorFlow leave GPU memory to other processes."""
 
 
 class Alone(Generic[Item, Result]):
     """``function``, called in a fresh process each time.
 
-    For work that rests on what a whole process shares, such as TensorFlow's settings and the random generators that
-    draw a network's first weights: a Dask worker has other threads, which draw from them too.
+    It is for work that depends on what a whole process shares, such as TensorFlow's settings and the random generators
+    that draw a network's first weights: a Dask worker has other threads, which would use them too.
 
     Raises:
-        InputError: as ``function`` does, or the process ended without a result.
+        InputError: ``function`` raised it, or the process ended without a result.
     """
 
     def __init__(self, function: Callable[[Item], Result]) -> None:
@@ -46,11 +46,11 @@ class Alone(Generic[Item, Result]):
         with tempfile.TemporaryDirectory(prefix="call-") as folder:
             call, answer = Path(folder) / "call", Path(folder) / "answer"
             call.write_bytes(pickle.dumps((self.function, item)))
-            # The fresh process looks for modules where this one does. Without -P, it would look in the working folder
-            # first, which may hold a config.py of the user.
+            # The fresh process finds modules in the same places as this one. Without -P, it would first look in the
+            # working folder, which may hold another config.py.
             paths = {"PYTHONPATH": os.pathsep.join(str(Path(path).absolute()) for path in sys.path)}
             command = [sys.executable, "-P", "-m", "runs.workers", str(call), str(answer)]
-            # The fresh process ends when this one does, for then nobody holds the other end of its input.
+            # The fresh process ends when this one does, because then its standard input is closed.
             with subprocess.Popen(command, env=SHARED_GPU | os.environ | paths, stdin=subprocess.PIPE) as process:
                 code = process.wait()
             if not answer.exists():
@@ -64,17 +64,17 @@ class Alone(Generic[Item, Result]):
 def each(
     function: Callable[[Item], Result], items: Sequence[Item], jobs: int = 1, cluster: str | None = None
 ) -> Generator[Result, None, None]:
-    """``function``'s results for ``items``, as they come.
+    """The results of ``function`` for ``items``, in the order in which they are ready.
 
     Args:
-        function: importable on every worker; it handles its own errors.
-        items: can be pickled.
-        jobs: processes on this machine.
+        function: a function that every worker can import, and that handles its own errors.
+        items: its arguments, which must be picklable.
+        jobs: the number of processes on this machine.
         cluster: address of a Dask scheduler, such as ``tcp://scheduler:8786``, whose workers do the work instead. They
             must be able to import this project and to reach its files under the same paths.
 
     Raises:
-        InputError: the cluster does not answer or its workers cannot do the work, or a process ended without a result.
+        InputError: the cluster does not answer, its workers cannot do the work, or a process ended without a result.
     """
     if jobs == 1 and cluster is None:
         yield from map(function, items)
@@ -88,26 +88,26 @@ def each(
             stack.enter_context(_connected(cluster, function))
             stack.enter_context(parallel_config(backend="dask"))
             jobs = -1
-        # Threads suffice to wait for processes.
+        # Threads are enough to wait for processes.
         threads = {"backend": "threading"} if isinstance(function, Alone) and cluster is None else {}
         if cluster is None and not threads:
-            # Processes that joblib keeps for the next call leave when they have been idle for long, and it does not
-            # notice the end of those that replace them.
+            # joblib keeps its processes for the next call. They end when they were idle for long, and joblib does not
+            # notice if their replacements are killed. So they are shut down here.
             stack.callback(lambda: get_reusable_executor(reuse=True).shutdown())
             function = _WithItsParent(function)
-        # Where the caller stops early, as on Ctrl-C, joblib warns of the results that nobody took.
+        # A caller that stops early, as on Ctrl-C, does not need the other results, nor joblib's warning about them.
         warnings.filterwarnings("ignore", r"(?s).*unnecessary computation time", module="joblib")
         parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, **threads)
         try:
             yield from parallel(delayed(function)(item) for item in items)
         except TerminatedWorkerError as error:
-            # Joblib tells the codes in its message alone, such as "{SIGKILL(-9)}".
+            # joblib gives the exit codes only in its message, such as "{SIGKILL(-9)}".
             codes = map(int, re.findall(r"\((-?\d+)\)", str(error)))
             raise InputError(_how_it_ended(next(filter(None, codes), None))) from None
 
 
 class _WithItsParent(Generic[Item, Result]):
-    """``function`` in a process that ends with the one that started it: a killed command leaves none at work."""
+    """``function`` in a process that ends with its parent, so that a killed command leaves no process running."""
 
     def __init__(self, function: Callable[[Item], Result]) -> None:
         self.function, self.parent = function, os.getpid()
@@ -128,52 +128,59 @@ def _watch(parent: int) -> None:
 
 
 def _how_it_ended(code: int | None) -> str:
-    """What a user can make of a process that ended with ``code``, if that is known, before it gave a result."""
+    """What to tell the user about a process that ended with ``code`` (None if unknown) before it gave a result."""
     if code == -signal.SIGKILL:
         return (
-            "a worker process was killed, perhaps because the memory was full: give the same command again, with fewer "
-            "processes side by side (--jobs)."
+            "a worker process was killed, perhaps because the memory was full: run the same command again with fewer "
+            "processes (--jobs)."
         )
     if code is not None and code < 0:
         names = {known.value: known.name for known in signal.Signals}
         return (
             f"a worker process was ended by the signal {names.get(-code, -code)}: read what it printed above, or on "
-            "its machine, and give the same command again to continue."
+            "its machine, and run the same command again to continue."
         )
     ended = "ended" if code is None else f"ended with code {code}"
     return (
-        f"a worker process {ended} before its work was done: its error stands above, or in the output of its machine; "
-        "mend the cause and give the same command again."
+        f"a worker process {ended} before its work was done: its error is printed above, or on its machine; remove the "
+        "cause and run the same command again."
     )
 
 
 @contextmanager
 def _connected(address: str, function: Callable[..., Any]) -> Iterator[None]:
-    """A connection to the cluster at ``address``, whose workers were found able to import ``function``."""
+    """A connection to the cluster at ``address``, after checking that its workers can import ``function``."""
     try:
         from distributed import Client
         from distributed.comm import connect
     except ImportError:
-        raise InputError("--cluster needs the package distributed: pip install distributed.") from None
+        raise InputError("--cluster needs the package distributed: install it with pip install distributed.") from None
 
     async def knock() -> None:
         (await connect(address, timeout=10)).abort()
 
     try:
-        # Not left to Client: where it fails, it stays half made until collected, which can block the start of the next.
+        # A Client that fails to connect stays half made until it is collected, and can block the start of the next.
         asyncio.run(knock())
     except (OSError, ValueError, TypeError) as error:
         reason = in_one_line(error)
-        raise InputError(f"no Dask scheduler answers at {address} ({reason}): start one, or mend --cluster.") from None
+        raise InputError(
+            f"no Dask scheduler answers at {address} ({reason}): start one, or correct --cluster."
+        ) from None
     with Client(address, timeout="10s") as client:
         workers = client.scheduler_info(n_workers=-1)["workers"]
         if not workers:
-            raise InputError(f"the Dask scheduler at {address} has no workers: start some with dask worker {address}.")
+            raise InputError(
+                f"the Dask scheduler at {address} has no workers: start some with `dask worker {address}`."
+            )
         ours = ".".join(platform.python_version_tuple()[:2])
         theirs = [worker["host"]["python"] for worker in client.get_versions()["workers"].values()]
         if not all(version.startswith(f"{ours}.") for version in theirs):
-            raise InputError(f"the workers of {address} run another version of Python than this: make them the same.")
-        # A worker that lacks this very module answers with an error.
+            raise InputError(
+                f"the workers of {address} do not run Python {ours} as this machine does: install the same version on "
+                "both."
+            )
+        # A worker that cannot even import this module answers with an error.
         for worker, able in client.run(_prepare_worker, function.__module__, on_error="return").items():
             if able is not True:
                 raise InputError(
@@ -184,7 +191,7 @@ def _connected(address: str, function: Callable[..., Any]) -> Iterator[None]:
 
 
 def _prepare_worker(module: str) -> bool:
-    """Set a cluster worker's environment, before TensorFlow is imported there, and say if it can import ``module``."""
+    """Set a cluster worker's environment before it imports TensorFlow, and return whether it can import ``module``."""
     for name, value in SHARED_GPU.items():
         os.environ.setdefault(name, value)
     try:
@@ -195,7 +202,7 @@ def _prepare_worker(module: str) -> bool:
 
 
 def _answer(call: Path, answer: Path) -> None:
-    """The fresh process's side of :class:`Alone`."""
+    """The part of :class:`Alone` that runs in the fresh process."""
     threading.Thread(target=_end_with_the_caller, daemon=True).start()
     function, item = pickle.loads(call.read_bytes())  # noqa: S301 - our own process wrote it
     try:
@@ -210,7 +217,7 @@ def _answer(call: Path, answer: Path) -> None:
 
 
 def _end_with_the_caller() -> None:
-    # Not sys.stdin, whose lock this thread would hold while the interpreter shuts down.
+    # os.read is used, because with sys.stdin this thread would hold a lock while the interpreter shuts down.
     while os.read(0, 1):
         pass
     os._exit(1)

@@ -1,1 +1,1 @@
-"""Recordings to results: hypnogram, statistics, pictures and a page of each, and a table of all."""
+"""Turn recordings into results: hypnogram, statistics, pictures and a page for each, and a table of all."""

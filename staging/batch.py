@@ -1,4 +1,4 @@
-"""Many recordings, here or in several processes: goes on after a bad one, skips finished ones, and keeps the books."""
+"""Work on many recordings, in one or more processes: skip finished ones, go on after bad ones, and list all results."""
 
 import hashlib
 import time
@@ -38,17 +38,17 @@ class Settings:
     """How recordings are staged, the same for all.
 
     Attributes:
-        channels: to stage and average; none for the best of each recording.
-        calibrate: whether each is brought to the level of the training data.
+        channels: the channels to stage and average; empty for the best ones of each recording.
+        calibrate: whether to scale each channel to the level of the training data.
         smooth: whether the epochs before and after an epoch help to decide its stage.
         scoring: file of a scorer's stages; ``{name}`` in it stands for the recording's name; "" for none.
-        rules: of a custom specification that says how the scoring is written, if any.
+        rules: the rules of a custom specification that says how the scoring is written, if any.
         overwrite: whether finished recordings are staged again.
-        lights_off: when lights went off and on, as :func:`data.recordings.lights.lights` takes it.
-        lights_on: see there.
+        lights_off: when lights went off, as :func:`data.recordings.lights.lights` takes it.
+        lights_on: when lights went on, in the same form.
         corrections: file of corrected stages; ``{name}`` in it stands for the recording's name; "" for none.
         signals: whether the page shows the signals.
-        patient: whether the page shows what the header says of the patient, a name perhaps.
+        patient: whether the page shows what the header says about the patient, which may include the name.
     """
 
     channels: tuple[str, ...]
@@ -66,15 +66,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class Models:
-    """Where trained models are; called, it gives a worker process what they are loaded as, which it loads once.
+    """Where trained models are. Calling it loads them, once in each worker process, and returns what works with them.
 
     Attributes:
-        load: makes of the next three what works on recordings, such as ``recsleep.load_stager`` a stager; its
-            ``models`` tell each network's ``folder`` and the ``sha256`` of its weights.
-        folder: holds the models.
-        options: whatever else ``load`` takes, such as the database that the models were trained on.
+        load: the function that loads the models, such as ``recsleep.load_stager``; it takes ``folder``, ``options`` and
+            ``threads``. The ``models`` of its result hold each network's ``folder`` and the ``sha256`` of its weights.
+        folder: the folder of the models.
+        options: other arguments of ``load``, such as the database that the models were trained on.
         threads: how many threads compute; 0 for one on each core.
-        sha256: of the weights. By it a cluster's worker, which outlives a command, knows when the folder holds others.
+        sha256: those of the weights. A cluster's worker, which runs longer than a command, sees by them when the folder
+            holds other weights.
     """
 
     load: Callable[..., Any]
@@ -94,14 +95,14 @@ _LOADING = Lock()
 
 @lru_cache(maxsize=1)
 def _loaded(models: Models) -> Any:
-    # What there is to say of the models, the command has said.
+    # The command itself has already printed what there is to say about the models.
     with redirect_stdout(None):
         return models.load(models.folder, *models.options, models.threads)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one recording: ``status`` is what was done with it, or kept, left out or failed."""
+    """The result of one recording: ``status`` says what was done, or is kept, left out or failed."""
 
     source: Source
     status: str
@@ -111,14 +112,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Work(ABC):
-    """Works on one recording after another, in this process with models, in another with those that it loads there.
+    """Works on one recording after another, with loaded models, or, in a worker process, with models it loads there.
 
     Attributes:
-        models: what they were loaded as, or where they are.
-        folder: of the results, local or remote.
-        settings: the same for all recordings.
-        doing: what is done, for the progress bar.
-        table: the file in ``folder`` that tells what became of all recordings.
+        models: the loaded models, or a :class:`Models`, which loads them.
+        folder: the folder of the results, local or remote.
+        settings: the settings, which are the same for all recordings.
+        doing: the word for the work in the progress bar.
+        table: the name of the file in ``folder`` that lists the results of all recordings.
     """
 
     models: Any
@@ -129,31 +130,31 @@ class Work(ABC):
     table: ClassVar[str]
 
     def __call__(self, source: Source) -> Outcome:
-        """Work on one recording, or find it finished; a bad one is an outcome, not an error."""
+        """Work on one recording, or find it finished; a bad recording gives an outcome, not an error."""
         try:
             if source.problem:
                 raise InputError(source.problem)
             return self.outcome(source, self.models() if isinstance(self.models, Models) else self.models)
-        # Whatever one recording does, the others go on.
+        # Whatever is wrong with one recording, the others are still worked on.
         except Exception as error:
-            # In a folder, scorings lie beside recordings.
+            # A folder may hold scorings beside the recordings.
             left_out = isinstance(error, NoSignals) and not source.named
             reason = failed(error, source.path, self.folder / f"{source.name}.log")
             return Outcome(source, "left out" if left_out else "failed", reason=reason)
 
     @abstractmethod
     def outcome(self, source: Source, models: Any) -> Outcome:
-        """What becomes of a recording; an error, of whatever kind, if it cannot be worked on."""
+        """The outcome of working on a recording; any exception if that is impossible."""
 
     @staticmethod
     @abstractmethod
     def told(result: dict[str, Any]) -> str:
-        """A finished recording in a few lines, for a terminal."""
+        """The result of a finished recording in a few lines, to print on a terminal."""
 
     @staticmethod
     @abstractmethod
     def row(result: dict[str, Any]) -> dict[str, Any]:
-        """What the table tells of a recording besides what it tells of any; the result of a failed one is empty."""
+        """The columns of the table that belong to this kind of work; a failed recording has an empty ``result``."""
 
 
 def work_on_all(
@@ -165,26 +166,26 @@ def work_on_all(
     jobs: int = 1,
     cluster: str | None = None,
 ) -> list[Outcome]:
-    """Work on every recording, saying of each what was found, write the table of all, and say how many there are.
+    """Work on every recording, print the result of each, write the table of all, and print a summary.
 
     Args:
-        kind: of the work.
+        kind: the kind of work.
         sources: the recordings.
-        models: where those are that it takes.
-        folder: of the results, local or remote.
-        settings: the same for all recordings.
-        jobs: processes on this machine, which share its cores.
+        models: the models for the work.
+        folder: the folder of the results, local or remote.
+        settings: the settings, which are the same for all recordings.
+        jobs: the number of processes on this machine, which share its cores.
         cluster: address of a Dask scheduler whose workers do the work instead, a recording on each of their threads.
 
     Returns:
-        What became of each recording, in the order of ``sources``.
+        The outcome of each recording, in the order of ``sources``.
 
     Raises:
         InputError: a model or the only recording is unusable, or the cluster or a worker process failed.
     """
-    # Loaded here too, which takes a tenth of a second: so mistakes in the models are told once, and first of all.
+    # Also loaded here, which takes a tenth of a second, so that a mistake in the models is told once and at the start.
     loaded = models.load(models.folder, *models.options, 0)
-    print(f"models: {len(loaded.models)}, of {models.folder}")
+    print(f"models: {len(loaded.models)}, from {models.folder}")
     alone, jobs, outcomes = len(sources) == 1, min(jobs, len(sources)), {}
     work = kind(loaded, folder, settings)
     if jobs > 1 or cluster:
@@ -212,9 +213,10 @@ def work_on_all(
 
 @contextmanager
 def _tidied(folder: Path, processes: bool) -> Iterator[None]:
-    """Remove from ``folder`` what a killed run left half-written, and what ``processes`` of this one leave that fails.
+    """Remove from ``folder`` what a killed run left half-written, and, if this run fails, what its ``processes`` leave.
 
-    A cluster's workers end what they began; no other run works on the same folder meanwhile.
+    Nothing of a cluster's workers is removed, because they finish what they began. No other run can work on the same
+    folder meanwhile.
     """
     local = not is_remote(folder)
     with alone_in(folder):
@@ -230,7 +232,7 @@ def _tidied(folder: Path, processes: bool) -> Iterator[None]:
 
 @contextmanager
 def _progress(doing: str, sources: Sequence[Source]) -> Iterator[tqdm]:
-    """A bar of the recordings on a terminal, of one the time alone; it goes on while a recording is worked on."""
+    """A progress bar on a terminal, or only the time if there is one recording; it is refreshed every second."""
     alone, ended = len(sources) == 1, Event()
     with tqdm(
         total=len(sources),
@@ -239,7 +241,7 @@ def _progress(doing: str, sources: Sequence[Source]) -> Iterator[tqdm]:
         leave=not alone,
         unit="recording",
         smoothing=0,
-        # In a file it would be one long line.
+        # In a file, the bar would be one long line.
         disable=None,
     ) as bar:
 
@@ -267,7 +269,7 @@ class Staging(Work):
             location(text.replace("{name}", source.name)) if text else None
             for text in (settings.scoring, settings.corrections)
         )
-        # Results of earlier versions, which knew no such options, were made without them.
+        # Only options in use are written: so the results of earlier versions, which did not have them, still fit.
         options = {name: getattr(settings, name) for name in ("lights_off", "lights_on", "patient")}
         options["no_signals"] = not settings.signals
         origin = {
@@ -280,7 +282,7 @@ class Staging(Work):
                 **{name: value for name, value in options.items() if value},
             },
             "scoring": scoring and {**described(scoring), "rules": settings.rules},
-            # A stage more or less in them hardly changes their size.
+            # The size is not enough here: another correction may leave it unchanged.
             "corrected": corrections and {**described(corrections), "sha256": _sha256(corrections)},
         }
         before = None if settings.overwrite else finished(self.folder / f"{source.name}.json", origin, NEEDED)
@@ -342,12 +344,12 @@ class Staging(Work):
 
 
 def described(path: Path) -> dict[str, Any]:
-    """Where a file, or a folder of files, lies and how many bytes it has; InputError if it is not there (any more)."""
+    """The path and size in bytes of a file, or of a folder of files; InputError if it does not exist."""
     try:
         with reaching(path):
             size = sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist (any more).") from None
+        raise InputError(f"{path} does not exist, or no longer exists: check its name.") from None
     return {"path": str(path), "bytes": size}
 
 
@@ -356,7 +358,7 @@ def _sha256(path: Path) -> str:
 
 
 def _row(kind: type[Work], outcome: Outcome) -> dict[str, Any]:
-    """A recording's row of the table; a failed one has its reason alone."""
+    """A recording's row in the table; a failed recording has only its reason."""
     result = outcome.result or {}
     return {
         "name": outcome.source.name,
@@ -371,9 +373,9 @@ def _row(kind: type[Work], outcome: Outcome) -> dict[str, Any]:
 
 
 def _summary(outcomes: Sequence[Outcome], folder: Path, table: str) -> str:
-    """How many there are, and the failures with their reasons."""
+    """How many recordings have which status, and the failures with their reasons."""
     numbers = Counter(outcome.status for outcome in outcomes)
     told = ", ".join(f"{number} {status}" for status, number in numbers.items())
-    lines = [f"{told}; all is in {folder}, with {table}."]
+    lines = [f"{told}; the results and {table} are in {folder}."]
     lines += [f"  failed: {o.source.name}: {o.reason}" for o in outcomes if o.status == "failed"]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""ONNX Runtime: Keras trains the networks, and this computes what they say of a night, without Keras and TensorFlow."""
+"""Run networks in ONNX Runtime: Keras trains them, and staging uses them without Keras and TensorFlow."""
 
 import json
 import sys
@@ -14,11 +14,11 @@ from data.writing import write_json, written_aside
 from runs.saved import METADATA, sha256
 
 ONNX = "model.onnx"
-"""The file, in a model's folder or in a folder of folds, that holds the network or all folds' networks as a graph."""
+"""The file in a model's folder with its network, or in a folder of folds with all their networks in one graph."""
 
 
 class _Opened(Protocol):
-    """An ONNX file's networks; ``about`` is what the file says of them."""
+    """An ONNX file's networks; ``about`` is what the file says about them."""
 
     about: dict[str, Any]
 
@@ -27,32 +27,32 @@ Network = TypeVar("Network", bound=_Opened)
 
 
 def open_session(model: Path | bytes, threads: int = 0) -> onnxruntime.InferenceSession:
-    """A session for an ONNX file, or for what such a file would hold.
+    """A session for an ONNX file, or for its content.
 
     Args:
         model: the file or its bytes.
         threads: how many threads compute; 0 for one on each core of the processor.
 
     Raises:
-        InputError: it is no ONNX file that can be run.
+        InputError: it is not an ONNX file that can be run.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # A thread that waits for work would otherwise keep its core busy, which other processes could use.
+    # Otherwise a thread that waits for work would keep its core busy, which other processes could use.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Only errors: its warnings are nothing that a user can act on.
+    # Log only errors, because a user could do nothing about the warnings.
     options.log_severity_level = 3
     source = model if isinstance(model, bytes) else str(model)
     try:
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    # Its exceptions have no base class of their own.
+    # The exceptions of ONNX Runtime have no common base class.
     except Exception as error:
         name = "the model" if isinstance(model, bytes) else model
-        raise InputError(f"{name} cannot be run by ONNX Runtime ({in_one_line(error)}).") from None
+        raise InputError(f"{name} cannot be run by ONNX Runtime ({in_one_line(error)}): replace it.") from None
 
 
 def metadata_of(session: onnxruntime.InferenceSession) -> dict[str, Any]:
-    """What the file says of its networks, by name; empty where a value is not JSON, which none of our files holds."""
+    """What the file says about its networks, by name; empty if a value is not JSON, so that the file is not ours."""
     try:
         return {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
     except ValueError:
@@ -66,17 +66,17 @@ def kept_or_made(
     make: Callable[[], bytes],
     opened: Callable[[Path | bytes], Network],
 ) -> Network:
-    """The networks in the ONNX file in ``folder``, which is made where it is absent, damaged or not as it should be.
+    """The networks in the ONNX file in ``folder``, which is made if it is absent, damaged or of other networks.
 
     Args:
-        folder: of a model, or of folds whose networks are one graph.
-        metadata: of the model in ``folder``, which get the file's hash; empty for a folder of folds.
-        about: what the file should say of its networks.
+        folder: the folder of a model, or of folds whose networks are one graph.
+        metadata: the metadata of the model in ``folder``, which get the file's hash; empty for a folder of folds.
+        about: what the file should say about its networks.
         make: makes the file's content from the networks' weights.
         opened: opens the file, or its content.
 
     Raises:
-        InputError: the networks cannot be read, or cannot be such a file.
+        InputError: the networks cannot be read, or cannot become an ONNX file.
     """
     path = folder / ONNX
     if path.is_file() and (not metadata or metadata["sha256"].get(ONNX) == sha256(path)):
@@ -84,7 +84,7 @@ def kept_or_made(
             network = opened(path)
             if network.about == about:
                 return network
-    print(f"{path}: being made from the weights in {folder}.", file=sys.stderr)
+    print(f"{path}: is being made from the weights in {folder}.", file=sys.stderr)
     content = make()
     try:
         with written_aside(path) as aside:
@@ -93,5 +93,7 @@ def kept_or_made(
             hashes = {**metadata["sha256"], ONNX: sha256(path)}
             write_json(folder / METADATA, {**metadata, "sha256": hashes})
     except FAILURES as error:
-        print(f"{failure(error, path)} Every run will make it again, which takes some seconds.", file=sys.stderr)
+        print(
+            f"{failure(error, path)} So every run will make this file again, which takes some seconds.", file=sys.stderr
+        )
     return opened(content)

@@ -1,4 +1,4 @@
-"""The one evaluation: a fold's networks on the night files of the subjects that they never saw, for both models."""
+"""Evaluate a fold's networks of any model on the night files of the subjects that they never saw."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,10 +22,10 @@ from staging.predictor import Predictor, predict_nights
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A fold's network and its predictions for that fold's test nights.
+    """The predictions of a fold's network for that fold's test nights.
 
-    ``task`` and ``variant`` are those of the predictor, ``folder`` is the model's, for print, ``nights`` are each test
-    subject's, and ``missing_subjects`` are the test subjects that have no night file.
+    ``task`` and ``variant`` are those of the predictor, ``folder`` is the model's folder, for print, ``nights`` are the
+    predictions by test subject, and ``missing_subjects`` are the test subjects that have no night file.
     """
 
     fold: int
@@ -57,19 +57,19 @@ class Evaluated:
 
 
 def evaluate(predictor: Predictor, fold: int, subjects: Sequence[int], database: Database, data: Path) -> Evaluated:
-    """Predict all test nights that ``data`` holds; nights that lack what it takes are left out, which is said.
+    """Predict all test nights in ``data``; nights that lack a channel or scoring are left out, which is printed.
 
     ``subjects`` are the test subjects, whom the fold's network never saw.
 
     Raises:
-        InputError: there is no such folder, or a file is not such a night.
+        InputError: there is no such folder, or a file is not a valid night.
     """
     tested = replace(database, subjects=tuple(subjects))
     files = find_nights(tested, data)
     found = {}
     title, count = f"fold {fold} {predictor.task}", sum(map(len, files.values()))
     with tqdm(desc=title, total=count, unit="night", leave=False) as bar:
-        # A night without one of several modalities is no mistake; one without the only channel is.
+        # A night without one of several modalities is only left out; one without the only channel is a mistake.
         leave_out = bar.write if predictor.variant else None
         for subject, paths in files.items():
             found[subject] = list(predict_nights(predictor, paths, leave_out))
@@ -86,14 +86,14 @@ def tested_in_training(
     task: str,
     left_in: str = "predictions",
 ) -> Pooled:
-    """The scores of the predictions that training left of the test subjects of all ``splits``.
+    """The scores of the predictions that training wrote for the test subjects of all ``splits``.
 
     Args:
-        folders: of the trained network of each fold, by the fold's number.
-        splits: of the folds.
+        folders: the folder of each fold's trained network, by the fold's number.
+        splits: the splits of the folds.
         nights: each subject's night files.
-        task: of the networks.
-        left_in: the folder of the tables, in that of each network.
+        task: the task of the networks.
+        left_in: the name of the folder with the tables, inside each network's folder.
 
     Raises:
         InputError: a table of predictions is missing or damaged.
@@ -142,7 +142,7 @@ def print_and_save(evaluated: Sequence[Evaluated], save: Path | None) -> dict[st
 
 
 def other_folds(tests: Sequence[Evaluated], others: Sequence[Evaluated]) -> OtherFolds:
-    """Compare the folds on the subjects that they test with the same folds on each ``others``' subjects."""
+    """Compare ``tests``, each fold on its own test subjects, with ``others``, each fold on those of the other folds."""
     theirs: dict[int, list[float]] = {}
     for subject, accuracy in (found for each in others for found in _accuracies(each)):
         theirs.setdefault(subject, []).append(accuracy)
@@ -157,7 +157,9 @@ def _accuracies(evaluated: Evaluated) -> list[tuple[int, float]]:
 def _print_indices(evaluated: Sequence[Evaluated], save: Path | None) -> list[dict[str, Any]]:
     found = []
     for variant, agreement in indices(evaluated).items():
-        print(f"apnea-hypopnea index, estimated from epochs, against the scored one ({variant}): {agreement.line()}")
+        print(
+            f"apnea-hypopnea index, estimated from epochs, compared with the scored one ({variant}): {agreement.line()}"
+        )
         for name, estimated, scored in zip(agreement.nights, agreement.estimated, agreement.scored, strict=True):
             print(f"  {name}: estimated {estimated:.1f}, scored {scored:.1f} events per hour of sleep")
         found.append({"variant": variant, **agreement.to_json()})
@@ -167,10 +169,10 @@ def _print_indices(evaluated: Sequence[Evaluated], save: Path | None) -> list[di
 
 
 def indices(evaluated: Sequence[Evaluated]) -> dict[str, Agreement]:
-    """The apnea-hypopnea index of each night, by variant, where one has networks for both apnea and hypopnea.
+    """The apnea-hypopnea indices of the nights, by variant, for variants with networks for both apnea and hypopnea.
 
-    Hours of sleep are those that the variant's own stages give, or, where it has none, the scorer's. The scored index
-    counts the scorer's events; of a night file that does not count them, runs of its epochs, by the same rule.
+    Hours of sleep come from the variant's own stages or, if it has none, from the scorer's. The scored index counts the
+    scorer's events; if a night file does not hold their number, it counts runs of epochs, like the estimated index.
     """
     tasks_of: dict[tuple[str, int, str, int], dict[str, NightPredictions]] = {}
     for each in evaluated:
@@ -182,7 +184,7 @@ def indices(evaluated: Sequence[Evaluated]) -> dict[str, Agreement]:
         if not {"apnea", "hypopnea"} <= tasks.keys():
             continue
         both = [tasks["apnea"], tasks["hypopnea"]]
-        # Of a night that was kept whole, wake far from sleep does not count.
+        # In a night that was kept whole, wake far from sleep does not count.
         scored = both[0].labels != UNSCORED
         asleep = both[0].stages > STAGES.index("W")
         if "sleep_stage" in tasks:
@@ -200,7 +202,7 @@ def indices(evaluated: Sequence[Evaluated]) -> dict[str, Agreement]:
 
 
 def _scored_index(both: Sequence[NightPredictions], scored: np.ndarray) -> float:
-    """The scorer's index of a night, of which ``both`` give apnea and hypopnea; NaN without sleep."""
+    """The scorer's index of a night, whose apnea and hypopnea are in ``both``; NaN without sleep."""
     asleep = both[0].stages[scored] > STAGES.index("W")
     counts, kinds = both[0].counts, (*TASKS["apnea"], *TASKS["hypopnea"])
     if set(kinds) <= counts.keys() and asleep.any():

@@ -1,4 +1,4 @@
-"""An ONNX graph, made node by node: :mod:`recsleep.onnx` and :mod:`synth.onnx` write networks as such graphs."""
+"""Make an ONNX graph node by node; :mod:`recsleep.onnx` and :mod:`synth.onnx` write networks as such graphs."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,37 +9,37 @@ import numpy as np
 from data.terms import InputError
 
 OPSET, IR_VERSION = 18, 8
-"""Those of ONNX 1.13, which every ONNX Runtime of the last years reads."""
+"""The versions of ONNX 1.13, which every ONNX Runtime of recent years reads."""
 
 LARGEST = 2**31 - 2**20
-"""Bytes of a graph's constants: ONNX's file format ends at 2 GiB, of which this leaves some for the nodes."""
+"""The most bytes of a graph's constants: an ONNX file has at most 2 GiB, of which this leaves some for the nodes."""
 
 Shapes = Mapping[str, Sequence[int | str] | None]
-"""Of inputs or outputs by their names; a word stands for any size, and None for a shape that follows from others."""
+"""Shapes of inputs or outputs by name; a word means any size, and None a shape that follows from other shapes."""
 
 
 class Graph:
-    """A graph of float32 inputs and outputs, whose nodes and constants get names of their own.
+    """A graph with float32 inputs and outputs, whose nodes and constants get unique names.
 
     Args:
-        name: of the graph, with which those names begin.
-        within: the graph of whose nodes one will hold this graph, if any.
+        name: the name of the graph, with which those names begin.
+        within: the graph in which a node will hold this graph, if any.
 
     Attributes:
-        proto: the graph as ONNX has it.
+        proto: the graph in ONNX's own form.
     """
 
     def __init__(self, name: str, within: "Graph | None" = None) -> None:
         from onnx import ModelProto
 
-        # What the graph holds is made in the model: a copy would cost gigabytes of a large network.
+        # The graph is made inside the model, because copying a large network's graph would take gigabytes.
         self._model = ModelProto(ir_version=IR_VERSION)
         self.name, self.proto = name, self._model.graph
         self._whole, self._bytes = within or self, 0
         self.proto.name = name
 
     def constant(self, value: Any) -> str:
-        """Add an array or a number as a constant; its name.
+        """Add an array or a number as a constant, and return its name.
 
         Raises:
             InputError: the graph becomes larger than a file can be.
@@ -49,14 +49,17 @@ class Graph:
         array = np.asarray(value)
         self._whole._bytes += array.nbytes
         if self._whole._bytes > LARGEST:
-            raise InputError(f"this {self._whole.name} is too large for an ONNX file, which holds at most 2 GiB.")
+            raise InputError(
+                f"this {self._whole.name} is too large for an ONNX file, which holds at most 2 GiB: train a smaller "
+                "one."
+            )
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
         name = f"{self.name}_constant_{len(self.proto.initializer)}"
         self.proto.initializer.add(name=name, data_type=kind, dims=array.shape, raw_data=array.tobytes())
         return name
 
     def add(self, operator: str, *inputs: str, outputs: Sequence[str] = (), **attributes: Any) -> str:
-        """Add a node; its (first) output's name, which may be given."""
+        """Add a node, and return the name of its first output; names in ``outputs`` are used if given."""
         from onnx import helper
 
         outputs = outputs or [f"{self.name}_{operator}_{len(self.proto.node)}"]
@@ -64,7 +67,7 @@ class Graph:
         return outputs[0]
 
     def between(self, inputs: Shapes, outputs: Shapes) -> Any:
-        """The graph as ONNX has it, once it has these inputs and outputs, which are said last."""
+        """The graph in ONNX's own form, completed by its inputs and outputs."""
         from onnx import TensorProto, helper
 
         for ends, shapes in ((self.proto.input, inputs), (self.proto.output, outputs)):

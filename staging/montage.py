@@ -1,4 +1,4 @@
-"""What is staged together, one channel of each modality: its signals as a network takes them, and how good they are."""
+"""A montage, the channels that are staged together, one per stream: its signals for a network, and their quality."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -15,31 +15,31 @@ from data.recordings.recording import MICROVOLTS
 from data.terms import InputError, modality_of
 
 LEAST_NEAR_SLEEP = 0.75
-"""Share of a recording near sleep from which on its level is that of the whole recording."""
+"""If at least this share of a recording is near sleep, its level is measured over the whole recording."""
 
 LEAST_WORTH = 0.5
-"""Share of the best channel's weight below which a channel has no vote, unless the user named it."""
+"""A channel that the user did not name is not used if its weight is below this share of the best channel's."""
 
 Signals = dict[str, ChannelSignal]
-"""The channel of each modality, of those that are predicted together."""
+"""The channels that are predicted together, by stream."""
 
 
 class Montage:
-    """The signals that are predicted together, and what they are like.
+    """The signals that are predicted together, and their quality.
 
     Attributes:
-        silent: bool (epochs,), where the EEG, or each channel where there is no EEG, holds no signal.
-        lost: bool (epochs,), where it holds none that could be staged.
+        silent: bool (epochs,), true where the EEG, or without EEG every channel, holds no signal.
+        lost: bool (epochs,), true where it holds no signal that could be staged.
 
     Raises:
-        InputError: the EEG holds no signal all along.
+        InputError: the EEG holds no signal in any epoch.
     """
 
     def __init__(self, path: Path, signals: Signals, recipe: Recipe, level: Level | None) -> None:
         self.path, self.signals, self.recipe, self.level = path, signals, recipe, level
         self.quality: Quality | None = None
         self._made: dict[tuple[Any, ...], np.ndarray] = {}
-        # Only of EEG is it known how large it is, and that it is never still: breath stops in every apnea.
+        # Only EEG has a known size and is never still; breathing, for example, stops in every apnea.
         if "eeg" in signals:
             self.quality = self._assess(signals["eeg"])
             self.silent, self.lost = self.quality.silent, self.quality.lost
@@ -48,11 +48,11 @@ class Montage:
 
     @property
     def weight(self) -> np.ndarray:
-        """float (epochs,): what its opinion is worth beside that of others."""
+        """float (epochs,): how much this montage counts when several are staged together."""
         return self.quality.weight if self.quality else (~self.lost).astype(float)
 
     def measure_again(self, near: np.ndarray) -> bool:
-        """Take the EEG's level from the epochs ``near`` sleep, bool (epochs,), if much of it lies elsewhere."""
+        """Measure the EEG's level only in the epochs ``near`` sleep, bool (epochs,), if many other epochs exist."""
         near = near & ~self.silent
         if not (self.level and self.quality) or not 0 < near.sum() < LEAST_NEAR_SLEEP * (~self.silent).sum():
             return False
@@ -66,7 +66,7 @@ class Montage:
             raise InputError(f"{self.path}: channel {eeg.name} cannot be staged; {error}") from None
         if self.level is None:
             return quality
-        # What the filter takes away does not count to the level.
+        # The level is measured after filtering.
         return quality.measured(self._applied(self.recipe, "eeg"), ~quality.silent)
 
     def _applied(self, recipe: Recipe, modality: str) -> np.ndarray:
@@ -77,14 +77,14 @@ class Montage:
         return self._made[made_as]
 
     def inputs(self, recipe: Recipe) -> dict[str, np.ndarray]:
-        """The signals (epochs, 3000) of each modality as the network takes them."""
+        """The signals (epochs, 3000) of each stream as the network takes them."""
         found = {modality: self._applied(recipe, modality) for modality in recipe.channels}
         if self.level and self.quality and "eeg" in found:
             found["eeg"] = calibrated(found["eeg"], self.quality, self.level)
         return found
 
     def channels(self) -> list[dict[str, Any]]:
-        """Where each channel comes from and what was done to it, as JSON values."""
+        """The origin of each channel and what was done to it, as JSON values."""
         found = [{"modality": name, **signal.about} for name, signal in self.signals.items()]
         if self.quality:
             factor = self.level and self.level.amplitude / self.quality.amplitude
@@ -92,7 +92,7 @@ class Montage:
         return found
 
     def assumptions(self) -> list[str]:
-        """What was done to each channel, a sentence each."""
+        """What was done to each channel, one sentence for each."""
         return [self._assumption(modality, signal) for modality, signal in self.signals.items()]
 
     def _assumption(self, modality: str, signal: ChannelSignal) -> str:
@@ -105,27 +105,27 @@ class Montage:
             return f"{modality}: {channel}{instead}, {resampled}, scaled by its own quartiles"
         unit, header = about["unit"], about["header_unit"]
         changed = header and MICROVOLTS.get(header.lower()) != MICROVOLTS.get(unit.lower())
-        converted = f"from {header} to {unit}" if changed else f"in {unit}" if header else "in no known unit"
+        converted = f"from {header} to {unit}" if changed else f"in {unit}" if header else "in an unknown unit"
         amplitude = self.quality.amplitude if self.quality else np.nan
         measured = f"level of {amplitude:.3g}" + (f" {unit}" if header else "")
-        level = f"as it is, at a {measured}"
+        level = f"not calibrated, with a {measured}"
         if self.level:
             factor = self.level.amplitude / amplitude
-            level = f"times {factor:.3g}, which brings its {measured} to training's {self.level.amplitude:.3g}"
+            level = f"times {factor:.3g}, to change its {measured} to the {self.level.amplitude:.3g} of training"
         return f"{channel}, {resampled}, {converted}, {level}"
 
     def warnings(self) -> list[str]:
-        """What a user should know about the signals, a sentence each."""
+        """What a user should know about the signals, one sentence for each problem."""
         found = [
-            f"{signal.name}: {signal.about['missing_seconds']:g} s of the recording are gaps."
+            f"{signal.name}: {signal.about['missing_seconds']:g} s are missing in the recording."
             for signal in self.signals.values()
             if signal.about["missing_seconds"]
         ]
         for stream, signal in self.signals.items():
             other = told_by_name(signal.about["from"][0], stream)
             if other:
-                known = f"{signal.name} is {other} by its name, and is used as {modality_of(stream)}"
-                found.append(f"{known}: name another channel with --channel if that is wrong.")
+                known = f"{signal.name} is {other} by its name, but is used as {modality_of(stream)}"
+                found.append(f"{known}: if that is wrong, name another channel with --channel.")
         if self.quality:
             eeg, expected = self.signals["eeg"], None if self.level else self.recipe.level
             found += [f"{eeg.name}: {warning}" for warning in warnings(self.quality, eeg.about["unit"], expected)]
@@ -140,7 +140,7 @@ def assessed(
     level: Level | None,
     unusable: list[str],
 ) -> list[Montage]:
-    """The montages that can be staged; why others cannot is added to ``unusable``. InputError if none can."""
+    """The montages that can be staged; why others cannot is added to ``unusable``; InputError if none can."""
     montages = []
     for each in found:
         signals = {name: signal for name, signal in each.items() if name in needed}
@@ -154,21 +154,21 @@ def assessed(
 
 
 def without_bad(montages: Sequence[Montage], told: list[str]) -> list[Montage]:
-    """The montages whose signal is not much worse than the best one's; what the others lack is added to ``told``.
+    """The montages whose signal is not much worse than that of the best one; ``told`` gets a sentence for each other.
 
-    Their networks would vote for nothing: those of the better channels take over.
+    Networks would be wasted on the worse channels, so the better channels get them.
     """
     worth = [float(montage.weight.mean()) for montage in montages]
     good = [montage for montage, own in zip(montages, worth, strict=True) if own >= LEAST_WORTH * max(worth)]
     for montage in montages:
         if montage not in good:
             names = ", ".join(signal.name for signal in montage.signals.values())
-            told.append(f"{names} has no vote: its signal is much worse than that of the other channels.")
+            told.append(f"{names} is not used, because its signal is much worse than that of the other channels.")
     return good
 
 
 def weights_of(montages: Sequence[Montage]) -> np.ndarray:
-    """Each montage's share of every epoch's vote, float (montages, epochs); 0 for all where none holds a signal."""
+    """Each montage's weight in every epoch, float (montages, epochs); 0 for all where none holds a signal."""
     weights, heard = np.stack([m.weight for m in montages]), ~np.stack([m.silent for m in montages])
     weights = np.where(weights.any(axis=0), weights, heard)
     return weights / np.maximum(weights.sum(axis=0), 1e-9)

@@ -1,4 +1,4 @@
-"""What staging and evaluation need of a network, and how night files are predicted with it."""
+"""What staging and evaluation need from a network, and how it predicts night files."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,10 +17,10 @@ class Predictor(Protocol):
 
     Attributes:
         task: one of ``data.terms.TASKS``.
-        recipe: how the signals that it takes are made.
-        variant: what distinguishes it from other networks for the task; "" where there are none.
+        recipe: how the signals that it takes are prepared.
+        variant: what distinguishes it from other networks for the same task; "" if there are none.
         models: the folder of each network and the SHA-256 of its weights.
-        transitions: how often each stage followed each in the training nights, int (5, 5); None where it is not known.
+        transitions: how often each stage followed each in the training nights, int (5, 5); None if not known.
     """
 
     @property
@@ -35,17 +35,17 @@ class Predictor(Protocol):
     def transitions(self) -> np.ndarray | None: ...
 
     def probabilities(self, signals: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Probabilities float32 (epochs, classes) of one night's consecutive epochs.
+        """The probabilities float32 (epochs, classes) of one night's consecutive epochs.
 
         Args:
-            signals: float32 (epochs, 3000) of each modality of the recipe, made by it. A network of one modality also
-                takes several channels (channels, epochs, 3000) and returns (channels, epochs, classes).
+            signals: float32 (epochs, 3000) for each stream of the recipe, prepared by it. A network of one modality
+                also takes several channels (channels, epochs, 3000) and then returns (channels, epochs, classes).
         """
         ...
 
 
 def predict(predictor: Predictor, signals: Mapping[str, np.ndarray], where: Path) -> np.ndarray:
-    """The probabilities (epochs, classes) for the signals of ``where``; InputError if one of them is not finite."""
+    """The probabilities (epochs, classes) for the signals of the file ``where``; InputError if one is not finite."""
     probabilities = predictor.probabilities(signals)
     if not np.isfinite(probabilities).all():
         raise InputError(f"{where}: the network's output is not finite: check the units of the channels.")
@@ -57,19 +57,21 @@ def predict_nights(
 ) -> Iterator[NightPredictions]:
     """Read night files, local or remote, one after another and predict each with ``predictor``.
 
-    The nights were prepared as those that the network was trained on, so they are not calibrated. A night that lacks a
-    channel, or was not scored for the task, is left out, and ``leave_out`` gets the reason. Without ``leave_out`` it is
-    an error.
+    The nights are calibrated only if the recipe says so, because they were prepared like the training nights. A night
+    that lacks a channel, or was not scored for the task, is left out, and ``leave_out`` is called with the reason;
+    without ``leave_out``, it is an error.
 
     Raises:
-        InputError: a file is not such a night, or a probability is not finite.
+        InputError: a file is not a valid night, or a probability is not finite.
     """
     for path in paths:
         try:
             night = read_night(path, predictor.recipe.names)
             labels = night.labels(predictor.task, predictor.recipe.labelled_wake_minutes)
             if labels is None:
-                raise MissingChannel(f"{path} holds no breathing events to compare {predictor.task} with.")
+                raise MissingChannel(
+                    f"{path} was not scored for breathing events, so {predictor.task} cannot be tested."
+                )
         except MissingChannel as error:
             if leave_out is None:
                 raise

@@ -1,4 +1,4 @@
-"""Which recordings are meant by files, folders and patterns, local or remote, and what their results are called."""
+"""Find the recordings that files, folders and patterns mean, local or remote, and name their results."""
 
 import glob
 import os
@@ -12,24 +12,24 @@ from data.store import files_below, is_remote, location, reaching
 from data.terms import UNPRINTABLE, InputError
 
 ENDINGS = (".edf", ".bdf", ".rec", ".vhdr", ".fif", ".fif.gz", ".set", ".gdf", ".cnt", ".npz")
-"""Of recordings looked for in folders; a file that is named itself may have any that MNE knows."""
+"""Endings of the recordings that are looked for in folders; a file that the user names may have any that MNE knows."""
 
 PARQUET = "x.parquet"
-"""The file by which a folder is known as a night of Parquet tables."""
+"""The file that shows that a folder is a night of Parquet tables."""
 
 HYPNOGRAM, EMBEDDINGS = ".hypnogram", ".embeddings"
-"""What results that could pass for recordings have before their ending."""
+"""The names of results that could be taken for recordings have this before their ending."""
 
 
 LONGEST_NAME = 200
-"""Bytes of what a recording's results are called, to which endings are added; file systems allow 255."""
+"""The most bytes of the name of a recording's results, to which endings are added; file systems allow 255."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A recording to stage, what its results are called, and whether it was named itself, not found by a search.
+    """A recording to stage, the name of its results, and whether the user named this file, or a search found it.
 
-    ``problem`` tells in a sentence why it cannot be staged, if that is known.
+    ``problem`` says in a sentence why it cannot be staged, if that is known.
     """
 
     path: Path
@@ -39,13 +39,13 @@ class Source:
 
 
 def find_recordings(given: Sequence[str]) -> list[Source]:
-    """The recordings that ``given`` stands for, each once, in their order.
+    """The recordings that ``given`` means, each once, in their order.
 
-    It holds files, folders (searched with what is below them) or patterns such as ``nights/*.edf``. One of them that is
-    nowhere, or holds no recording, is a source with a problem.
+    ``given`` holds files, folders (searched with all folders below) or patterns such as ``nights/*.edf``. If one of
+    them does not exist, or holds no recording, it becomes a source with a problem.
 
     Raises:
-        InputError: that is so of all of them, or one is no address.
+        InputError: all of them have such a problem, or one is not a valid address.
     """
     found: dict[Path, bool] = {}
     problems: dict[Path, str] = {}
@@ -62,24 +62,26 @@ def find_recordings(given: Sequence[str]) -> list[Source]:
     names = _names(list(found))
     for path, name in names.items():
         if len(os.fsencode(name)) > LONGEST_NAME:
-            problems.setdefault(path, f"{path}: a name of more than {LONGEST_NAME} bytes leaves no room: rename it.")
+            problems.setdefault(path, f"{path}: its name is longer than {LONGEST_NAME} bytes: give it a shorter one.")
             names[path] = f"{name[: LONGEST_NAME // 8]}..."
     return [Source(path, names[path], named, problems.get(path, "")) for path, named in found.items()]
 
 
 def _meant(text: str, path: Path) -> list[Path]:
-    """The recordings that ``text``, which leads to ``path``, stands for; InputError if there is none."""
+    """The recordings that ``text``, whose path is ``path``, means; InputError if there is none."""
     if any(letter in text for letter in "*?[") and (is_remote(path) or not path.exists()):
         paths = [p for match in _matches(path) for p in (_within(match) if match.is_dir() else [match])]
         paths = [p for p in paths if not _is_result(p.name)]
         if not paths:
-            raise InputError(f"no recording is called {text}.")
+            raise InputError(f"no recording fits the pattern {text}: check it.")
         return paths
     if not _is_folder(path):
         return [path]
     paths = _within(path)
     if not paths:
-        raise InputError(f"{path} holds no recording: files ending in {', '.join(ENDINGS)} are looked for.")
+        raise InputError(
+            f"{path} holds no recording, that is no file ending in {', '.join(ENDINGS)}: name another folder."
+        )
     return paths
 
 
@@ -95,7 +97,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _within(folder: Path) -> list[Path]:
-    """The recordings in ``folder`` and below it; a night of Parquet tables is one."""
+    """The recordings in ``folder`` and below it; a night of Parquet tables counts as one recording."""
     if is_parquet_night(folder):
         return [folder]
     files = [path for path in files_below(folder) if path.name.lower().endswith(ENDINGS) or path.name == PARQUET]
@@ -116,9 +118,9 @@ def _matches(pattern: Path) -> list[Path]:
 
 
 def _names(paths: list[Path]) -> dict[Path, str]:
-    """What each is called: its name without ending; with its ending, then its folders, where others are called so.
+    """The name of each path's results: its name without ending, or, if others share it, with ending and folders.
 
-    Characters that would command a terminal become underscores.
+    Characters that a terminal would take for commands become underscores.
     """
     names = {path: UNPRINTABLE.sub("_", path.stem) for path in paths}
     for parts in range(1, 100):

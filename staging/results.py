@@ -1,4 +1,4 @@
-"""The files that a staged recording becomes; the JSON comes last, so that its presence means that all are there."""
+"""Write the files of a staged recording; the JSON file is written last, so if it is there, all are."""
 
 import time
 from collections.abc import Collection
@@ -18,21 +18,21 @@ from staging.recordings import HYPNOGRAM
 DOTS_PER_INCH = 110
 
 SCORES = ("accuracy", "macro_f1", "kappa")
-"""The figures of an agreement that are told."""
+"""The figures of an agreement that are printed."""
 ORIGIN = ("recording", "settings", "scoring")
-"""What a finished recording's JSON holds of where it comes from: the files and how it was staged."""
+"""What the JSON of a finished recording says about its origin: the files, and how it was staged."""
 COMPUTED = ("name", "start", "epochs", "remarks", "statistics", "breathing", "confidence", "to_check", "agreement")
-"""What it holds that follows from the hypnogram."""
+"""What the JSON holds that follows from the hypnogram."""
 NEWER = ("corrected", "lights", "scorer_statistics", "correction")
-"""The same, which JSONs of earlier versions lack."""
+"""More values that follow from it, which the JSON files of earlier versions lack."""
 NEEDED = {*ORIGIN, *COMPUTED, "channels", "assumptions", "warnings", "took"}
-"""What it must hold to be told, or to be compared with a scoring."""
+"""What the JSON must hold so that the result can be printed, or compared with a scoring."""
 
 
 def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dict[str, Any]:
-    """Write a night's files into ``folder``, local or remote, and return what the JSON among them holds.
+    """Write a night's files into ``folder``, local or remote, and return the content of its JSON file.
 
-    ``origin`` tells the recording's and the scoring's path and size, and the settings: see :func:`finished`.
+    ``origin`` holds path and size of the recording and of the scoring, and the settings; see :func:`finished`.
     """
     started = time.perf_counter()
     statistics = night.statistics()
@@ -53,7 +53,7 @@ def write_results(night: Hypnogram, folder: Path, origin: dict[str, Any]) -> dic
 def _described(
     night: Hypnogram, statistics: dict[str, Any], origin: dict[str, Any], started: float, computed: float
 ) -> dict[str, Any]:
-    """What the JSON of a night holds; of its statistics, ``started`` and ``computed`` tell the time they took."""
+    """The content of a night's JSON file; its statistics were computed between ``started`` and ``computed``."""
     about = dict(night.about)
     took = {**about.pop("took"), "statistics": computed - started, "report": time.perf_counter() - computed}
     return {
@@ -61,7 +61,7 @@ def _described(
         **origin,
         "start": edf.as_json(night.start),
         "epochs": len(night.stages),
-        # Those with which the recording was staged, where it is compared with a scoring later.
+        # If the recording was staged earlier, ``about`` replaces these by the versions of that time.
         "versions": versions(),
         **about,
         "remarks": night.remarks,
@@ -78,14 +78,14 @@ def _described(
 
 
 def finished(path: Path, origin: dict[str, Any], needed: Collection[str]) -> dict[str, Any] | None:
-    """The JSON of a finished recording, or None; InputError if it is damaged or of another ``origin``.
+    """The JSON of a finished recording, or None if it is not finished; InputError if it has another ``origin``.
 
-    The scoring does not count to that, for a finished recording can be compared with another one.
+    Another scoring is allowed, because a finished recording can be compared with it later.
 
     Args:
-        path: of the JSON.
+        path: the path of the JSON file.
         origin: see :func:`write_results`.
-        needed: what the JSON must hold.
+        needed: what the JSON must hold; otherwise it is damaged, which also raises InputError.
     """
     try:
         result = read_json(path)
@@ -94,15 +94,16 @@ def finished(path: Path, origin: dict[str, Any], needed: Collection[str]) -> dic
             raise
         return None
     if not isinstance(result, dict) or not result.keys() >= set(needed):
-        raise InputError(f"{path} is no result of this command: remove it, or name another --out.")
+        raise InputError(f"{path} is not a result of this command: remove it, or name another --out.")
     changed = next((key for key in ("recording", "settings") if result[key] != origin[key]), None)
     if changed:
-        raise InputError(f"{path} is there, but with another {changed}: give --overwrite, or name another --out.")
+        other = {"recording": "is of another recording", "settings": "was made with other settings"}[changed]
+        raise InputError(f"{path} {other}: give --overwrite to replace it, or name another --out.")
     return result
 
 
 def stored(folder: Path, name: str, result: dict[str, Any]) -> Hypnogram:
-    """The night of a finished recording, from its JSON ``result`` and its CSV; without spectra and scorer's stages.
+    """The night of a finished recording, from its JSON ``result`` and its CSV, without spectra and scorer's stages.
 
     Raises:
         InputError: one of the two files is damaged.
@@ -112,14 +113,14 @@ def stored(folder: Path, name: str, result: dict[str, Any]) -> Hypnogram:
     try:
         night = Hypnogram.read_csv(path, name=name, start=edf.from_json(result["start"]), about=about)
         if len(night.stages) != result["epochs"]:
-            raise InputError(f"{path} and the JSON beside it tell of other numbers of epochs.")
+            raise InputError(f"{path} and the JSON file beside it differ in the number of epochs.")
     except (InputError, TypeError, ValueError) as error:
         raise InputError(f"{in_one_line(error)} Stage the recording again with --overwrite.") from None
     return night
 
 
 def told(night: dict[str, Any]) -> str:
-    """A finished recording in a few lines, for a terminal, of what its JSON holds."""
+    """The JSON of a finished recording as a few lines, to print on a terminal."""
     statistics = night["statistics"]
     known = [name for name in ("TST", "SOL", "WASO") if statistics[name] is not None]
     figures = "   ".join(f"{name} {statistics[name]:.0f} min" for name in known)
@@ -138,7 +139,7 @@ def told(night: dict[str, Any]) -> str:
     if correction := night.get("correction"):
         who = " and ".join(night["corrections"]["who"]) or "somebody"
         lines.append(f"  corrected: {night['corrections']['epochs']} epochs, by {who}")
-        lines.append(f"  agreement of the models and the corrector: {_agreement(correction)}")
+        lines.append(f"  agreement of the models with the corrections: {_agreement(correction)}")
     if night["agreement"]:
         lines.append(f"  agreement with the scoring: {_agreement(night['agreement'])}")
     return "\n".join(lines)

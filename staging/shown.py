@@ -1,4 +1,4 @@
-"""Which signals of a recording the page of a staged night shows."""
+"""Choose the signals of a recording that the page of a staged night shows."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +10,11 @@ from evaluation.signals import Trace
 from staging.stager import LOWEST_RATES, AnyRecording
 
 BESIDE = {"eog": 2, "emg": 1}
-"""How many channels of modalities that were not staged are shown beside those that were."""
+"""How many channels of these modalities are shown in addition, if the modality was not staged."""
 
 
 def traces(recording: AnyRecording, channels: Sequence[dict[str, Any]]) -> tuple[Trace, ...]:
-    """The staged ``channels``, as a night's ``about`` tells of them, and EOG and EMG where the recording has them.
+    """The staged ``channels``, as a night's ``about`` lists them, and EOG and EMG if the recording has them.
 
     A channel that cannot be read is not shown.
     """

@@ -1,15 +1,15 @@
-"""Smoothing: the epochs before and after an epoch tell its stage too, and a network that reads forward knows no after.
+"""Smoothing: the epochs before and after an epoch also tell its stage, and a forward network does not see those after.
 
-The stages of a night are taken for a hidden Markov chain, and each epoch's probabilities given the whole night come
-from the forward-backward algorithm (Rabiner, Proc. IEEE 77, 1989, pp. 262-264). Two things make it careful:
+The stages of a night are modelled as a hidden Markov chain, and the forward-backward algorithm (Rabiner, Proc. IEEE 77,
+1989, pp. 262-264) gives each epoch's probabilities given the whole night. Two things make it careful:
 
-- The network has seen the epochs before when it stages one, so its probabilities are not independent from epoch to
-  epoch. Taken as they are, they would count the same evidence several times; their power :data:`EVIDENCE` is taken.
-- Sleepers differ in how often they change stages, and the night itself says how often. Its own transitions are the
-  products of neighbouring epochs' probabilities, summed over the night. The network's doubt would make changes of them
-  that nobody slept through, so the probabilities are sharpened for it: their power :data:`SHARPNESS` is taken. Typical
-  transitions are added with the weight of :data:`TYPICAL_EPOCHS` epochs of each stage, so that a short night does not
-  speak for itself alone.
+- When the network stages an epoch, it has seen the epochs before, so its probabilities are not independent from epoch
+  to epoch. To not count the same evidence several times, they are raised to the power :data:`EVIDENCE`.
+- Sleepers differ in how often they change stages, and the night itself tells how often. Its own transitions are the
+  products of neighbouring epochs' probabilities, summed over the night. Doubtful probabilities would look like changes
+  of stage that did not happen, so they are sharpened for this: raised to the power :data:`SHARPNESS`. Typical
+  transitions are added with the weight of :data:`TYPICAL_EPOCHS` epochs of each stage, because a short night tells too
+  little.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,11 +20,11 @@ import numpy as np
 from data.terms import STAGES
 
 EVIDENCE = 0.6
-"""Power of the network's probabilities."""
+"""The power to which the network's probabilities are raised."""
 SHARPNESS = 3
-"""Power of the probabilities of which the night's own transitions are counted."""
+"""The power to which probabilities are raised to count the night's own transitions."""
 TYPICAL_EPOCHS = 50
-"""Epochs of each stage that the typical transitions count as, beside those of the night."""
+"""Typical transitions are added to those of the night as if they were so many epochs of each stage."""
 TYPICAL = np.array(
     [
         [0.890, 0.080, 0.015, 0.003, 0.012],
@@ -34,18 +34,18 @@ TYPICAL = np.array(
         [0.040, 0.006, 0.016, 0.002, 0.936],
     ]
 )
-"""How likely W, N1, N2, N3 and REM (rows) are followed by each of them: counted in the scorings of eight patients of
-the UCD Sleep Apnea Database and three participants of studies at the NSRR, and rounded."""
+"""The probabilities that W, N1, N2, N3 and REM (rows) are followed by each of them, counted in the scorings of eight
+patients of the UCD Sleep Apnea Database and three participants of studies at the NSRR, and rounded."""
 TYPICAL_SUBJECT_EPOCHS = 20
-"""Epochs of each stage that :data:`TYPICAL` counts as beside a model's training subjects, of whom there may be few."""
+""":data:`TYPICAL` is added to a model's training nights, which may be few, as if from so many epochs of each stage."""
 LEAST = 1e-6
-"""Probability below which none is taken, so that one epoch cannot forbid a stage for good."""
+"""Smaller probabilities are replaced by this one, so that a single epoch cannot rule out a stage."""
 
 
 def counted_in(models: Iterable[Mapping[str, Any]]) -> np.ndarray | None:
-    """How often each stage followed each in the training nights of models, int (5, 5), by their metadata.
+    """How often each stage followed each in the training nights of models, int (5, 5), from their metadata.
 
-    It is None if one of them does not say it: a published one, or one of version 1.
+    The result is None if one of them does not say it, as published models and those of version 1.
     """
     try:
         counts = [np.array(metadata.get("transitions", 0)) for metadata in models]
@@ -56,7 +56,7 @@ def counted_in(models: Iterable[Mapping[str, Any]]) -> np.ndarray | None:
 
 
 def typical(counted: np.ndarray | None) -> np.ndarray:
-    """Typical transitions (5, 5), rows of probabilities, for a model whose training nights had those ``counted``."""
+    """Typical transitions (5, 5), rows of probabilities, for a model with those ``counted`` in its training nights."""
     return TYPICAL if counted is None else _rows(counted + TYPICAL_SUBJECT_EPOCHS * TYPICAL)
 
 
@@ -65,8 +65,8 @@ def smoothed(probabilities: np.ndarray, heard: np.ndarray, counted: np.ndarray |
 
     Args:
         probabilities: (epochs, 5), the network's.
-        heard: bool (epochs,), where there was a signal. Elsewhere all stages stay as likely.
-        counted: how often each stage followed each in the training nights (5, 5), where it is known.
+        heard: bool (epochs,), true where there was a signal. Elsewhere all stages are equally likely in the result.
+        counted: how often each stage followed each in the training nights (5, 5), if known.
 
     Returns:
         float32 (epochs, 5).
@@ -91,12 +91,12 @@ def smoothed(probabilities: np.ndarray, heard: np.ndarray, counted: np.ndarray |
 
 
 class ForwardFilter:
-    """Smoothing while the night lasts: each epoch's probabilities given the epochs before, and none after it.
+    """Smoothing during the night: each epoch's probabilities given the epochs before it.
 
-    The night's own transitions are those up to now.
+    The night's own transitions are those until this epoch.
 
     Args:
-        counted: as of :func:`smoothed`.
+        counted: as for :func:`smoothed`.
     """
 
     def __init__(self, counted: np.ndarray | None = None) -> None:
@@ -105,7 +105,7 @@ class ForwardFilter:
         self._before = np.ones(len(STAGES))
 
     def step(self, probabilities: np.ndarray, heard: bool = True) -> np.ndarray:
-        """Smooth the next epoch's ``probabilities`` (5,), of which none counts that was not ``heard``; float32 (5,)."""
+        """Smooth the next epoch's ``probabilities`` (5,), ignored if the epoch was not ``heard``; float32 (5,)."""
         if not heard:
             self._before, self._last = self._before @ _rows(self._counts), None
             return np.full(len(STAGES), 1 / len(STAGES), np.float32)

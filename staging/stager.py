@@ -1,6 +1,7 @@
-"""The one way from a recording to its stages: choose channels, read them, apply the recipe, predict, decide.
+"""Stage a recording: choose channels, read them, apply the recipe, predict, decide.
 
-Nothing here knows which network predicts: RecSleepNet and SynthSleepNet are predictors, see :mod:`staging.predictor`.
+This module does not depend on the kind of network: RecSleepNet and SynthSleepNet are both predictors, see
+:mod:`staging.predictor`.
 """
 
 import time
@@ -36,16 +37,16 @@ from staging.smoothing import smoothed
 AnyRecording = Recording | NightRecording
 
 LOWEST_RATES = {"eeg": LOWEST_EEG_RATE, "eog": LOWEST_EEG_RATE, "emg": LOWEST_EEG_RATE, "ecg": 1, "airflow": 1}
-"""Hz, the lowest sampling rate at which a channel of each modality is of use."""
+"""The lowest usable sampling rate of each modality's channels, in Hz."""
 
 
 class Reader(ABC):
-    """Reads of any recording what networks take: a channel of each modality of their recipes."""
+    """Reads what networks take from any recording: a channel for each stream of their recipes."""
 
     @property
     @abstractmethod
     def recipes(self) -> list[Recipe]:
-        """Of the signals that each network takes."""
+        """The recipe of each network."""
 
     @cached_property
     def channels(self) -> dict[str, ChannelSpec]:
@@ -55,7 +56,7 @@ class Reader(ABC):
         return {name: known[name] for name in names}
 
     def named(self, channels: Sequence[str]) -> dict[str, str]:
-        """The channels that the user named, by stream; of a single one, NAME means what STREAM=NAME does."""
+        """The channels that the user named, by stream; if there is only one stream, NAME means STREAM=NAME."""
         named: dict[str, str] = {}
         first, *others = self.channels
         for text in channels:
@@ -64,8 +65,8 @@ class Reader(ABC):
                 stream, name = first, text
             if stream not in self.channels or not name or stream in named:
                 raise InputError(
-                    f"--channel {text}: these models take MODALITY=NAME, each once, such as {first}=NAME; they know "
-                    f"{', '.join(self.channels)}."
+                    f"--channel {text}: for these models, write MODALITY=NAME, such as {first}=NAME, with each of "
+                    f"{', '.join(self.channels)} at most once."
                 )
             named[stream] = name
         return named
@@ -84,24 +85,24 @@ class Reader(ABC):
 
     def _read(self, recording: AnyRecording, modality: str, choice: Choice, calibrate: bool) -> ChannelSignal:
         recipe = next(recipe for recipe in self.recipes if modality in recipe.channels)
-        # What is calibrated may have any unit, and says it in µV where it can.
+        # A signal that is calibrated may have any unit; it is read in µV if possible, for messages with a known unit.
         as_stored = recipe.as_stored and not (calibrate and recipe.level)
         return read_channel(recording, choice, as_stored, LOWEST_RATES[modality_of(modality)])
 
     def lacking(self, recording: AnyRecording, modalities: Sequence[str]) -> InputError:
-        """What a user is told whose recording has no channel for ``modalities``, which are needed."""
+        """The error for a recording without a channel for ``modalities``, which the models need."""
         channels = ", ".join(f"{name} ({self.channels[name].name})" for name in modalities)
         return InputError(
-            f"{recording.path} has no channel for {channels}, which the models need; it has "
-            f"{', '.join(recording.channels)}: name one with --channel {modalities[0]}=NAME."
+            f"{recording.path} has no channel for {channels}, which the models need: name one of "
+            f"{', '.join(recording.channels)} with --channel {modalities[0]}=NAME."
         )
 
 
 @dataclass(frozen=True)
 class Stager(Reader):
-    """Trained networks, and what it takes to stage any recording with them.
+    """Trained networks that can stage any recording.
 
-    The ``predictors`` are of one database; those for the same task take different modalities.
+    The ``predictors`` were trained on one database; those for the same task take different modalities.
     """
 
     predictors: tuple[Predictor, ...]
@@ -118,28 +119,30 @@ class Stager(Reader):
     def stage(
         self, recording: AnyRecording, channels: Sequence[str] = (), calibrate: bool = True, smooth: bool = True
     ) -> Hypnogram:
-        """Stage a recording, and find its breathing events where there are networks for them.
+        """Stage a recording, and find its breathing events if there are networks for them.
 
-        For each task the networks are used that take most of the modalities that the recording has.
+        For each task, the network is used that takes most of the modalities that the recording has.
 
         Args:
-            recording: an open one.
-            channels: the channels to use. Networks of one modality take names of channels or derivations, several of
-                which are averaged; others take ``MODALITY=NAME``. Without a name, the channel of the recipe is looked
-                for, then the most similar one; networks of EEG alone take up to three channels, the better a signal the
-                more its weight.
-            calibrate: whether each channel is brought to the level of the training nights, where it is known.
+            recording: an open recording.
+            channels: the channels to use. For networks of one modality, they are names of channels or derivations; the
+                probabilities of several are averaged. For other networks, each is ``MODALITY=NAME``. Without a name,
+                the recipe's channel is used, or else the most similar one; networks of EEG alone then take up to three
+                channels, and a better signal counts more.
+            calibrate: whether to scale each channel to the level of the training nights, if that is known.
             smooth: whether the epochs before and after an epoch help to decide its stage; see
                 :mod:`staging.smoothing`.
 
         Raises:
-            InputError: a channel is missing or unusable, no network of stages can do with the channels there are, or a
+            InputError: a channel is missing or unusable, no network for stages can use the recording's channels, or a
                 probability is not finite.
         """
         started = time.perf_counter()
         if not calibrate and any(predictor.recipe.scaled for predictor in self.predictors):
-            raise InputError("these networks scale every channel by its own quartiles: leave --no-calibration out.")
-        # Several montages have the same single modality.
+            raise InputError(
+                "these models always scale every channel by its own quartiles: leave --no-calibration out."
+            )
+        # If there are several montages, all have the same single modality.
         found, unusable = self._montages(recording, channels, calibrate)
         there = found[0]
         used = self._usable(there)
@@ -191,23 +194,23 @@ class Stager(Reader):
         return night
 
     def spectra(self, recording: AnyRecording, channel: str, calibrate: bool = True) -> np.ndarray:
-        """The spectra (epochs, bins) of an EEG channel, as :meth:`stage` gives them of the first one that it uses."""
+        """The spectra (epochs, bins) of an EEG channel; :meth:`stage` gives those of the first EEG channel it uses."""
         return spectra(self._read(recording, "eeg", choose(recording, channel), calibrate).signals)
 
     def _probabilities(self, montages: Sequence[Montage], network: Predictor, path: Path) -> np.ndarray:
         """The montages' mean probabilities of the stages, float32 (epochs, 5)."""
         probabilities = _voted(montages, network, path)
         near = near_sleep(probabilities.argmax(axis=1))
-        # Training nights end half an hour after sleep; a day of moving about has another level.
+        # Training nights end half an hour after sleep; the level of a whole day with movement is different.
         changed = [montage.measure_again(near) for montage in montages]
         return _voted(montages, network, path) if any(changed) else probabilities
 
     def _montages(
         self, recording: AnyRecording, channels: Sequence[str], calibrate: bool
     ) -> tuple[list[Signals], list[str]]:
-        """The montages to stage, and why other channels cannot be used, a sentence each.
+        """The montages to stage, and a sentence for each other channel that says why it cannot be used.
 
-        They are the channels that the user named, or else, of networks that take EEG alone, some of the best.
+        They hold the channels that the user named, or else, for networks that take only EEG, some of the best.
         """
         if len(self.channels) > 1:
             signals, unusable = self.signals(recording, self.named(channels), calibrate)
@@ -219,11 +222,12 @@ class Stager(Reader):
             used = [signal.name for montage in montages for signal in montage.values()]
             if len(set(used)) < len(used):
                 raise InputError(
-                    f"{recording.path}: --channel names {next(n for n in used if used.count(n) > 1)} twice."
+                    f"{recording.path}: --channel names {next(n for n in used if used.count(n) > 1)} twice: name it "
+                    "once."
                 )
             return montages, []
         montages, unusable = [], []
-        # Where no channel is EEG, it says so.
+        # If no channel is EEG, choose() raises an error that says so.
         first = assigned(recording, self.channels, {}).get(modality) or choose(recording)
         for choice in voters(recording, first):
             try:
@@ -235,7 +239,7 @@ class Stager(Reader):
         return montages, unusable
 
     def _usable(self, there: Collection[str]) -> dict[str, Predictor]:
-        """The predictor of each task that takes most of the modalities that are ``there``, and no other."""
+        """For each task, the predictor that takes most of the modalities that are ``there``, and no others."""
         used = {}
         for task in TASKS:
             able = [p for p in self.predictors if p.task == task and p.recipe.channels.keys() <= set(there)]
@@ -244,26 +248,26 @@ class Stager(Reader):
         return used
 
     def _lacking(self, task: str, there: Collection[str]) -> list[str]:
-        """The modalities that the least demanding predictor of ``task`` lacks."""
+        """The missing modalities of the predictor for ``task`` that lacks the fewest."""
         recipes = [predictor.recipe for predictor in self.predictors if predictor.task == task]
         return min(([name for name in recipe.channels if name not in there] for recipe in recipes), key=len)
 
     def _refuse(self, recording: AnyRecording, there: Collection[str], unusable: Sequence[str]) -> NoReturn:
         if not any(predictor.task == "sleep_stage" for predictor in self.predictors):
-            raise InputError("these folds hold no model of sleep stages: fine-tune one with --task sleep_stage.")
+            raise InputError("these folds hold no model for sleep stages: fine-tune one with --task sleep_stage.")
         if unusable:
             raise InputError(unusable[0])
         raise self.lacking(recording, self._lacking("sleep_stage", there))
 
     def _absences(self, there: Collection[str], used: Mapping[str, Predictor], calibrate: bool) -> list[str]:
-        """What the recording or the networks lack, a sentence each."""
+        """What the recording or the networks lack, one sentence for each."""
         sentences = [
-            f"it has no usable channel for {name} ({spec.name}): staged by the models that do without."
+            f"it has no usable channel for {name} ({spec.name}), so models that do not need one staged it."
             for name, spec in self.channels.items()
             if name not in there
         ]
         sentences += [
-            f"{task} is not looked for: its models need {', '.join(self._lacking(task, there))}."
+            f"{task} was not looked for, because its models need {', '.join(self._lacking(task, there))}."
             for task in dict.fromkeys(predictor.task for predictor in self.predictors)
             if task not in used
         ]
@@ -274,7 +278,7 @@ class Stager(Reader):
 
 
 def _voted(montages: Sequence[Montage], predictor: Predictor, path: Path) -> np.ndarray:
-    """Mean probabilities float32 (epochs, 5) of the montages, each with its weight."""
+    """The montages' probabilities float32 (epochs, 5), averaged by their weights."""
     inputs = [montage.inputs(predictor.recipe) for montage in montages]
     if len(montages) == 1:
         found = predict(predictor, inputs[0], path)[None]
@@ -282,6 +286,6 @@ def _voted(montages: Sequence[Montage], predictor: Predictor, path: Path) -> np.
         found = predict(predictor, {name: np.stack([each[name] for each in inputs]) for name in inputs[0]}, path)
     weights = weights_of(montages)
     probabilities = (weights[..., None] * found).sum(axis=0)
-    # Where no montage holds a signal, all stages are as likely.
+    # Where no montage holds a signal, all stages are equally likely.
     probabilities[weights.sum(axis=0) == 0] = 1 / len(STAGES)
     return probabilities.astype(np.float32)

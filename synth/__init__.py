@@ -1,4 +1,4 @@
-"""SynthSleepNet: a multimodal foundation model of polysomnography, and the layers it is made of.
+"""SynthSleepNet: a multimodal foundation model of polysomnography, and the layers that it consists of.
 
 >>> from synth import Mamba2, NeuroNet, SynthSleepNet
 """
@@ -7,7 +7,7 @@ import lazy_loader
 
 import data  # noqa: F401 - before TensorFlow
 
-# What needs a backend is imported when it is first used, so that ``--help`` does not start one.
+# What needs a Keras backend is imported when it is first used, so that ``--help`` does not load one.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={

@@ -1,4 +1,4 @@
-"""Embeddings of recordings as tables.
+"""Write embeddings of recordings as tables.
 
 ``python -m synth.embed --dir output/shhs/0 --recording nights/ --out tables/``
 """
@@ -14,22 +14,25 @@ from synth.terms import FORMATS
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = command_line.Parser(
         prog="python -m synth.embed",
-        description="Write what a pretrained encoder of SynthSleepNet makes of recordings: a table of each, a row for "
-        "every epoch of 30 seconds.",
+        description="Write the embeddings that a pretrained encoder of SynthSleepNet computes from recordings: a table "
+        "for each recording, with a row for each epoch of 30 seconds.",
     )
     add = parser.add_argument
-    folds = "a fold, whose encoder of several modalities is used, or the folder of any encoder"
+    folds = "a fold, whose multimodal encoder is used, or the folder of any encoder"
     add("--dir", type=Path, required=True, metavar="FOLD", help=folds)
     command_line.add_recordings(add, required=True)
-    channel = "MODALITY=NAME of a channel or derivation to use, repeatable (default: as of training, or the most alike)"
+    channel = (
+        "channel or derivation for a modality, as MODALITY=NAME; repeatable (default: the channel of the training, or "
+        "the most similar one)"
+    )
     add("--channel", action="append", default=[], metavar="NAME", help=channel)
-    add("--format", choices=FORMATS, default=FORMATS[0], help=f"of the tables (default {FORMATS[0]})")
+    add("--format", choices=FORMATS, default=FORMATS[0], help=f"format of the tables (default {FORMATS[0]})")
     command_line.add_workers(parser, "recordings")
     return parser.parse_args(arguments)
 
 
 def embed(arguments: argparse.Namespace) -> int:
-    """Embed recordings; 1 if some failed."""
+    """Embed recordings, and return the exit code: 1 if some failed, else 0."""
     sources, trained, folder = command_line.recordings_and_folders(arguments)
     from staging.batch import Models, work_on_all
     from synth.recordings import Embedding, Settings, load_embedder

@@ -1,4 +1,4 @@
-"""Embeddings of whole nights by a frozen encoder: computed once, then read."""
+"""Embeddings of whole nights by a frozen encoder, which are computed once and then read from files."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ from synth.models.fusion import SynthSleepNetEncoder
 from synth.models.neuronet import NeuroNetEncoder
 
 ENCODERS: tuple[type, ...] = (SynthSleepNetEncoder, NeuroNetEncoder)
-"""What a step that learns from labels may take."""
+"""The encoders that a step that learns from labels may use."""
 WAKE = "labelled_wake_minutes"
-"""What a file of embeddings calls the minutes of wake around sleep that have labels in it."""
+"""The name, in a file of embeddings, for the minutes of wake around sleep that have labels there."""
 
 
 @dataclass(frozen=True)
 class EmbeddedNight:
-    """A night's embeddings (epochs, features), and its labels (epochs,), -1 where unscored, for each task that it was
-    scored for."""
+    """A night's embeddings (epochs, features), and its labels (epochs,) for each task that it was scored for, with -1
+    for unscored epochs."""
 
     name: str
     embeddings: np.ndarray
@@ -36,18 +36,18 @@ class EmbeddedNight:
 
 
 def describing(encoder: Any) -> Callable[[dict[str, Any]], Any]:
-    """From signals (B, 3000) of each stream to embeddings (B, D): a fusion's, or the cls token of NeuroNet alone."""
+    """The function from signals (B, 3000) of each stream to embeddings (B, D): a fusion's, or NeuroNet's cls token."""
     if isinstance(encoder, NeuroNetEncoder):
         return lambda signals: encoder(*signals.values())[:, 0]
     return encoder
 
 
 class Embedder:
-    """Embeds nights by a pretrained encoder, in float32, and keeps the embeddings.
+    """Embeds nights with a pretrained encoder, in float32, and keeps the embeddings.
 
     Args:
-        folder: of the encoder.
-        recipe: of the nights' signals, with how much wake before and after sleep has labels.
+        folder: the folder of the encoder.
+        recipe: the recipe of the nights' signals, which also says how much wake before and after sleep has labels.
         kept: the folder for the embeddings.
 
     Raises:
@@ -60,7 +60,7 @@ class Embedder:
         self.embed = compiled(describing(load_model(folder, ENCODERS)))
 
     def nights(self, files: Iterable[NightFile], which: str, bar: bool) -> Iterator[EmbeddedNight]:
-        """The nights, one after another; the progress bar says ``which`` they are."""
+        """The nights, one after another; ``which`` names them in the progress bar."""
         for file in tqdm(list(files), desc=f"embedding {which}", unit="night", disable=not bar, leave=False):
             yield self._night(file)
 
@@ -81,9 +81,9 @@ class Embedder:
         return EmbeddedNight(file.path.stem, embeddings, labels)
 
     def _found(self, kept: Path, file: NightFile) -> tuple[np.ndarray | None, dict[str, np.ndarray] | None]:
-        """What was kept of a night, None for its labels where other wake has some.
+        """A night's embeddings and labels that were kept; the labels are None if another amount of wake has labels.
 
-        Both are None if nothing was kept, or what is damaged, another encoder's or another night's.
+        Both are None if nothing was kept, or if it is damaged, of another encoder, or of another night.
         """
         try:
             with np.load(kept, allow_pickle=False) as arrays:
@@ -92,14 +92,14 @@ class Embedder:
                 same_wake = WAKE in arrays.files and float(arrays[WAKE]) == self.recipe.labelled_wake_minutes
                 labels = {task: arrays[task] for task in TASKS if task in arrays.files} if same_wake else None
                 return arrays["all_epochs"], labels
-        # NumPy and zipfile meet a damaged file with almost any exception; it is then made anew. So are the files of
-        # version 1, which held the scored epochs alone.
+        # NumPy and zipfile raise almost any exception on a damaged file, which is then made again. So are the files of
+        # version 1, which held only the scored epochs.
         except Exception:
             return None, None
 
 
 def scored_together(nights: Iterable[EmbeddedNight], task: str) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings and labels for ``task``, for which all ``nights`` were scored, of their scored epochs."""
+    """Embeddings and labels of the scored epochs of ``nights``, which must all be scored for ``task``."""
     pairs = [(night.embeddings, night.labels[task]) for night in nights]
     embeddings, labels = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     return embeddings[labels != UNSCORED], labels[labels != UNSCORED]

@@ -1,4 +1,4 @@
-"""Whole nights through networks that are being trained, by Keras; :mod:`synth.predictor` stages with finished ones."""
+"""Run whole nights through networks in training, with Keras; :mod:`synth.predictor` stages with finished networks."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -10,13 +10,13 @@ from data.recipe import Recipe
 from synth.models.classifier import FineTuned
 
 EPOCHS_AT_ONCE = 64
-"""Epochs that are embedded at once, whatever the batch is in training: memory does not grow with that batch."""
+"""How many epochs are embedded at once, whatever the batch in training, so that memory does not grow with it."""
 STRETCHES_AT_ONCE = 32
-"""Stretches of embeddings that are classified at once."""
+"""How many stretches of embeddings are classified at once."""
 
 
 def compiled(function: Callable) -> Callable:
-    """``function`` as a graph where the backend is TensorFlow, which computes it many times faster then."""
+    """``function`` as a graph if the backend is TensorFlow, which makes it many times faster."""
     if keras.backend.backend() != "tensorflow":
         return function
     import tensorflow as tf
@@ -25,37 +25,37 @@ def compiled(function: Callable) -> Callable:
 
 
 def in_batches(function: Callable[[dict[str, Any]], Any], signals: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
-    """What ``function`` makes of the epochs of ``signals``, float32, :data:`EPOCHS_AT_ONCE` of them at a time.
+    """The results of ``function`` for the epochs of ``signals``, float32, for :data:`EPOCHS_AT_ONCE` at a time.
 
     Args:
-        function: from a batch of each stream's signals to an array with a row for each epoch.
-        signals: of each stream (epochs, ...), as ``function`` takes them.
+        function: a function from a batch of each stream's signals to an array with a row for each epoch.
+        signals: each stream's signals (epochs, ...), as ``function`` takes them.
     """
     epochs = len(next(iter(signals.values())))
     for first in range(0, epochs, EPOCHS_AT_ONCE):
         count = min(EPOCHS_AT_ONCE, epochs - first)
         batch = {}
         for name, values in signals.items():
-            # Filled up to the one size that is compiled.
+            # Padded, because the function is compiled for only one size.
             batch[name] = np.zeros((EPOCHS_AT_ONCE, *values.shape[1:]), "float32")
             batch[name][:count] = values[first : first + count]
         yield keras.ops.convert_to_numpy(keras.ops.cast(function(batch), "float32"))[:count]
 
 
 def embed_epochs(embed: Callable[[dict[str, Any]], Any], signals: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Embeddings (epochs, features), float32; arguments as of :func:`in_batches`."""
+    """Embeddings (epochs, features), float32; the arguments are those of :func:`in_batches`."""
     return np.concatenate([*in_batches(embed, signals)])
 
 
 class TrainingPredictor:
     """A network that is being fine-tuned; a :class:`staging.predictor.Predictor`.
 
-    It is compiled in three parts, of which fine-tuning uses the first alone as well: the convolutions of each stream,
-    from these to embeddings, and from stretches of embeddings to probabilities. Weights that change afterwards count.
+    It is compiled in three parts: the convolutions of each stream, which fine-tuning also uses alone; from their
+    outputs to embeddings; and from stretches of embeddings to probabilities. It uses the network's current weights.
 
     Args:
-        network: on which it is judged pass after pass.
-        recipe: of the signals that it takes.
+        network: the network in training.
+        recipe: the recipe of the signals that it takes.
         task: one of ``data.terms.TASKS``.
         stretch_epochs: how many consecutive epochs its temporal context module sees at once.
 
@@ -77,16 +77,16 @@ class TrainingPredictor:
         self._classify = compiled(classify)
 
     def _embed(self, signals: dict[str, Any]) -> Any:
-        # What the convolutions made of the signals has one axis more.
+        # The outputs of the convolutions have one axis more than signals.
         return self._describe(
             {name: self.convolve[name](part) if part.ndim == 2 else part for name, part in signals.items()}
         )
 
     def probabilities(self, signals: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Probabilities float32 (epochs, classes) of a night, stretch after stretch, none overlapping.
+        """The probabilities float32 (epochs, classes) of a night, in consecutive stretches that do not overlap.
 
         Args:
-            signals: of each stream (epochs, 3000), or what the frozen convolutions made of them (epochs, frames,
+            signals: each stream's signals (epochs, 3000), or the outputs of its frozen convolutions (epochs, frames,
                 flat).
         """
         embeddings, found = embed_epochs(self._embed, signals), []
@@ -96,7 +96,7 @@ class TrainingPredictor:
             padded = np.zeros((batch * length, part.shape[1]), "float32")
             padded[: len(part)] = part
             mask = (np.arange(batch * length) < len(part)).reshape(batch, length)
-            # A stretch of padding alone, which is cut off, must not attend to nothing at all.
+            # Attention needs at least one step, so a stretch that is all padding is unmasked; its result is cut off.
             mask = mask | ~mask.any(axis=1, keepdims=True)
             outputs = keras.ops.convert_to_numpy(
                 self._classify(keras.ops.convert_to_tensor(padded.reshape(batch, length, -1)), mask)

@@ -10,36 +10,38 @@ from data.terms import InputError
 from staging.engine import metadata_of, open_session
 
 PART_EPOCHS = 20
-"""Epochs computed at once: enough to keep the processor busy, few enough for its caches."""
+"""How many epochs are computed at once: enough to keep the processor busy, few enough for its caches."""
 
 
 class InferenceNetwork:
     """A network, as :func:`synth.onnx.to_onnx` wrote it.
 
     Args:
-        model: the ONNX file, or what it would hold.
+        model: an ONNX file, or its content.
         threads: how many threads compute; 0 for one on each core.
 
     Attributes:
-        about: what the file says of the network, as JSON values.
+        about: what the file says about the network, as JSON values.
 
     Raises:
-        InputError: it is no such file.
+        InputError: it is not such a file.
     """
 
     def __init__(self, model: Path | bytes, threads: int = 0) -> None:
         self._session = open_session(model, threads)
         inputs = {each.name: each.shape for each in self._session.get_inputs()}
         if "before" not in inputs:
-            raise InputError(f"{model if isinstance(model, Path) else 'the model'} is no fine-tuned SynthSleepNet.")
+            raise InputError(
+                f"{model if isinstance(model, Path) else 'the model'} is not a fine-tuned SynthSleepNet: name another."
+            )
         self._features = inputs["before"][1]
         self.about: dict[str, Any] = metadata_of(self._session)
 
     def probabilities(self, signals: Mapping[str, np.ndarray], stretch_epochs: int) -> np.ndarray:
-        """Probabilities float32 (epochs, classes) of a night, stretch after stretch, none overlapping.
+        """The probabilities float32 (epochs, classes) of a night, in consecutive stretches that do not overlap.
 
         Args:
-            signals: of each stream, float32 (epochs, 3000).
+            signals: each stream's signals, float32 (epochs, 3000).
             stretch_epochs: how many consecutive epochs the temporal context module sees at once.
         """
         epochs = len(next(iter(signals.values())))
@@ -57,16 +59,16 @@ class InferenceNetwork:
 
 
 class InferenceEncoder:
-    """An encoder, as :func:`synth.onnx.encoder_to_onnx` wrote it; arguments and attributes of a network's.
+    """An encoder, as :func:`synth.onnx.encoder_to_onnx` wrote it; see :class:`InferenceNetwork` for the arguments.
 
     Raises:
-        InputError: it is no such file.
+        InputError: it is not such a file.
     """
 
     def __init__(self, model: Path | bytes, threads: int = 0) -> None:
         self._session = open_session(model, threads)
         if [each.name for each in self._session.get_outputs()] != ["embeddings"]:
-            raise InputError(f"{model if isinstance(model, Path) else 'the model'} is no encoder.")
+            raise InputError(f"{model if isinstance(model, Path) else 'the model'} is not an encoder: name another.")
         self.about: dict[str, Any] = metadata_of(self._session)
 
     def embed(self, signals: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The first weights of what learns: those of PyTorch, in which the published code is written."""
+"""Draw first weights as PyTorch does, in which the published code is written."""
 
 import math
 
@@ -8,12 +8,12 @@ from synth.layers.frames import NormalisedConvolution
 
 
 def draw_as_pytorch(network: keras.Model) -> None:
-    """Draw the kernels and biases of a network's linear layers and convolutions anew, by Keras's random seed.
+    """Draw the kernels and biases of a network's linear layers and convolutions again, by Keras's random seed.
 
-    PyTorch draws them uniformly up to 1 / sqrt(number of inputs of an output); Keras's kernels are up to 2.4 times as
-    large, and its biases begin as zeros. LoRA, Mamba, attention and positions keep what their layers say.
+    PyTorch draws them uniformly between ±1 / sqrt(number of inputs of an output); Keras's kernels are up to 2.4 times
+    as large, and its biases begin as zeros. The weights of LoRA, Mamba, attention and positions stay as they are.
     """
-    # Keras has no public way to visit the layers within layers.
+    # Keras has no public way to visit layers inside layers.
     for layer in network._flatten_layers():
         if isinstance(layer, (keras.layers.Dense, NormalisedConvolution)):
             limit = 1 / math.sqrt(math.prod(layer.kernel.shape[:-1]))

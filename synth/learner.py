@@ -1,4 +1,4 @@
-"""How SynthSleepNet's networks learn: one update, compiled, on one TensorFlow device or several."""
+"""How SynthSleepNet's networks learn: a compiled update on one TensorFlow device or several."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,17 +11,17 @@ from keras.optimizers import schedules
 from synth.replicas import Replicas
 
 EPSILON = 1e-8
-"""Of AdamW. Keras's own is ten times as large; that of PyTorch, in which the published code is written, is this, but
-added at another place: see docs/protocols.md."""
+"""AdamW's epsilon. Keras's default is ten times as large; this is the default of PyTorch, in which the published code
+is written, but PyTorch adds it in another place; see docs/protocols.md."""
 
 
 def scheduled(kind: str, rate: float, updates: Sequence[int]) -> float | schedules.LearningRateSchedule:
-    """The learning rate of each update, by a schedule that ``config.Schedule`` names.
+    """The learning rate of each update, by one of the schedules in ``config.Schedule``.
 
     Args:
-        kind: of the schedule.
-        rate: at first.
-        updates: how many each pass has.
+        kind: the schedule's name.
+        rate: the rate at the beginning.
+        updates: the number of updates in each pass.
     """
     if kind == "constant":
         return rate
@@ -34,20 +34,20 @@ def scheduled(kind: str, rate: float, updates: Sequence[int]) -> float | schedul
 
 
 class Learner:
-    """Forward, backward, and an update of what learns: AdamW, the gradient's norm clipped.
+    """Computes losses and gradients, and updates the trainable variables by AdamW with clipped gradients.
 
     Args:
-        network: whose trainable variables learn.
-        losses: of a batch of inputs; the one called ``loss`` is what falls.
-        rate: of learning, or what gives it for each update; see :func:`scheduled`.
-        weight_decay: of AdamW.
+        network: the network whose trainable variables learn.
+        losses: gives the losses of a batch of inputs; the one called ``loss`` is minimised.
+        rate: the learning rate, or a schedule of it; see :func:`scheduled`.
+        weight_decay: that of AdamW.
         clip_norm: bound on the gradient's global norm, or None.
-        accumulation: batches whose gradients make one update.
-        replicas: the devices that share each batch; the network was made under their strategy's scope.
+        accumulation: the number of batches whose gradients are added up for one update.
+        replicas: the devices that share each batch; the network must be made under their strategy's scope.
 
     Attributes:
-        differentiate: compiled, from a shared batch to its losses and gradients.
-        update: compiled, from gradients to new weights.
+        differentiate: compiled function from a shared batch to its losses and gradients.
+        update: compiled function that updates the weights from gradients.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Learner:
             rate,
             epsilon=EPSILON,
             weight_decay=weight_decay,
-            # Keras clips, and then sums what the devices bring.
+            # Keras clips the gradients first, and then adds up those of the devices.
             global_clipnorm=clip_norm / replicas.count if clip_norm else None,
         )
         self.optimizer.build(network.trainable_variables)
@@ -74,7 +74,7 @@ class Learner:
 
         def differentiate(inputs: Any) -> Any:
             learning = [variable.value for variable in network.trainable_variables]
-            # TensorFlow would watch what is frozen too.
+            # By default, TensorFlow would watch frozen variables too.
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(learning)
                 found = losses(inputs)
@@ -82,7 +82,7 @@ class Learner:
 
         def update(gradients: list[tf.Tensor]) -> None:
             parts = accumulation * replicas.count
-            # A division by 1 would be a pass over all gradients.
+            # A division by 1 is left out, because it would read and write all gradients.
             shares = [gradient / parts for gradient in gradients] if parts > 1 else gradients
             self.optimizer.apply(shares, network.trainable_variables)
 
@@ -90,10 +90,10 @@ class Learner:
         self.update = tf.function(lambda gradients: replicas.run(update, gradients), autograph=False)
 
     def step(self, batches: Any) -> dict[str, tf.Tensor]:
-        """Make one update from a nest of tensors, whose first axis is ``accumulation`` batches one after another.
+        """Make one update from nested tensors, whose first axis holds ``accumulation`` batches one after another.
 
         Returns:
-            The losses before it, a mean over the batches.
+            The losses before the update, averaged over the batches.
         """
         size = len(tf.nest.flatten(batches)[0]) // self.accumulation
         parts = []
@@ -105,14 +105,14 @@ class Learner:
         return {name: value / self.accumulation for name, value in losses.items()}
 
     def state(self) -> list[np.ndarray]:
-        """All that :meth:`restore` needs: the network's weights and the optimizer's variables."""
+        """What :meth:`restore` needs: the network's weights and the optimizer's variables."""
         return [keras.ops.convert_to_numpy(variable) for variable in self._variables]
 
     def restore(self, state: list[np.ndarray]) -> None:
-        """Take up where another learner of the same network left.
+        """Continue from the state of another learner of the same network.
 
         Raises:
-            ValueError: the state is another network's.
+            ValueError: the state is that of another network.
         """
         if [value.shape for value in state] != [tuple(variable.shape) for variable in self._variables]:
             raise ValueError("it does not hold this network's weights")
@@ -125,8 +125,8 @@ class Learner:
 
 
 def reseed_dropout(network: keras.Model, seed: np.random.SeedSequence, replicas: Replicas) -> None:
-    """Draw all dropouts to come from ``seed``, on each device others."""
-    # Keras has no public way to visit the layers within layers.
+    """Let all later dropout be drawn from ``seed``, differently on each device."""
+    # Keras has no public way to visit layers inside layers.
     dropouts = (layer for layer in network._flatten_layers() if isinstance(layer, keras.layers.Dropout))
     generators = [dropout.seed_generator for dropout in dropouts if dropout.rate > 0]
     states = seed.generate_state(2 * replicas.count * len(generators)).reshape(replicas.count, -1, 2)

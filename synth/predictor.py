@@ -1,4 +1,4 @@
-"""Fine-tuned networks of SynthSleepNet or NeuroNet as predictors: one at hand, a saved one, or the mean of several."""
+"""Predictors of SynthSleepNet or NeuroNet: a network in memory, a saved one, or the mean of several."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from synth.models.classifier import FineTuned
 
 FORMAT = 1
-"""Of the ONNX files; a file of another format is written anew."""
+"""The format's number in the ONNX files; a file of another format is written again."""
 
 MODELS = f"fine_tuning/*/*/*/{METADATA}"
-"""Where a fold holds its fine-tuned models: one for each task and share of labels, set of streams, and module."""
+"""Where a fold holds its fine-tuned models: one for each task with share of labels, set of streams, and module."""
 
 
 @dataclass(frozen=True)
 class NetworkPredictor:
-    """A network at hand; a :class:`staging.predictor.Predictor`.
+    """A network in memory; a :class:`staging.predictor.Predictor`.
 
     Attributes:
-        network: fine-tuned for the task.
+        network: a network that was fine-tuned for the task.
         stretch_epochs: how many consecutive epochs its temporal context module sees at once.
     """
 
@@ -47,7 +47,7 @@ class NetworkPredictor:
     transitions: np.ndarray | None = None
 
     def probabilities(self, signals: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Probabilities float32 (epochs, classes) of a night's epochs (epochs, 3000) of each stream."""
+        """The probabilities float32 (epochs, classes) of a night, from each stream's ``signals`` (epochs, 3000)."""
         return self.network.probabilities(signals, self.stretch_epochs)
 
 
@@ -57,13 +57,14 @@ class FineTunedPredictor:
     It is a :class:`staging.predictor.Predictor`.
 
     Args:
-        folder: of the model.
+        folder: the folder of the model.
         threads: how many threads compute; 0 for one on each core of the processor.
 
     Attributes:
-        metadata: as training left them.
+        metadata: the metadata that training wrote.
         variant: what distinguishes it from others for the same task: streams, module, and share of the labels.
-        rank: by which the best of a fold's models is chosen: most labels, then the best figure on validation subjects.
+        rank: the best of a fold's models has the highest rank: its share of labels, then its figure on the validation
+            subjects.
 
     Raises:
         InputError: there is no such model, or it is damaged.
@@ -91,10 +92,11 @@ class FineTunedPredictor:
 
     @cached_property
     def network(self) -> InferenceNetwork:
-        """The network of the folder's ONNX file, which is written where it is absent or of other weights.
+        """The network in the folder's ONNX file, which is written if it is absent or holds other weights.
 
         Raises:
-            InputError: the weights are damaged, not of the modalities of the recipe, or too many for such a file.
+            InputError: the weights are damaged, belong to other streams than the recipe, or are too many for such a
+                file.
         """
         about = {
             "format": FORMAT,
@@ -116,11 +118,13 @@ class FineTunedPredictor:
         kinds: tuple[type[FineTuned], ...] = (FineTuning, NeuroNetFineTuning)
         network = load_model(self.folder, kinds)
         if set(network.encoder.modalities) != self.recipe.channels.keys():
-            raise InputError(f"{self.folder / METADATA}: its recipe is not that of the network's streams.")
+            raise InputError(
+                f"{self.folder / METADATA}: the recipe there does not fit the network's streams: train it again."
+            )
         return to_onnx(network, about)
 
     def probabilities(self, signals: Mapping[str, np.ndarray]) -> np.ndarray:
-        """As of :meth:`NetworkPredictor.probabilities`."""
+        """As :meth:`NetworkPredictor.probabilities`."""
         return self.network.probabilities(signals, self.stretch_epochs)
 
 
@@ -134,7 +138,7 @@ class MeanPredictor:
         self.transitions = counted_in([member.metadata for member in members])
 
     def probabilities(self, signals: Mapping[str, np.ndarray]) -> np.ndarray:
-        """As of :meth:`staging.predictor.Predictor.probabilities`; several channels share the members."""
+        """As :meth:`staging.predictor.Predictor.probabilities`; the members are divided among several channels."""
         several = next(iter(signals.values())).ndim == 3
         each = zip(*signals.values(), strict=True) if several else [signals.values()]
         channels = [dict(zip(signals, channel, strict=True)) for channel in each]
@@ -152,30 +156,31 @@ def is_fold(folder: Path) -> bool:
 
 
 def of_network(network: "FineTuned", recipe: Recipe, task: str, stretch_epochs: int) -> NetworkPredictor:
-    """The predictor of a network that Keras holds; weights that change afterwards do not count."""
+    """The predictor of a Keras model, with the weights that it has now."""
     from synth.onnx import to_onnx
 
     return NetworkPredictor(InferenceNetwork(to_onnx(network)), recipe, task, stretch_epochs)
 
 
 def load_fold(folder: Path, db: str | None = None, threads: int = 0) -> list[FineTunedPredictor]:  # noqa: ARG001
-    """All fine-tuned models of a fold, which know their database; InputError if one is damaged."""
+    """All fine-tuned models of a fold; InputError if one is damaged. ``db`` is ignored: they know their database."""
     return [FineTunedPredictor(path.parent, threads) for path in sorted(folder.glob(MODELS))]
 
 
 def load_stager(folder: str | Path, db: str | None = None, threads: int = 0) -> Stager:
     """The fine-tuned models of one fold, or of the folds of one database, in ``folder``.
 
-    Of a fold's models for the same task and streams the one with most labels is taken, then the one that did best on
-    its validation subjects.
+    Among a fold's models for the same task and streams, the one trained on most labels is taken; among equals, the one
+    that did best on its validation subjects.
 
     Args:
-        folder: a fold, or a folder of folds by number, or one that holds that folder under a database's name.
-        db: the database that the models were trained on, where several are at hand.
+        folder: a fold; or a folder that holds folds by their numbers; or one that holds the latter by the name of its
+            database.
+        db: the database that the models were trained on, if there are several.
         threads: how many threads compute; 0 for one on each core of the processor.
 
     Raises:
-        InputError: there is none, one is damaged, or they are of several databases.
+        InputError: there is no model, a model is damaged, or there are several databases.
     """
     folds = find_folds(location(folder), db, is_fold, "synthsleepnet")
     folds.say_unfinished()
@@ -187,7 +192,7 @@ def load_stager(folder: str | Path, db: str | None = None, threads: int = 0) -> 
             raise InputError(
                 f"{folder} holds models that were trained on differently prepared channels: name one fold."
             )
-    # Where two groups suit a recording equally well, the stager takes the first.
+    # If two groups fit a recording equally well, the stager takes the first one.
     groups.sort(key=lambda members: max(member.rank for member in members), reverse=True)
     return Stager(tuple(MeanPredictor(members) for members in groups))
 

@@ -1,7 +1,7 @@
-"""Embeddings of any recording, for whatever a user wants to learn from them: one recording, or many into tables.
+"""Embeddings of any recording, for a user's own analyses: of one recording, or of many as tables.
 
-A pretrained encoder describes each epoch by numbers that no label decided. Signals reach it as they did in training:
-the channels of its recipe are found as staging finds them, and filtered and scaled as the nights were.
+A pretrained encoder describes each epoch by numbers that were learnt without labels. Its signals are prepared as in
+training: the channels of its recipe are found as in staging, and filtered and scaled like the training nights.
 """
 
 import time
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
-"""Of the ONNX files; a file of another format is written anew."""
+"""The format's number in the ONNX files; a file of another format is written again."""
 
 KINDS = {"SynthSleepNetEncoder": "SynthSleepNet", "NeuroNetEncoder": "NeuroNet"}
-"""What the encoders of each model are called."""
+"""The name of the model to which each encoder belongs."""
 
 WHERE = "name a fold of SynthSleepNet, such as output/shhs/0, or an encoder in it, such as output/shhs/0/unimodal/eeg"
 
 ORIGIN = ("recording", "settings")
 NEEDED = {*ORIGIN, "name", "model", "epochs", "features", "channels", "assumptions", "warnings"}
-"""What a finished recording's JSON must hold."""
+"""What the JSON of a finished recording must hold."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class EmbeddedRecording:
     """Embeddings of a recording's consecutive 30-s epochs, from its first sample on.
 
     Attributes:
-        name: the recording's.
-        model: the encoder's name, which its weights decide.
+        name: the recording's name.
+        model: the encoder's name, which contains a hash of its weights.
         embeddings: float32 (epochs, features).
-        missing: bool (epochs,), where a channel was not recorded for half the epoch or more, or the EEG holds no
-            signal: those embeddings tell nothing of sleep.
+        missing: bool (epochs,), true where a channel was not recorded for half the epoch or more, or the EEG holds no
+            signal: these embeddings tell nothing about sleep.
         start: clock time of the first epoch, if known.
-        about: how they came about, as JSON values: channels, assumptions, warnings.
+        about: how the embeddings were made, as JSON values: channels, assumptions, warnings.
     """
 
     name: str
@@ -77,8 +77,8 @@ class EmbeddedRecording:
     def save(self, path: Path) -> None:
         """Write the table to ``path``, local or remote; it appears whole.
 
-        The path's ending is one of :data:`synth.terms.FORMATS`. An npz holds the features as one array, ``embeddings``
-        (epochs, features), beside the other columns of :meth:`to_frame`.
+        The path's ending must be one of :data:`synth.terms.FORMATS`. An npz file holds the features as one array,
+        ``embeddings`` (epochs, features), and the other columns of :meth:`to_frame` as an array each.
         """
         with written_aside(path) as aside:
             if path.suffix == ".npz":
@@ -94,31 +94,31 @@ class EmbeddedRecording:
 
 
 class RecordingEmbedder(Reader):
-    """A pretrained encoder in ``folder``, and what it takes to embed any recording with it.
+    """A pretrained encoder that can embed any recording.
 
-    Its ONNX file is written where it is absent or of other weights.
+    Its ONNX file is written if it is absent or holds other weights.
 
     Args:
-        folder: of the encoder.
+        folder: the folder of the encoder.
         threads: how many threads compute; 0 for one on each core of the processor.
 
     Attributes:
-        name: the encoder's: its kind, its modalities, the database of its training, and the first digits of the
+        name: the encoder's name: its kind, its modalities, the database of its training, and the first digits of the
             SHA-256 of its weights.
-        models: the folder and the whole SHA-256, as a stager has them.
+        models: the folder and the whole SHA-256, in the same form as in a stager.
 
     Raises:
-        InputError: the folder holds no encoder, it is damaged, or does not say how its signals are made.
+        InputError: the folder holds no encoder, it is damaged, or it does not say how its signals are prepared.
     """
 
     def __init__(self, folder: Path, threads: int = 0) -> None:
         self.folder, metadata, config = folder, read_metadata(folder), read_json(folder / CONFIG)
         held = str(config.get("model")) if isinstance(config, dict) else "file"
         if held not in KINDS:
-            raise InputError(f"{folder} holds a {held}, which is no pretrained encoder: {WHERE}.")
+            raise InputError(f"{folder} holds a {held}, which is not a pretrained encoder: {WHERE}.")
         if "db" not in metadata:
             raise InputError(
-                f"{folder / METADATA} does not say how the signals are made that its encoder takes: pretrain one with "
+                f"{folder / METADATA} does not say how to prepare signals for its encoder: pretrain an encoder with "
                 "trainer.py."
             )
         self.recipe = read_recipe(folder, metadata)
@@ -153,9 +153,9 @@ class RecordingEmbedder(Reader):
         """Embed every epoch of an open recording.
 
         Args:
-            recording: what was recorded, or a night file.
-            channels: ``MODALITY=NAME`` of a channel or derivation to use; an encoder of one modality takes the name
-                alone as well. Without a name, the channel of the recipe is looked for, then the most similar one.
+            recording: an open recording or night file.
+            channels: channels or derivations to use, each as ``MODALITY=NAME``, or only ``NAME`` for an encoder of one
+                modality. Without a name, the recipe's channel is used, or else the most similar one.
 
         Raises:
             InputError: a modality has no channel that can be used, or an embedding is not finite.
@@ -181,12 +181,12 @@ def load_embedder(folder: str | Path, threads: int = 0) -> RecordingEmbedder:
     """Load a pretrained encoder of SynthSleepNet.
 
     Args:
-        folder: a fold that holds one encoder of several modalities, or the folder of any encoder, such as
+        folder: a fold that holds one multimodal encoder, or the folder of any encoder, such as
             ``output/shhs/0/unimodal/eeg``.
         threads: how many threads compute; 0 for one on each core of the processor.
 
     Raises:
-        InputError: there is none, or several, or it is damaged.
+        InputError: there is no encoder, there are several, or it is damaged.
     """
     folder = location(folder)
     if (folder / METADATA).is_file():
@@ -194,7 +194,8 @@ def load_embedder(folder: str | Path, threads: int = 0) -> RecordingEmbedder:
     found = [path.parent for path in sorted(folder.glob(f"multimodal/*/{METADATA}"))]
     if len(found) > 1:
         raise InputError(
-            f"{folder} holds encoders of {', '.join(p.name for p in found)}: name one, such as {found[0]}."
+            f"{folder} holds encoders of {', '.join(p.name for p in found)}: name the folder of one, such as "
+            f"{found[0]}."
         )
     if not found:
         raise InputError(f"{folder} holds no pretrained encoder: {WHERE}.")
@@ -209,9 +210,9 @@ def embed_recording(
     """The embeddings of a recording's epochs.
 
     Args:
-        recording: what MNE has opened, or a file in a format that it reads, or a night file.
-        model: a folder of a fold or of an encoder, or what :func:`load_embedder` made of it.
-        channels: as of :meth:`RecordingEmbedder.embed`.
+        recording: a recording that MNE has opened, a file in a format that MNE reads, or a night file.
+        model: the folder of a fold or of an encoder, or an embedder from :func:`load_embedder`.
+        channels: as in :meth:`RecordingEmbedder.embed`.
 
     Raises:
         InputError: the recording, a channel or the model cannot be used.
@@ -232,8 +233,8 @@ class Settings:
     """How recordings are embedded, the same for all.
 
     Attributes:
-        channels: to use; see :meth:`RecordingEmbedder.embed`.
-        form: of the tables, one of :data:`synth.terms.FORMATS`.
+        channels: the channels to use; see :meth:`RecordingEmbedder.embed`.
+        form: the form of the tables, one of :data:`synth.terms.FORMATS`.
         overwrite: whether finished recordings are embedded again.
     """
 
@@ -243,9 +244,9 @@ class Settings:
 
 
 class Embedding(Work):
-    """Embeds recordings, with a :class:`RecordingEmbedder` and :class:`Settings`: a table and a JSON of each.
+    """Embeds recordings with a :class:`RecordingEmbedder` and :class:`Settings`: a table and a JSON file for each.
 
-    The JSON comes last, so that its presence means that the table is there.
+    The JSON file is written last, so if it is there, the table is there too.
     """
 
     doing, table = "embedding", "embeddings.csv"

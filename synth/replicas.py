@@ -1,7 +1,7 @@
-"""Several devices, or processes on several machines, that train one network together, each on its part of every batch.
+"""Train one network on several devices, or in processes on several machines, each with its part of every batch.
 
-TensorFlow's own strategies do it; batch normalisation and contrast see the whole batch, so that the losses are those of
-one device with the same batch.
+TensorFlow's own strategies are used. Batch normalisation and contrast see the whole batch, so the losses are the same
+as on one device with the same batch.
 """
 
 import json
@@ -17,13 +17,13 @@ from data.terms import InputError
 
 
 class Replicas:
-    """The devices of a TensorFlow strategy, and what their parts of the work have in common.
+    """The devices of a TensorFlow strategy, which share each batch.
 
     Args:
-        strategy: under whose scope network and optimizer are made.
+        strategy: the strategy, under whose scope network and optimizer must be made.
 
     Attributes:
-        count: number of devices, of all processes.
+        count: the number of devices in all processes.
         chief: whether this process writes the results.
     """
 
@@ -36,7 +36,7 @@ class Replicas:
         self.chief = not kind or kind == "chief" or (kind == "worker" and number == 0 and "chief" not in jobs)
 
     def share(self, batch: Any) -> Any:
-        """Each device's part of a nest of tensors, whose first axis is the batch; their order is kept."""
+        """Each device's part of nested tensors, whose first axis is the batch; the order is kept."""
 
         def part(context: tf.distribute.experimental.ValueContext) -> Any:
             def cut(values: Any) -> Any:
@@ -51,12 +51,12 @@ class Replicas:
         return self.strategy.experimental_distribute_values_from_function(part)
 
     def run(self, function: Callable[..., Any], *shared: Any) -> Any:
-        """``function`` of each device's part, on that device; its results must be the same everywhere."""
+        """Call ``function`` with each device's part on that device; its result must be the same on all devices."""
         found = self.strategy.run(function, args=shared)
         return tf.nest.map_structure(lambda value: self.strategy.experimental_local_results(value)[0], found)
 
     def mean(self, values: Any) -> Any:
-        """The mean over all devices of a nest of tensors; for use within :meth:`run`."""
+        """The mean of nested tensors over all devices; for use within :meth:`run`."""
         if self.count == 1:
             return values
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, values)
@@ -71,24 +71,24 @@ class Replicas:
     def unite(self, network: keras.Model) -> None:
         """Let batch normalisation and contrast of ``network`` see the whole batch."""
         network.gather = self.gather
-        # Keras has no public way to visit the layers within layers.
+        # Keras has no public way to visit layers inside layers.
         for layer in network._flatten_layers():
             if hasattr(layer, "synchronized"):
                 layer.synchronized = self.count > 1
 
     def wait(self) -> None:
-        """Return once all processes have come here."""
+        """Return when all processes have reached this point."""
         if self.count > 1:
             self.run(tf.function(lambda: self.mean(tf.zeros(()))))
 
 
 @lru_cache
 def replicas(strategy: str | None) -> Replicas:
-    """The devices that ``strategy``, one of ``config.STRATEGIES``, takes: all of this machine, or of the machines that
-    ``TF_CONFIG`` names; this process's one device if it is None.
+    """The devices that ``strategy`` uses, one of ``synth.terms.STRATEGIES``: all of this machine, or of the machines
+    that ``TF_CONFIG`` names; with None, this process's one device.
 
     Raises:
-        InputError: ``TF_CONFIG`` does not say which machines.
+        InputError: ``TF_CONFIG`` does not name the machines.
     """
     if strategy is None:
         return Replicas(tf.distribute.get_strategy())
@@ -102,7 +102,7 @@ def replicas(strategy: str | None) -> Replicas:
     except (ValueError, KeyError, TypeError, IndexError):
         example = '{"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": "worker", "index": 0}}'
         raise InputError(
-            f"--strategy multiworker needs the environment variable TF_CONFIG, such as {example}, with the number of "
-            "each machine's own process as index."
+            "--strategy multiworker needs the environment variable TF_CONFIG: set it on each machine to a value such "
+            f"as {example}, with the number of that machine's own process as index."
         ) from None
     return Replicas(tf.distribute.MultiWorkerMirroredStrategy())

@@ -16,7 +16,7 @@ UPDATES = 10
 """Of a pass: three nights of some 35 epochs, two at a time, in windows of 8."""
 LONG = ("--set", "passes=99999")
 LINE = re.compile(
-    r"fold 1 joint: about (\d+) h \d+ min for ([\d,]+) updates, validation besides; (.+) of memory, (.+) of"
+    r"fold 1 joint: about (\d+) h \d+ min for ([\d,]+) updates without validation; (.+) of memory, (.+) of"
 )
 ROW = re.compile(r"fold (\d) (reconstruction|joint) +([\d.]+) +([\d,]+) .* ([\d.]+ [MG]iB) +(\d+) MiB$", re.MULTILINE)
 

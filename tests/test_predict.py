@@ -59,8 +59,8 @@ def test_missing_folds_and_nights_are_said(models, capsys):
     (models.parent / "nights" / "ucddb002.npz").unlink()
     assert evaluate(models, "--fold", "0", "1", "7") == 0
     printed = capsys.readouterr().out
-    assert "fold 0: no night file of subject 2" in printed
-    assert "Not evaluated, for want of a model or of night files: fold 0, 7." in printed
+    assert f"fold 0: {models.parent}/nights holds no night file of subject 2." in printed
+    assert "Not evaluated, because the model or the night files are missing: fold 0, 7." in printed
     assert "ucddb003" in printed
 
 
@@ -172,8 +172,8 @@ def unfinish(fold):
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (spoil_weights, "damaged or exchanged"),
-        (lambda fold: (fold / "config.json").write_text("{}"), "damaged or exchanged"),
+        (spoil_weights, "damaged or replaced"),
+        (lambda fold: (fold / "config.json").write_text("{}"), "damaged or replaced"),
         (exchange('{"model": "RecSleepNet", "arguments": {"filters": 9}}'), "does not hold the weights"),
         (exchange('{"model": "RecSleepNet", "arguments": {"first_pool": "a"}}'), "does not hold the weights"),
         (exchange('{"model": "os.system"}'), "does not describe"),
@@ -234,20 +234,20 @@ def test_folds_that_seem_to_be_trained_on_whom_they_test_are_told(tmp_path, make
             make_night(tmp_path / "nights" / f"subject{subject}.npz", 12, subject, y=stages)
     assert evaluate(tmp_path / "models", "--json", str(tmp_path / "r.json")) == 0
     printed = capsys.readouterr().out
-    assert "the published folds of ISRUC-Sleep are is not known: recording N is taken for subject N - 1" in printed
+    assert "each fold of ISRUC-Sleep was trained on: it is assumed that recording N is subject N - 1" in printed
     told = json.loads((tmp_path / "r.json").read_text())["other_folds"]
     assert told["ahead"] == pytest.approx(-0.75 if trained_on_own else 0.75)
     assert ("WARNING" in printed) == trained_on_own
-    assert ("They are not on subject 0, 1, 10, 11." in printed) == trained_on_own
+    assert ("The other folds are not more accurate on subject 0, 1, 10, 11." in printed) == trained_on_own
     # One fold alone cannot be compared, but what is taken for granted is said.
     assert evaluate(tmp_path / "models", "--fold", "0") == 0
     printed = capsys.readouterr().out
-    assert "is not known" in printed and "more accurate than the fold that does" not in printed
+    assert "Nobody has published" in printed and "the accuracy of the other folds minus" not in printed
 
 
 def test_folds_that_say_whom_they_were_trained_on_raise_no_doubt(models, capsys):
     assert evaluate(models) == 0
-    assert "is not known" not in capsys.readouterr().out
+    assert "Nobody has published" not in capsys.readouterr().out
 
 
 def test_pooled_figures_come_with_intervals_over_subjects(models, capsys):

@@ -75,7 +75,7 @@ def test_a_bad_recording_does_not_stop_the_others(staged):
     )
     table = pd.read_csv(out / "summary.csv").set_index("name")
     assert table["status"].to_dict() == {"bad": "failed", "gap": "staged", "good-scored": "left out", "good": "staged"}
-    assert "is not an EDF file" in table.loc["bad", "reason"]
+    assert "is not an EDF or BDF file" in table.loc["bad", "reason"]
     assert table.loc["good", "TIB"] == 10
     assert table.loc["good", "channels"] == "EEG C3-A2"
 
@@ -91,7 +91,7 @@ def test_the_results_of_one(staged, models):
     assert {model["folder"] for model in figures["models"]} == {str(models / "0"), str(models / "1")}
     assert figures["start"] == "1995-06-01T23:10:30+00:00"
     assert "channel EEG C3-A2, 100 Hz to 100 Hz, in µV" in figures["assumptions"][0]
-    assert figures["remarks"][0].startswith("it lasts 10 min")
+    assert figures["remarks"][0].startswith("it lasts only 10 min")
     assert {"reading", "model", "statistics", "report"} == set(figures["took"])
     assert mne.read_annotations(out / "good.hypnogram.edf").duration.sum() == 600
     assert (out / "good.png").read_bytes()[:4] == b"\x89PNG"
@@ -105,7 +105,7 @@ def test_a_gap_is_said_and_unscored(staged):
     # 200 s, 900 s of nothing, 415 s: the epoch that is two thirds recorded counts.
     assert np.flatnonzero(table["stage"] == "unscored").tolist() == list(range(7, 37))
     warnings = json.loads((out / "gap.json").read_text())["warnings"]
-    assert warnings[1] == "EEG C3-A2: 900 s of the recording are gaps."
+    assert warnings[1] == "EEG C3-A2: 900 s are missing in the recording."
 
 
 def test_an_unknown_date_is_told_as_such(staged, models, nights, tmp_path):
@@ -163,10 +163,10 @@ def test_corrections_of_finished_results(staged, models, nights, tmp_path, capsy
         given = ("--corrections", str(tmp_path / "{name}.corrections.csv"))
         assert stage(models, nights / "good.edf", out, *given) == 0
         printed = capsys.readouterr().out
-        assert f"1 {status}; all is in" in printed
+        assert f"1 {status}; the results and summary.csv are in" in printed
     changed = sum(new != old for new, old in zip(wanted, model, strict=True))
     assert changed > 0 and f"corrected: {changed} epochs, by Ann" in printed
-    assert f"agreement of the models and the corrector: accuracy {1 - changed / 20:.3f}" in printed
+    assert f"agreement of the models with the corrections: accuracy {1 - changed / 20:.3f}" in printed
     figures = json.loads((out / "good.json").read_text())
     assert figures["statistics"]["TST"] == 5 and figures["correction"]["accuracy"] == pytest.approx(1 - changed / 20)
     assert pd.read_csv(out / "good.hypnogram.csv")["model_stage"].tolist() == model
@@ -182,7 +182,7 @@ def test_corrections_of_finished_results(staged, models, nights, tmp_path, capsy
     other = "N1" if model[0] == "N3" else "N3"
     path.write_text(path.read_text().replace(f"0,W,{model[0]},", f"0,W,{other},", 1))
     assert stage(models, nights / "good.edf", out, "--corrections", str(path)) == 2
-    assert f"model_stage of epoch 0 is {other}, here the models find {model[0]}" in capsys.readouterr().err
+    assert f"model_stage of epoch 0 is {other}, but the models find {model[0]}" in capsys.readouterr().err
 
 
 def test_what_the_page_shows_is_a_choice(models, nights, tmp_path, capsys):
@@ -197,7 +197,7 @@ def test_what_the_page_shows_is_a_choice(models, nights, tmp_path, capsys):
     assert figures["subject"] == "MCH-0234567" and "MCH-0234567" in text
     assert "Haagse" not in text + str(figures) and '"signals": []' in text
     assert stage(models, recording, tmp_path / "out", *options, "--show-patient") == 2
-    assert "with another settings" in capsys.readouterr().err
+    assert "was made with other settings" in capsys.readouterr().err
     assert stage(models, recording, tmp_path / "out", "--show-patient", "--overwrite") == 0
     text = (tmp_path / "out" / "n.html").read_text()
     assert "Haagse_Harry" in text and "Haagse" not in (tmp_path / "out" / "n.json").read_text()
@@ -207,18 +207,18 @@ def test_what_the_page_shows_is_a_choice(models, nights, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("recording", "options", "told"),
     [
-        ("bad.edf", [], "is not an EDF file"),
-        ("good-scored.edf", [], "holds annotations only"),
+        ("bad.edf", [], "is not an EDF or BDF file"),
+        ("good-scored.edf", [], "holds only annotations"),
         ("absent.edf", [], "does not exist"),
-        ("good.edf", ["--channel", "C4"], "has no channel C4; it has EEG C3-A2, ECG"),
+        ("good.edf", ["--channel", "C4"], "has no channel C4: choose among EEG C3-A2, ECG"),
         ("good.edf", ["--scoring", "absent.txt"], "absent.txt does not exist"),
         ("good.edf", ["--dir", "absent"], "absent does not exist"),
-        ("good.edf", ["--db", "isruc"], "was trained on synthetic, not isruc"),
-        ("good.edf", ["--fold", "1"], "--fold is of evaluation"),
+        ("good.edf", ["--db", "isruc"], "was trained on synthetic, not on isruc"),
+        ("good.edf", ["--fold", "1"], "--fold belongs to the evaluation"),
         (".", ["--scoring", "one.txt"], "write {name}"),
-        (".", ["--corrections", "one.csv"], "--corrections: with several recordings, write {name}"),
+        (".", ["--corrections", "one.csv"], "each recording needs its own file: write {name}"),
         ("good.edf", ["--corrections", "absent.csv"], "absent.csv does not exist"),
-        ("good.edf", ["--lights-off", "22:00"], "--lights-off 22:00 lies outside"),
+        ("good.edf", ["--lights-off", "22:00"], "--lights-off 22:00 is outside"),
     ],
 )
 def test_mistakes_end_with_2_and_a_sentence(models, nights, tmp_path, capsys, monkeypatch, recording, options, told):
@@ -231,7 +231,8 @@ def test_mistakes_end_with_2_and_a_sentence(models, nights, tmp_path, capsys, mo
 
 
 @pytest.mark.parametrize(
-    ("seconds", "channel", "told"), [(20, "C3", "lasts 20 s"), (60, "SaO2", "no channel that is EEG by its name")]
+    ("seconds", "channel", "told"),
+    [(20, "C3", "lasts only 20 s"), (60, "SaO2", "no channel whose name tells that it is EEG")],
 )
 def test_recordings_that_cannot_be_staged(models, tmp_path, capsys, seconds, channel, told):
     path = write_edf(tmp_path / "n.edf", {channel: (eeg(seconds), 100, "uV")})
@@ -241,7 +242,7 @@ def test_recordings_that_cannot_be_staged(models, tmp_path, capsys, seconds, cha
 
 def test_options_of_staging_want_recordings(models, capsys):
     assert predict.main(["--dir", str(models), "--channel", "C3"]) == 2
-    assert "--channel is of staging" in capsys.readouterr().err
+    assert "--channel belongs to the staging" in capsys.readouterr().err
 
 
 def test_remote_recordings_and_results(models, nights, s3_server):  # noqa: ARG001

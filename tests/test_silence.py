@@ -45,7 +45,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize("code", STARTS)
 def test_python_starts_tensorflow_in_silence(code, folder, project):
     told = errors(code, folder, project)
-    assert told == ("models/model.onnx: being made from the weights in models.\n" if code == STAGE else "")
+    assert told == ("models/model.onnx: is being made from the weights in models.\n" if code == STAGE else "")
 
 
 def test_a_user_may_hear_it(folder, project):

@@ -147,7 +147,7 @@ def test_the_figures_of_all_folds_are_saved_with_intervals(trained, capsys):
     alone = sorted((table["scored"] == table["predicted"]).mean() for table in tables)
     assert told["intervals_95"]["accuracy"] == pytest.approx(alone)
     assert f"95 % intervals over 2 subjects: accuracy {alone[0]:.3f} to {alone[1]:.3f}   macro-F1" in printed
-    assert f"Saved, with the intervals, as {saved}." in printed
+    assert f"These figures, with their confidence intervals, are in {saved}." in printed
 
 
 def test_a_lost_table_of_predictions_is_told(trained, tmp_path, capsys):
@@ -157,13 +157,13 @@ def test_a_lost_table_of_predictions_is_told(trained, tmp_path, capsys):
     for damaged in ("epoch,scored\n0,W\n", "", whole[:-40], whole.replace("N2", "Apnea"), whole.replace("0.", "?")):
         lost.write_text(damaged)
         assert trainer.main(options(*of_fold_1(trained, tmp_path / "out"))) == 2
-        assert f"{lost} holds no predictions of sleep_stage: predict.py evaluates" in capsys.readouterr().err
+        assert f"{lost} holds no predictions of sleep_stage: evaluate the fold again" in capsys.readouterr().err
     lost.unlink()
     assert trainer.main(options(*of_fold_1(trained, tmp_path / "out"))) == 2
     told = capsys.readouterr()
-    assert f"{lost} does not exist (any more)" in told.err
+    assert f"{lost} does not exist, or no longer exists" in told.err
     # All else that is told at the end is.
-    assert "predictions on the test nights (predictions/)." in told.out and "Evaluate again: python" in told.out
+    assert "predictions on the test nights (predictions/)." in told.out and "To evaluate again: python" in told.out
 
 
 def test_a_list_of_subjects_is_the_set_of_them(trained, tmp_path, capsys):
@@ -236,9 +236,9 @@ def test_a_network_is_adapted_to_a_laboratory(laboratory, trained, tmp_path, cap
     few = [part for value in ("passes=2", "learning_rate=1e-3", "batch_nights=2") for part in ("--set", value)]
     assert trainer.main([*command, "--out", str(tmp_path / "out"), *few]) == 0
     printed = capsys.readouterr().out
-    assert "3 subjects have night files: each is tested in a fold of its own" in printed
+    assert "Only 3 subjects have night files, so each one is the test subject of one fold" in printed
     assert f"fold 0 begins with {trained / 'out/synthetic/1'}: validation accuracy 0." in printed
-    assert "It is not shown that adapting helped: on 1 test subject, who are too few to tell" in printed
+    assert "It is not certain that adapting helped: on 1 test subject (too few to tell)" in printed
     fold, began = tmp_path / "out/custom/0", trained / "out/synthetic/1"
     ours, theirs = (json.loads((folder / "metadata.json").read_text()) for folder in (fold, began))
     assert ours["init"] == theirs["sha256"]["model.weights.h5"]
@@ -266,7 +266,7 @@ def test_adapting_that_does_not_help_ends_early_and_changes_nothing(laboratory, 
     assert trainer.main(command) == 0
     printed = capsys.readouterr().out
     assert f"fold 1 begins with {tmp_path}/several/1: validation" in printed
-    assert "fold 1 continues after pass 2 of 30" in printed and "it stays as it began" in printed
+    assert "fold 1 continues after pass 2 of 30" in printed and "the weights stay as before" in printed
     assert_same_weights(tmp_path / "custom/1", trained / "out/synthetic/1")
     metadata = json.loads((tmp_path / "custom/1/metadata.json").read_text())
     assert metadata["best"]["pass"] == 0 and metadata["before"] == metadata["test"]
@@ -290,7 +290,7 @@ def test_a_network_is_not_tested_on_what_it_learnt_from(trained, tmp_path, capsy
     """Fold 1 tests subjects 2 and 3; others begin with what was trained on the nights that they test."""
     places = ["--data", trained / "nights", "--out", tmp_path, "--init", trained / "out/synthetic/1"]
     assert trainer.main(options("--to_fold", 0, *places)) == 2
-    assert "was trained on synthetic00.npz, which this fold tests" in capsys.readouterr().err
+    assert "was trained on synthetic00.npz, a test night of this fold" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -451,7 +451,7 @@ X = np.random.default_rng(0).normal(0, 20, (5, 3000)).astype("float32")
         ({"y": np.array([0, 1, 2, 3, 5])}, "labelled 5"),
         ({"y": np.array([0, 1, 2, 3, -1])}, "labelled -1"),
         ({"x": X[:, :2900]}, "2900 samples"),
-        ({"y": None}, "no 'y'"),
+        ({"y": None}, "no array 'y'"),
         ({"x": X.astype(object)}, "pickled"),
         ("truncate", "truncated or damaged"),
         ("remove", "subject 2"),
@@ -481,7 +481,7 @@ def test_wrong_nights_stop_before_anything_is_written(tmp_path, ucddb, make_nigh
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
-        ("2\nucddb003\n18\n", "1 of 3 subjects of the list have no night file in"),
+        ("2\nucddb003\n18\n", "1 of 3 subjects in --subjects have no night file in"),
         ("2\nucddb004\n", "line 2 of list.txt, 'ucddb004', names no subject of ucddb"),
         ("2\n3\n", "--set folds=3: with 2 subjects"),
     ],
@@ -507,14 +507,17 @@ def test_wrong_lists_of_subjects(tmp_path, ucddb, monkeypatch, capsys, lines, to
         (["--db", "ucddb", "--from_fold", "-1"], "folds 0 to 24"),
         (["--db", "ucddb", "--from_fold", "3", "--to_fold", "2"], "--from_fold 3 is above --to_fold 2"),
         (["--db", "ucddb", "--set", "pases=2"], "did you mean passes"),
-        (["--db", "ucddb", "--suffix", "../x"], "path separator"),
+        (["--db", "ucddb", "--suffix", "../x"], "leave out / and"),
         (["--db", "ucddb", "--gpu", "-2"], "--gpu -2"),
-        (["--db", "ucddb", "--init", "absent"], "--init absent holds no trained RecSleepNet"),
-        (["--db", "ucddb", "--spec", "lab.toml"], "give --db custom with it, not ucddb"),
-        (["--db", "shhs", "--model", "synthsleepnet", "--init", "absent"], "neither unimodal/ nor multimodal/"),
-        (["--db", "custom"], "name the channel that is to be staged, with --set channel=NAME"),
+        (["--db", "ucddb", "--init", "absent"], "--init absent does not exist"),
+        (["--db", "ucddb", "--spec", "lab.toml"], "give --db custom with it, not --db ucddb"),
+        (["--db", "shhs", "--model", "synthsleepnet", "--init", "absent"], "--init absent does not exist"),
+        (["--db", "custom"], "name the channel to stage with --set channel=NAME"),
         *(
-            (["--db", "ucddb", option, value], f"RecSleepNet has no {option}: add --model synthsleepnet")
+            (
+                ["--db", "ucddb", option, value],
+                f"RecSleepNet has no {option}: leave that out, or add --model synthsleepnet",
+            )
             for option, value in (
                 *(("--tcm", "mamba2"), ("--task", "sleep_stage"), ("--label_fraction", "1"), ("--preset", "paper")),
                 *(("--step", "unimodal"), ("--modality", "eeg"), ("--strategy", "mirrored")),
@@ -524,24 +527,28 @@ def test_wrong_lists_of_subjects(tmp_path, ucddb, monkeypatch, capsys, lines, to
         *(
             (["--db", "shhs", "--model", "neuronet", option, value], told)
             for option, value, told in (
-                ("--step", "multimodal", "nothing is fused: choose one of unimodal, linear_probing, fine_tuning"),
+                (
+                    "--step",
+                    "multimodal",
+                    "because it uses one modality: choose one of unimodal, linear_probing, fine_tuning",
+                ),
                 ("--modality", "eeg", "it takes one EEG channel, which --set channel=NAME names"),
-                ("--task", "apnea", "NeuroNet learns sleep stages alone"),
-                ("--protocol", "corrected", "its own one protocol"),
+                ("--task", "apnea", "NeuroNet learns only sleep stages"),
+                ("--protocol", "corrected", "always trained by its own protocol"),
                 ("--preset", "paper", "choose one of mini, base, tiny"),
             )
         ),
         (
             ["--db", "ucddb", "--without", "average", "--without", "maximum"],
-            "global_pooling=maximum is asked for as well: choose one",
+            "another --without means global_pooling=maximum: give only one",
         ),
         (
             ["--db", "ucddb", "--without", "contrast"],
-            "recsleepnet is trained without crb, average, maximum; choose one",
+            "recsleepnet has no such part to leave out: choose crb, average, maximum",
         ),
         (
             ["--db", "shhs", "--model", "synthsleepnet", "--without", "contrast", "--without", "masked_prediction"],
-            "pretraining would have nothing to learn from",
+            "so pretraining could learn nothing",
         ),
     ],
 )

@@ -1,1 +1,1 @@
-"""Night files: the record, its two forms, which were checked, and which subjects train, validate and test."""
+"""Night files: their contents, their two forms, their check, and which subjects train, validate and test."""

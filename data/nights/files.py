@@ -1,4 +1,4 @@
-"""The two forms of a night file: ``.npz``, and a folder of Parquet tables, as SynthSleepNet's users have them."""
+"""The two forms of a night file: ``.npz``, and the folder of Parquet tables that SynthSleepNet's parser writes."""
 
 import io
 import json
@@ -14,16 +14,16 @@ from data.terms import EPOCH_SAMPLES, EVENTS, InputError
 from data.writing import new_folder, written_aside
 
 STAGE_COLUMN = "Sleep Stage"
-"""Of ``y.parquet``, beside one column per event; ``x.parquet`` has one column per channel, a row per sample."""
+"""Column of ``y.parquet``, which also has one per event; ``x.parquet`` has a column per channel, a row per sample."""
 
 OF_THE_PUBLISHED_PARSER = b'{"settings": {"whole": true}}'
-"""What is known about a Parquet night that says nothing of itself: the published parser keeps whole nights."""
+"""What is assumed about a Parquet night that says nothing about itself: the published parser keeps whole nights."""
 
 
 def read_arrays(path: Path, keys: Sequence[str], channels: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """The arrays called ``keys`` of a night, as far as it has them; other keys are never opened.
+    """Those of the arrays ``keys`` that a night has; other arrays are never opened.
 
-    Of a Parquet night's ``x`` only ``channels`` are read where it has them all.
+    Of a Parquet night's ``x``, only ``channels`` are read if it has all of them.
 
     Raises:
         InputError: the night is missing, damaged, or holds pickled objects.
@@ -33,8 +33,8 @@ def read_arrays(path: Path, keys: Sequence[str], channels: Sequence[str] = ()) -
     except (InputError, ImportError):
         raise
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path} does not exist (any more).") from None
-    # The parsers of NumPy, zipfile and Arrow meet a damaged file with almost any exception.
+        raise InputError(f"{path} does not exist, or no longer exists: check its name.") from None
+    # The parsers of NumPy, zipfile and Arrow raise almost any exception on a damaged file.
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise InputError(f"{path} cannot be read ({error.strerror}).") from None
@@ -45,7 +45,7 @@ def read_arrays(path: Path, keys: Sequence[str], channels: Sequence[str] = ()) -
 
 
 def _opened(path: Path) -> Path | io.BytesIO:
-    """What NumPy and Arrow can read; a remote file is fetched in one piece, for each part would cost a request."""
+    """What NumPy and Arrow can read; a remote file is fetched in one piece, because each part would take a request."""
     require_regular(path)
     if not is_remote(path):
         return path
@@ -58,7 +58,7 @@ def _opened(path: Path) -> Path | io.BytesIO:
 def _read_npz(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
     file = np.load(_opened(path), allow_pickle=False)
     if not isinstance(file, np.lib.npyio.NpzFile):
-        raise InputError(f"{path} is a single array: a night is an .npz file with x and y.")
+        raise InputError(f"{path} is a single array: a night file is an .npz file with the arrays x and y.")
     with file:
         for member in file.zip.infolist() if file.zip else ():
             _require_plausible(path, member.file_size, member.compress_size)
@@ -66,9 +66,12 @@ def _read_npz(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def _require_plausible(path: Path, size: int, stored: int) -> None:
-    """Raise InputError if a few bytes that are ``stored`` would become very many: no recorded signal does so."""
+    """Raise InputError if few ``stored`` bytes unpack to very many: no recorded signal can be compressed so much."""
     if size > 64 << 20 and size > 100 * stored:
-        raise InputError(f"{path} would grow from {stored / 1e6:.1f} to {size / 1e6:.0f} MB, which no night does.")
+        raise InputError(
+            f"{path} would unpack from {stored / 1e6:.1f} to {size / 1e6:.0f} MB, as no real night does: prepare it "
+            "again."
+        )
 
 
 def _read_parquet(path: Path, keys: Sequence[str], channels: Sequence[str]) -> dict[str, np.ndarray]:
@@ -81,7 +84,9 @@ def _read_parquet(path: Path, keys: Sequence[str], channels: Sequence[str]) -> d
     labels = pq.ParquetFile(_opened(path / "y.parquet"))
     names = labels.schema_arrow.names
     if STAGE_COLUMN not in names:
-        raise InputError(f"{path}/y.parquet has no column {STAGE_COLUMN!r}; it has {', '.join(names)}.")
+        raise InputError(
+            f"{path}/y.parquet has no column {STAGE_COLUMN!r}, only {', '.join(names)}: prepare this night again."
+        )
     events = [name for name in EVENTS if name in names]
     arrays = {"y": columns(labels, [STAGE_COLUMN])[0], "event_names": np.array(events)}
     if "events" in keys and events:
@@ -97,13 +102,16 @@ def _read_parquet(path: Path, keys: Sequence[str], channels: Sequence[str]) -> d
             samples = signals.metadata.num_rows
             _require_plausible(path, samples * len(chosen) * 4, (path / "x.parquet").stat().st_size)
             if samples % EPOCH_SAMPLES:
-                raise InputError(f"{path}/x.parquet has {samples} rows, not a multiple of {EPOCH_SAMPLES}.")
+                raise InputError(
+                    f"{path}/x.parquet has {samples} rows, not a multiple of the {EPOCH_SAMPLES} of an epoch: prepare "
+                    "this night again."
+                )
             arrays["x"] = np.stack([s.reshape(-1, EPOCH_SAMPLES) for s in columns(signals, chosen)], axis=1)
     return {key: value for key, value in arrays.items() if key in keys}
 
 
 def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """As ``numpy.savez``, which leaves its file open where the disk is full, and complains when it is collected."""
+    """Do what ``numpy.savez`` does, which leaves its file open if the disk is full, and prints an error later."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
@@ -111,7 +119,7 @@ def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write a night in the form that its path names; it appears whole or not at all."""
+    """Write a night in the form that its path's suffix tells; it appears whole or not at all."""
     if path.suffix == ".npz":
         with written_aside(path) as aside:
             _write_npz(aside, arrays)
@@ -127,19 +135,19 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
         signals = pa.table({str(name): x[:, i].ravel() for i, name in enumerate(arrays["ch_names"])})
         pq.write_table(signals, folder / "x.parquet")
         about = {"about": str(arrays["about"])} if "about" in arrays else None
-        # Last: in a remote store, a night is whole once its labels are there.
+        # Written last: in a remote store, a night counts as whole once its labels are there.
         pq.write_table(pa.table(labels).replace_schema_metadata(about), folder / "y.parquet")
 
     new_folder(path, fill)
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What preparation wrote down about a night, if it did; InputError if the night is missing or damaged."""
+    """What preparation noted about a night, else nothing; InputError if the night is missing or damaged."""
     return about_of(read_arrays(path, ("about",)))
 
 
 def about_of(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The same of arrays that were read already."""
+    """What preparation noted about the night whose ``arrays`` were read already, else nothing."""
     try:
         about = json.loads(str(arrays["about"])) if "about" in arrays else {}
     except (ValueError, RecursionError):

@@ -16,7 +16,7 @@ from data.store import content, reaching
 from data.terms import InputError
 
 ENOUGH = 0.9
-"""Share of the nights that must hold a further channel of a modality if it is to be used: those without are lost."""
+"""A second channel of a modality is used only if this share of the nights has it: nights without it cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Split:
 def subjects_tested(spec: Database, fold: int) -> tuple[int, ...]:
     """The subjects that fold ``fold`` tests, the same in every run; InputError if there is no such fold."""
     if not 0 <= fold < spec.folds:
-        raise InputError(f"{spec.db} has folds 0 to {spec.folds - 1}; fold {fold} is outside.")
+        raise InputError(f"there is no fold {fold}: {spec.db} has the folds 0 to {spec.folds - 1}; choose among these.")
     return tuple(int(s) for s in np.array_split(spec.subjects, spec.folds)[fold])
 
 
@@ -47,28 +47,28 @@ def split(
     validation_fraction: float,
     unusable: Collection[int] = (),
 ) -> Split:
-    """The fold's subjects, drawn from those ``available``, who have night files, as the reference code draws them.
+    """The fold's subjects, drawn as the reference code draws them from those ``available``, who have night files.
 
-    Those who have night files, but ``unusable`` ones alone, are not tested.
+    Subjects all of whose night files are ``unusable`` are not tested.
 
     Raises:
         InputError: a test subject has no file, all are unusable, or too few other subjects have files.
     """
     test = tuple(subject for subject in subjects_tested(spec, fold) if subject not in unusable)
     if not test:
-        raise InputError(
-            f"no night of the subjects that fold {fold} of {spec.db} tests can be used: choose other folds."
-        )
+        raise InputError(f"no night of the test subjects of fold {fold} of {spec.db} can be used: choose other folds.")
     absent = sorted(set(test) - set(available))
     if absent:
-        tested = f"fold {fold} of {spec.db} tests subject {absent[0]}, who has no night file"
-        raise InputError(f"{tested}: add it, or choose other folds with --from_fold and --to_fold.")
+        tested = f"fold {fold} of {spec.db} is tested on subject {absent[0]}, who has no night file"
+        raise InputError(f"{tested}: add that file, or choose other folds with --from_fold and --to_fold.")
     others = [subject for subject in spec.subjects if subject in available and subject not in test]
     if len(others) < 2:
-        needed = f"fold {fold} of {spec.db} needs at least 2 subjects beside its test subjects"
-        raise InputError(f"{needed}, to train and to validate; {len(others)} have night files.")
+        needed = (
+            f"fold {fold} of {spec.db} needs at least 2 subjects besides its test subjects, for training and validation"
+        )
+        raise InputError(f"{needed}, but only {len(others)} have night files: add night files.")
     size = min(max(1, round(len(others) * validation_fraction)), len(others) - 1)
-    # The legacy generator: it is what gives the reference's subjects.
+    # NumPy's legacy generator: only this one draws the same subjects as the reference code.
     drawn = np.random.RandomState(seed + fold).choice(others, size=size, replace=False)
     validation = tuple(sorted(int(subject) for subject in drawn))
     return Split(fold, tuple(s for s in others if s not in validation), validation, test)
@@ -89,7 +89,7 @@ def find_nights(spec: Database, folder: Path) -> dict[int, list[Path]]:
     """The night files in ``folder``, local or remote, by subject; subjects without any are left out.
 
     Raises:
-        InputError: there is no such folder, a file could be two subjects', or a night is there in two forms or under
+        InputError: there is no such folder, a file's name fits two subjects, or a night is there in two forms or under
             two names.
     """
     try:
@@ -108,19 +108,19 @@ def find_nights(spec: Database, folder: Path) -> dict[int, list[Path]]:
         for name in sorted(names):
             if owners.setdefault(name, subject) != subject:
                 both = f"{there[name]} fits the names of subjects {owners[name]} and {subject}"
-                raise InputError(f"{both}: make night_patterns tell them apart.")
+                raise InputError(f"{both}: change night_patterns so that each name fits one subject.")
             nights.setdefault(subject, []).append(there[name])
     return nights
 
 
 def _require_each_night_once(folder: Path, names: list[str]) -> None:
-    """Refuse ``names`` of one subject's nights of which two mean the same, such as shhs1-200001 and 200001."""
+    """Refuse ``names`` of one subject's nights if two name the same night, such as shhs1-200001 and 200001."""
     for one, other in itertools.permutations(names, 2):
         night, number = one.removesuffix(".npz"), other.removesuffix(".npz")
         if night == number:
             raise InputError(f"{folder} holds night {night} as .npz and as Parquet: remove one of them.")
         if number.isdecimal() and re.search(f"[^0-9]{number}$", night):
-            raise InputError(f"{folder} holds one night as {one} and as {other}: remove one of them.")
+            raise InputError(f"{folder} holds the same night as {one} and as {other}: remove one of them.")
 
 
 def listed_subjects(spec: Database, path: Path) -> tuple[int, ...]:
@@ -135,22 +135,22 @@ def listed_subjects(spec: Database, path: Path) -> tuple[int, ...]:
     try:
         lines = content(path).decode("utf-8").splitlines()
     except UnicodeDecodeError:
-        raise InputError(f"the list of subjects {path} is not text.") from None
+        raise InputError(f"the list of subjects {path} is not a text file: save it as UTF-8 text.") from None
     found = set()
     for number, line in enumerate(lines, 1):
         if name := line.strip():
             subject = _subject_of(spec, name)
             if subject is None or (spec.subjects and subject not in spec.subjects):
-                what = "a subject's number, or the name of a night or a recording, is wanted on each line"
+                what = "write a subject's number, or the name of a night or a recording"
                 raise InputError(f"line {number} of {path}, {name!r}, names no subject of {spec.db}: {what}.")
             found.add(subject)
     if not found:
-        raise InputError(f"the list of subjects {path} names none.")
+        raise InputError(f"the list of subjects {path} is empty: write a subject on each line.")
     return tuple(sorted(found))
 
 
 def _subject_of(spec: Database, name: str) -> int | None:
-    """The number of the subject whose number, night or recording ``name`` is; None if it is nobody's."""
+    """The number of the subject whom ``name``, a number or the name of a night or recording, means; None if nobody."""
     if re.fullmatch("[0-9]{1,9}", name):
         return int(name)
     for recording in (name, f"{name}.edf"):
@@ -168,8 +168,8 @@ def _names_by_subject(
 ) -> dict[int, set[str]]:
     """The ``names`` that fit a pattern with the number of one of ``subjects``, by subject.
 
-    A pattern without its ``.npz`` stands for the names of Parquet nights. Each name is looked at once, not once for
-    each subject: there may be thousands of both.
+    A pattern without its ``.npz`` fits the names of Parquet nights. Each name is compared once, not once for each
+    subject, because there may be thousands of both.
     """
     parts = []
     for pattern in patterns:
@@ -179,7 +179,7 @@ def _names_by_subject(
         parts.append((form, before, after_npz, after_tables))
     by_subject: dict[int, set[str]] = {}
     for name in names:
-        # Digits may stand beside the number, so every part of a run of digits may be it.
+        # There may be other digits next to the number, so every part of a run of digits may be the number.
         runs = [run.span() for run in re.finditer("[0-9]+", name)]
         spans = [span for first, end in runs for span in itertools.combinations(range(first, end + 1), 2)]
         for form, before, after_npz, after_tables in parts:
@@ -193,7 +193,7 @@ def _names_by_subject(
 
 
 def _subjects_named(spec: Database, names: Collection[str]) -> list[int]:
-    """The subjects whose nights are there, of a database that does not list its own."""
+    """The subjects whose nights are among ``names``, for a database that does not list its subjects."""
     found = set()
     for pattern in spec.night_patterns:
         before, after = map(_as_regex, re.split(r"\{subject[^}]*\}", pattern.removesuffix(".npz")))
@@ -204,21 +204,21 @@ def _subjects_named(spec: Database, names: Collection[str]) -> list[int]:
 
 def _as_regex(glob: str) -> str:
     """A part of a file name with the wildcards ``*``, ``?`` and ``[...]`` as a regular expression."""
-    # Without what makes it match a whole name.
+    # Remove the parts that make it match a whole name.
     return fnmatch.translate(glob).removeprefix("(?s:").removesuffix(")\\Z")
 
 
 def with_subjects_found(spec: Database, nights: Collection[int]) -> Database:
-    """``spec`` with its own subjects, or else those who have ``nights``: fewer than the folds have a fold each."""
+    """``spec`` with its own subjects, or else those who have ``nights``, and at most as many folds as subjects."""
     if spec.subjects:
         return spec
     return replace(spec, subjects=tuple(sorted(nights)), folds=min(spec.folds, len(nights)))
 
 
 def with_channels_found(spec: Database, nights: Collection[Collection[str]]) -> Database:
-    """``spec`` without those further channels of its modalities that too few nights hold, see :data:`ENOUGH`.
+    """``spec`` without the second and later channels of its modalities that too few nights hold, see :data:`ENOUGH`.
 
-    Of each of the ``nights`` the names of its channels are given.
+    ``nights`` gives the names of each night's channels.
     """
     held = Counter(channel for names in nights for channel in set(names))
     found = [

@@ -1,7 +1,7 @@
 """The check of every night file before training, and the index that remembers what was checked.
 
-The index is a hidden file beside the nights. A night is read again for other channels, or if its files have changed in
-size or time; always where the store knows no times, or the folder cannot be written.
+The index is a hidden file beside the nights. A night is read again if other channels are needed or its files have
+changed in size or time, and always if the store keeps no times or the folder cannot be written.
 """
 
 import json
@@ -22,20 +22,20 @@ from data.terms import InputError
 from data.writing import write_json
 
 INDEX = ".checked.json"
-"""The index of a folder of nights."""
+"""Name of the index in a folder of nights."""
 
 FORMAT = 1
-"""Of the index. A new number makes every night be checked again, which a new rule of the check needs."""
+"""Number of the index's format. If the check gets a new rule, a new number here makes it check every night again."""
 
 SAVE_EVERY = 100
-"""Nights that are read before the index is saved again, so that a killed check loses no more than these."""
+"""The index is saved again after so many nights, so that a killed check loses no more than these."""
 
 
 @dataclass(frozen=True)
 class NightFile:
     """A night file that passed the check: its number of epochs, and the checksum of all that was read.
 
-    ``amplitude``, see :attr:`data.nights.night.Night.amplitude`, and ``offset``, the mean, are the first channel's.
+    ``amplitude`` (see :attr:`data.nights.night.Night.amplitude`) and ``offset``, the mean, are of the first channel.
     """
 
     path: Path
@@ -61,16 +61,16 @@ class NightIndex:
             self.nights = held["nights"]
 
     def entry(self, path: Path) -> dict[str, Any]:
-        """What is remembered about the night at ``path``, to be read and added to; it is empty for a changed night.
+        """What is remembered about the night at ``path``, to read and to add to; it is empty for a changed night.
 
-        ``files`` holds size and time of change of the night's files, and ``checked`` the findings of
-        :func:`check_nights` by the channels that were read; ``channels`` are those of :func:`channels_of`, once they
-        are known. Other values may stand beside them.
+        ``files`` holds the sizes and times of change of the night's files. ``checked`` holds the findings of
+        :func:`check_nights` by the channels that were read. ``channels`` are those that :func:`channels_of` found, once
+        it has. There may be other values besides.
         """
         files = _sizes_and_times(path)
         entry = self.nights.get(path.name)
         if files is None:
-            # Nothing would show a change, so nothing is remembered: the entry belongs to no index.
+            # A change could not be noticed, so nothing is remembered: this entry is not kept in the index.
             return {"checked": {}}
         if not isinstance(entry, dict) or entry.get("files") != files or not isinstance(entry.get("checked"), dict):
             entry = self.nights[path.name] = {"files": files, "checked": {}}
@@ -89,7 +89,7 @@ class NightIndex:
             try:
                 write_json(self.path, {"format": FORMAT, "nights": self.nights})
             except (InputError, OSError):
-                # The nights may lie in a folder of someone else. Their check does not depend on the index.
+                # The nights may lie in someone else's folder. The check works without the index.
                 return
 
 
@@ -106,7 +106,7 @@ def _sizes_and_times(path: Path) -> list[list[int]] | None:
 
 @contextmanager
 def _indexed(nights: Mapping[int, Sequence[Path]], doing: str) -> Iterator[Iterator[tuple[int, Path, NightIndex]]]:
-    """Each night's subject, its file and the index of its folder, with a progress bar; the indices are saved."""
+    """Each night's subject, file and index of its folder, with a progress bar; at the end the indices are saved."""
     each = [(subject, path) for subject, paths in nights.items() for path in paths]
     indices = {folder: NightIndex(folder) for folder in {path.parent for _, path in each}}
     try:
@@ -118,7 +118,7 @@ def _indexed(nights: Mapping[int, Sequence[Path]], doing: str) -> Iterator[Itera
 
 
 def channels_of(nights: Mapping[int, Sequence[Path]]) -> dict[Path, list[str]]:
-    """The names of the channels of each night, given by subject; none of a night whose only channel has no name.
+    """The channels' names of each night in ``nights``, which are by subject; empty if its only channel has no name.
 
     Raises:
         InputError: a file cannot be read.
@@ -140,14 +140,14 @@ def check_nights(nights: Mapping[int, Sequence[Path]], channels: Sequence[str]) 
     """Check ``channels`` of every night, so that a bad one is found before training starts.
 
     Args:
-        nights: night files by subject; those that the index of their folder remembers are not read.
+        nights: night files by subject; those in the index of their folder are not read again.
         channels: the channels that training will read.
 
     Returns:
         The nights, by subject.
 
     Raises:
-        InputError: a file is not such a night.
+        InputError: a file is not a valid night with these channels.
     """
     checked: dict[int, list[NightFile]] = {}
     with _indexed(nights, "checking nights") as each:
@@ -158,7 +158,7 @@ def check_nights(nights: Mapping[int, Sequence[Path]], channels: Sequence[str]) 
 
 def _check(path: Path, channels: Sequence[str], index: NightIndex) -> NightFile:
     """The night at ``path`` as the index remembers it, or else as it is read now."""
-    # The entry comes before the reading: a night that is replaced meanwhile will be read again.
+    # The entry is made before the night is read: a night that is replaced meanwhile will be read again.
     findings, key = index.entry(path)["checked"], json.dumps(list(channels))
     remembered = _as_found(path, findings.get(key))
     if remembered is not None:

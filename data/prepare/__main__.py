@@ -13,7 +13,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = command_line.Parser(
         prog="python -m data.prepare",
         description="Turn recordings and their scorings into night files: 30-s epochs at 100 Hz with their stages. "
-        "Finished nights are skipped, bad ones listed; nights.csv says what became of each.",
+        "Finished nights are skipped, and nights that fail are listed; nights.csv lists the result of every night.",
     )
     parser.add_argument("--db", required=True, help=f"database: {', '.join(DATABASES)}")
     raw, nights = "folder of recordings and scorings, local or remote", "folder of night files, local or remote"
@@ -24,9 +24,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--subjects", metavar="FILE", help=command_line.SUBJECTS)
     form = "form of the night files (default npz)"
     parser.add_argument("--format", choices=("npz", "parquet"), default="npz", help=form)
-    parser.add_argument("--spec", metavar="FILE", help="of --db custom: a .toml or .yaml file that describes it")
-    parser.add_argument("--list", action="store_true", help="show what the recordings hold, and write nothing")
-    parser.add_argument("--download", action="store_true", help="fetch Sleep-EDF into the folder of recordings first")
+    described = "with --db custom: a .toml or .yaml file that describes your recordings"
+    parser.add_argument("--spec", metavar="FILE", help=described)
+    parser.add_argument(
+        "--list", action="store_true", help="show what the recordings hold and what would be used, and write nothing"
+    )
+    parser.add_argument(
+        "--download", action="store_true", help="first download Sleep-EDF into the folder of recordings"
+    )
     command_line.add_workers(parser, "nights")
     return parser.parse_args(arguments)
 
@@ -34,7 +39,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def prepare(arguments: argparse.Namespace) -> int:
     db = database(arguments.db).db
     if (db == "custom") != (arguments.spec is not None):
-        raise InputError("--db custom and --spec FILE go together.")
+        raise InputError("--db custom and --spec FILE belong together: give both or neither.")
     command_line.check_workers(arguments)
     from data.store import anywhere, location
     from data.writing import require_writable
@@ -78,9 +83,11 @@ def prepare(arguments: argparse.Namespace) -> int:
 def _synthetic(arguments: argparse.Namespace, output: Path) -> int:
     for option in ("data", "list", "download", "subjects"):
         if getattr(arguments, option):
-            raise InputError(f"--{option} has no meaning for synthetic nights, which are made, not recorded.")
+            raise InputError(f"--{option} has no meaning for synthetic nights, which are not recorded: leave it out.")
     if arguments.select_ch or arguments.format != "npz":
-        raise InputError("synthetic nights are written as .npz with all their channels: leave the option out.")
+        raise InputError(
+            "synthetic nights are always written as .npz with all channels: leave --select_ch and --format out."
+        )
     from config import SyntheticConfig
     from data.prepare.synthetic import ensure_nights
 

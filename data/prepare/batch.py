@@ -1,4 +1,4 @@
-"""Many recordings to night files: goes on after a bad one, skips finished ones, and keeps the books."""
+"""Turn many recordings into night files: skip finished ones, go on after bad ones, and list the result of each."""
 
 import re
 import time
@@ -36,15 +36,15 @@ class Job:
 
 
 COUNTED = {**dict(enumerate(STAGES)), UNSCORED: "unscored"}
-"""Columns of ``nights.csv`` by the label that they count."""
+"""The column of ``nights.csv`` that counts each label."""
 NOTHING: dict[str, Any] = {"epochs": 0, **dict.fromkeys(COUNTED.values(), 0)}
 NOTHING |= {"trimmed_minutes": 0.0, "dropped_epochs": 0, "events": "", "channels": "", "notes": "", "seconds": 0.0}
-"""What ``nights.csv`` holds of a night that failed."""
+"""What ``nights.csv`` holds for a night that failed."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one night: ``status`` is written, kept or failed; ``found`` goes into ``nights.csv``."""
+    """The result of one night: ``status`` is written, kept or failed; ``found`` goes into ``nights.csv``."""
 
     night: str
     status: str
@@ -64,29 +64,31 @@ def prepare(job: Job) -> Outcome:
             return _kept(job)
         other = job.target.with_suffix("") if job.target.suffix == ".npz" else job.target.with_name(f"{name}.npz")
         if other.exists():
-            raise InputError(f"{other} is this night in another --format: remove it, or name another --out.")
+            raise InputError(f"{other} holds this night in another --format: remove it, or name another --out.")
         arrays = convert(job.source, job.database, job.channels, job.config)
         write_arrays(job.target, arrays)
         return _outcome(name, "written", arrays, time.perf_counter() - started)
-    # Whatever one recording does, the others go on.
+    # Whatever is wrong with one recording, the others are still prepared.
     except Exception as error:
-        # An error without a name, such as of a full disk, comes from writing.
+        # An OSError, such as of a full disk, comes from writing.
         where = job.target if isinstance(error, OSError) else recording
         return Outcome(name, "failed", recording.name, reason=failed(error, where, job.target.with_name(f"{name}.log")))
 
 
 def _kept(job: Job) -> Outcome:
     """The outcome of a night that is already there, made from the same files in the same way."""
-    where = f"{job.target} is there, but"
+    where = f"{job.target} exists already, but"
     try:
         arrays = read_arrays(job.target, ("y", "events", "event_names", "about"))
         outcome, about = _outcome(job.source.night, "kept", arrays, 0.0), about_of(arrays)
     except (InputError, KeyError, TypeError, ValueError, AttributeError):
-        raise InputError(f"{where} is no whole night: remove it and give the same command again.") from None
+        raise InputError(f"{where} is not a whole night: remove it and run the same command again.") from None
     if about.get("settings") != settings(job.database, job.channels, job.config):
         raise InputError(f"{where} was prepared with other channels or settings: remove it, or name another --out.")
     if about.get("bytes") != sizes(job.source):
-        raise InputError(f"{where} its recording or scoring has changed since: remove it, to prepare it again.")
+        raise InputError(
+            f"{where} its recording or scoring has changed since: remove it and run the same command again."
+        )
     return outcome
 
 
@@ -111,7 +113,7 @@ def _outcome(night: str, status: str, arrays: dict[str, np.ndarray], seconds: fl
 
 
 def prepare_all(jobs: Sequence[Job], output: Path, processes: int = 1, cluster: str | None = None) -> list[Outcome]:
-    """Prepare every night, with progress and an estimate, and write ``nights.csv`` beside them.
+    """Prepare every night, with a progress bar, and write ``nights.csv`` beside the nights.
 
     Raises:
         InputError: the cluster or a worker process failed, or another process works in ``output``; nights finished
@@ -122,7 +124,7 @@ def prepare_all(jobs: Sequence[Job], output: Path, processes: int = 1, cluster: 
     outcomes: list[Outcome] = []
     with alone_in(output):
         if not is_remote(output):
-            # Of a killed run.
+            # Remove what a killed run left.
             remove_unfinished(output, below=False)
         done = workers.each(prepare, jobs, processes, cluster)
         with tqdm(done, total=len(jobs), desc=f"preparing {output.name}", unit="night", smoothing=0) as bar:
@@ -144,7 +146,7 @@ def _table(outcomes: Sequence[Outcome]) -> "pd.DataFrame":
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """What to print at the end: a row a night, the sums, and the failures with their reasons."""
+    """What to print at the end: a row for each night, the sums, and the failures with their reasons."""
     import pandas as pd
 
     good = [outcome for outcome in outcomes if outcome.status != "failed"]
@@ -175,7 +177,7 @@ def make_jobs(
     channels: tuple[ChannelSpec, ...],
     config: "PreparationConfig",
 ) -> list[Job]:
-    """One job a source; InputError if ``output`` holds one of the nights under another subject's number."""
+    """One job for each source; InputError if ``output`` holds one of the nights under another subject's number."""
     if database.db == "custom":
         _same_subjects(sources, output)
     suffix = ".npz" if form == "npz" else ""
@@ -183,7 +185,7 @@ def make_jobs(
 
 
 def _same_subjects(sources: Sequence[Source], output: Path) -> None:
-    """Refuse to number subjects anew beside nights with their old numbers: a person would count as two."""
+    """Refuse to give subjects new numbers where nights with the old ones exist: one person would count as two."""
     try:
         there = {path.name.removesuffix(".npz") for path in output.iterdir()}
     except (FileNotFoundError, NotADirectoryError):
@@ -192,6 +194,6 @@ def _same_subjects(sources: Sequence[Source], output: Path) -> None:
         name = re.compile(rf"subject\d+_{re.escape(source.night.partition('_')[2])}")
         others = [night for night in there if name.fullmatch(night)]
         if others and source.night not in there:
-            number = "under another subject's number, as recordings were added"
-            remedy = "let the spec's subject find the number in their names, or name another --out"
-            raise InputError(f"{output / others[0]} is {source.recording} {number}: {remedy}.")
+            number = "under another subject's number, because recordings were added since"
+            remedy = "let the spec's subject find the number in the recordings' names, or name another --out"
+            raise InputError(f"{output / others[0]} holds {source.recording} {number}: {remedy}.")

@@ -1,7 +1,7 @@
-"""From one recording and its scoring to the arrays of a night.
+"""Turn one recording and its scoring into the arrays of a night.
 
-The order is fixed: channels, units, resampling, filters, epochs aligned with the scoring, trimming of wake, removal of
-epochs without a stage; the last two are left out for a database whose nights are kept whole.
+The order of the steps is fixed: choose channels, convert units, resample, filter, align epochs with the scoring, trim
+wake, remove epochs without a stage; the last two are left out for a database whose nights are kept whole.
 """
 
 import json
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
 
 def settings(database: Database, channels: Sequence[ChannelSpec], config: "PreparationConfig") -> dict[str, Any]:
-    """What a night depends on beside its recording, as JSON holds it."""
+    """What a night depends on besides its recording, as JSON values."""
     return {
         "db": database.db,
         "channels": [{"name": c.name, "band_hz": list(c.band) if c.band else None} for c in channels],
         "as_stored": database.as_stored,
         "multimodal": database.scaled,
         "spec": database.details,
-        # Nights that were prepared before there was a choice say nothing.
+        # Left out otherwise: nights that were prepared before there was this choice do not say it either.
         **({"whole": True} if database.whole else {}),
         **asdict(config),
     }
 
 
 def sizes(source: Source) -> dict[str, int]:
-    """The size of each file that a night comes from, by which a changed one is noticed."""
+    """The size of each file that a night is made from, to notice when one changes."""
     return {path.name: path.stat().st_size for path in (source.recording, *source.scoring.values())}
 
 
@@ -48,12 +48,12 @@ def convert(
 ) -> dict[str, np.ndarray]:
     """The arrays of a night file.
 
-    They are ``x`` float32 (epochs, 3000), or (epochs, channels, 3000) of several channels or a multimodal database;
-    ``ch_names``; ``y`` int32 (epochs,); ``fs``; ``events`` uint8 (epochs, kinds) and ``event_names`` where the scoring
-    has them; ``about``, a JSON text of where it all comes from.
+    They are ``x`` float32 (epochs, 3000), or (epochs, channels, 3000) with several channels or a multimodal database;
+    ``ch_names``; ``y`` int32 (epochs,); ``fs``; ``events`` uint8 (epochs, kinds) and ``event_names`` if the scoring
+    has them; ``about``, a JSON text that says where everything comes from.
 
     Raises:
-        InputError: the recording, the scoring, or the two together make no night.
+        InputError: the recording or the scoring is bad, or they do not belong together.
     """
     with open_recording(source.recording) as recording:
         names = find_channels(recording, channels)
@@ -63,13 +63,13 @@ def convert(
         stages = scoring.stages[:total]
         kept, trimmed = (np.arange(total), 0) if database.whole else _kept(stages, config.wake_minutes)
         if (stages[kept] == UNSCORED).all():
-            raise InputError(f"{source.recording}: no epoch of it has a stage.")
+            raise InputError(f"{source.recording}: none of its epochs has a stage: check its scoring.")
         x = np.empty((len(kept), len(channels), EPOCH_SAMPLES), np.float32)
         described = []
         for position, (channel, name) in enumerate(zip(channels, names, strict=True)):
             signal, about_channel = _read(recording, channel, name, database)
             epochs = in_epochs(signal, total, round(scoring.start * SAMPLING_RATE))
-            # What float32 cannot hold becomes infinite, and is told below.
+            # Values too large for float32 become infinite, and are refused below.
             with np.errstate(over="ignore"):
                 x[:, position] = epochs[kept]
             described.append(about_channel)
@@ -95,7 +95,7 @@ def convert(
         "settings": settings(database, channels, config),
     }
     arrays["about"] = np.array(json.dumps(about))
-    # What a reader would refuse is never written.
+    # A night that reading would refuse is never written.
     night_from_arrays(source.recording, arrays, tuple(channel.name for channel in channels))
     return arrays
 
@@ -106,14 +106,17 @@ def find_channels(recording: Recording, channels: Sequence[ChannelSpec]) -> list
     if None in names:
         lacking, listed = channels[names.index(None)], ", ".join(recording.channels)
         spelled = f" (nor {', '.join(lacking.spellings)})" if lacking.spellings else ""
-        raise InputError(f"{recording.path} has no channel {lacking.name}{spelled}; it has {listed}.")
+        raise InputError(
+            f"{recording.path} has no channel {lacking.name}{spelled}: choose among {listed}, with --select_ch or in "
+            "the spec."
+        )
     return [name for name in names if name is not None]
 
 
 def _read(
     recording: Recording, channel: ChannelSpec, name: str, database: Database
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """A whole channel (samples,) at 100 Hz as the night has it, and how it was made, for the recipe of a network."""
+    """A whole channel (samples,) at 100 Hz as the night file has it, and how it was made, for a network's recipe."""
     header = recording.channel(name)
     signal = resample(recording.read(header, database.as_stored), header.rate)
     if channel.band:
@@ -134,17 +137,17 @@ def _read(
 
 
 def _common_epochs(source: Source, recording: Recording, scoring: Scoring, notes: list[str]) -> int:
-    """How many epochs both signal and scoring have; they may differ by one."""
+    """How many epochs the signal and the scoring have in common; their numbers may differ by one."""
     signal = whole_epochs(recording.seconds - scoring.start)
     listed = len(scoring.stages)
-    # Scorings often end in a long unscored entry that nothing was recorded for.
+    # Scorings often end with a long unscored entry, beyond the end of the recording.
     scored = int(np.flatnonzero(scoring.stages != UNSCORED).max(initial=-1)) + 1
     if scored > signal + 1 or listed < signal - 1:
         files, its = ", ".join(path.name for path in source.scoring.values()), scored if scored > signal else listed
-        lengths = f"{source.recording} lasts {signal} epochs of {EPOCH_SECONDS} s, its scoring {files} {its}"
-        raise InputError(f"{lengths}: they may differ by one; check that they belong together.")
+        lengths = f"{source.recording} has {signal} epochs of {EPOCH_SECONDS} s, but its scoring {files} has {its}"
+        raise InputError(f"{lengths}, and they may differ by only one: check that they belong together.")
     if listed != signal and (scored > signal or listed < signal):
-        notes.append(f"signal of {signal} epochs and scoring of {listed} cut to the shorter")
+        notes.append(f"signal has {signal} epochs and scoring has {listed}: both cut to the shorter")
     return min(signal, listed)
 
 

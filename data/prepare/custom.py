@@ -17,47 +17,47 @@ from data.scorings.scoring import read_text
 from data.terms import EVENTS, STAGES, UNSCORED, InputError, in_one_line
 
 KEYS = {
-    "recordings": "the recordings' file names, such as '*.edf'",
-    "scoring": "the scoring's file name, {name} standing for the recording's name without suffix",
-    "form": "how the scoring is written: annotations, csv, lines, nsrr, or any that predict.py --scoring reads",
-    "channels": "a table of the channels: the name each will have, and its spellings in recordings",
-    "labels": "a table of the scoring's labels and the stages they stand for",
-    "columns": "of form csv, the columns of start (s), duration (s) and label",
-    "events": "a table of the scoring's labels and the breathing events they stand for",
-    "subject": "regular expression; its first group is the subject's number in the recording's path below --data",
-    "as_stored": "true: voltages stay in the recording's own unit",
-    "multimodal": "true: each channel is scaled by its median and interquartile range",
+    "recordings": "a pattern for the recordings' file names, such as '*.edf'",
+    "scoring": "the scoring's file name, in which {name} stands for the recording's name without suffix",
+    "form": "the form of the scoring: annotations, csv, lines, nsrr, or any (whatever predict.py --scoring reads)",
+    "channels": "a table of the channels: the name that each will get, and its names in recordings",
+    "labels": "a table of the scoring's labels and the stages that they mean",
+    "columns": "a table with the names of the columns start (s), duration (s) and label, for the form csv",
+    "events": "a table of the scoring's labels and the breathing events that they mean",
+    "subject": "a regular expression whose first group finds the subject's number in the recording's path below --data",
+    "as_stored": "true if voltages stay in the recording's own unit",
+    "multimodal": "true if each channel is scaled by its median and interquartile range",
 }
-"""What a spec may hold; the first four must be there, and ``labels`` except for the forms nsrr and any."""
+"""What a spec may hold; the first four are required, and so is ``labels`` except with the forms nsrr and any."""
 
 KINDS: dict[str, tuple[type, str]] = dict.fromkeys(("channels", "labels", "columns", "events"), (dict, "a table"))
 KINDS |= dict.fromkeys(("as_stored", "multimodal"), (bool, "true or false"))
-"""What the values of a spec must be; the others are texts."""
+"""Of which kind these values of a spec must be; all other values are texts."""
 
 KNOWING = ("nsrr", ANY)
-"""The forms whose labels are known."""
+"""The forms whose labels the spec need not explain."""
 FORMS = ("annotations", "csv", "lines", *KNOWING)
 COLUMNS = {"start": "start", "duration": "duration", "label": "label"}
 
 
 def load_spec(path: Path) -> Database:
-    """The spec in a ``.toml``, ``.yaml`` or ``.yml`` file; InputError if no preparation could follow it."""
+    """The spec in a ``.toml``, ``.yaml`` or ``.yml`` file; InputError if it is not a valid one."""
     values = _parsed(path)
     try:
         return _database(values)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    # Such as a number of too many digits.
+    # For example, a number has too many digits.
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} holds what no spec does ({in_one_line(error)}).") from None
+        raise InputError(f"{path} holds a value that no spec may hold ({in_one_line(error)}): correct it.") from None
 
 
 def _database(values: Any) -> Database:
     if not isinstance(values, dict):
-        raise InputError("a spec is a table of names and values.")
+        raise InputError("a spec is a table of names and values, but this file is something else.")
     unknown = sorted(set(map(str, values)) - set(KEYS))
     if unknown:
-        raise InputError(f"{unknown[0]!r} is not part of a spec; it may hold {', '.join(KEYS)}.")
+        raise InputError(f"{unknown[0]!r} is not part of a spec: choose among {', '.join(KEYS)}.")
     for key in (
         "recordings",
         "scoring",
@@ -66,19 +66,19 @@ def _database(values: Any) -> Database:
         *(["labels"] if values.get("form") not in KNOWING else []),
     ):
         if not values.get(key):
-            raise InputError(f"{key} is missing: {KEYS[key]}.")
+            raise InputError(f"{key} is missing: give {KEYS[key]}.")
     for key, value in values.items():
         kind, name = KINDS.get(key, (str, "a text"))
-        # An empty table may be written as nothing.
+        # YAML reads an empty table as None.
         if not isinstance(value, kind) and (value or kind is not dict):
-            raise InputError(f"{key} must be {name}: {KEYS[key]}.")
+            raise InputError(f"{key} must be {name}: give {KEYS[key]}.")
     if values["form"] not in FORMS:
-        raise InputError(f"form is {values['form']!r}; it may be {', '.join(FORMS)}.")
+        raise InputError(f"form is {values['form']!r}: choose one of {', '.join(FORMS)}.")
     if not re.fullmatch(r"[^/\\\0{}]*(\{name\}[^/\\\0{}]*)?", values["scoring"]):
-        raise InputError(f"scoring must be {KEYS['scoring']}, and no path.")
+        raise InputError(f"scoring must be {KEYS['scoring']}: leave out folders, other braces and backslashes.")
     columns = COLUMNS | _mapping(values, "columns")
     if set(columns) != set(COLUMNS):
-        raise InputError(f"columns names {', '.join(COLUMNS)}: {KEYS['columns']}.")
+        raise InputError(f"columns may hold only {', '.join(COLUMNS)}: give {KEYS['columns']}.")
     codes = {**{stage: code for code, stage in enumerate(STAGES)}, "unscored": UNSCORED}
     stages = _mapping(values, "labels", tuple(codes))
     return replace(
@@ -102,27 +102,27 @@ def _database(values: Any) -> Database:
 
 def _parsed(path: Path) -> Any:
     if path.suffix not in (".toml", ".yaml", ".yml"):
-        raise InputError(f"{path}: a spec is a .toml, .yaml or .yml file.")
+        raise InputError(f"{path}: a spec must be a .toml, .yaml or .yml file.")
     text = read_text(path)
     import yaml
 
     try:
         return tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
-    # PyYAML's constructors meet a wrong value with almost any exception.
+    # PyYAML's constructors raise almost any exception on a wrong value.
     except Exception as error:
         form = "TOML" if path.suffix == ".toml" else "YAML"
-        raise InputError(f"{path} is not valid {form} ({in_one_line(error)}).") from None
+        raise InputError(f"{path} is not valid {form} ({in_one_line(error)}): correct it there.") from None
 
 
 def _mapping(values: dict[str, Any], key: str, allowed: tuple[str, ...] = ()) -> dict[str, str]:
-    """The table called ``key``, of texts; its values are ``allowed``, unless that is empty."""
+    """The table of texts called ``key``; its values must be among ``allowed``, unless that is empty."""
     table = values.get(key) or {}
     if not all(isinstance(part, (str, int)) for entry in table.items() for part in entry):
-        raise InputError(f"{key} holds something else than texts: {KEYS[key]}.")
+        raise InputError(f"{key} must hold texts only: give {KEYS[key]}.")
     table = {str(name): str(value) for name, value in table.items()}
     stray = [value for value in table.values() if allowed and value not in allowed]
     if stray:
-        raise InputError(f"{key} names {stray[0]!r}; it may name {', '.join(allowed)}.")
+        raise InputError(f"{key} names {stray[0]!r}: choose among {', '.join(allowed)}.")
     return table
 
 
@@ -134,13 +134,16 @@ def _channels(table: dict[str, Any]) -> tuple[ChannelSpec, ...]:
         spellings = [spellings] if isinstance(spellings, str) else spellings
         alike = isinstance(spellings, list) and all(isinstance(spelling, str) for spelling in spellings)
         if set(value) - {"spellings", "band"} or not alike:
-            raise InputError(f"channel {name}: give its spellings as a list, or spellings and a band.")
+            raise InputError(
+                f"channel {name}: give a list of its names in recordings, or a table with spellings (that list) and "
+                "band."
+            )
         if band is not None:
             lowest, highest = BAND_LIMITS
             numbers = isinstance(band, list) and len(band) == 2 and all(type(b) in (int, float) for b in band)
             if not numbers or not lowest <= band[0] < band[1] <= highest:
                 known = f"two frequencies in Hz, such as [0.5, 40], from {lowest} to {highest}"
-                raise InputError(f"channel {name}: band is {known}.")
+                raise InputError(f"channel {name}: band must be {known}.")
             band = (float(band[0]), float(band[1]))
         channels.append(ChannelSpec(str(name), tuple(spellings), band))
     return tuple(channels)
@@ -150,7 +153,7 @@ def _subject(pattern: str) -> str:
     try:
         groups = regex.compile(pattern).groups
     except (regex.error, RecursionError, OverflowError, MemoryError) as error:
-        raise InputError(f"subject is no regular expression ({error}).") from None
+        raise InputError(f"subject is not a valid regular expression ({error}): correct it.") from None
     if pattern and not groups:
-        raise InputError(f"subject must have a group in brackets: {KEYS['subject']}.")
+        raise InputError(f"subject must have a group in round brackets: give {KEYS['subject']}.")
     return pattern

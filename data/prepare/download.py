@@ -1,4 +1,4 @@
-"""Fetch Sleep-EDF from PhysioNet, through MNE, which checks every file's hash."""
+"""Download Sleep-EDF from PhysioNet through MNE, which checks every file's hash."""
 
 from pathlib import Path
 
@@ -9,9 +9,12 @@ DOWNLOADABLE = ("sleepedf", "sleepedfx")
 
 
 def download(db: str, folder: Path) -> None:
-    """Fetch the files of ``db`` that ``folder`` lacks; InputError if that is impossible or the server refuses."""
+    """Download the files of ``db`` that ``folder`` lacks; InputError if that is impossible or the server refuses."""
     if db not in DOWNLOADABLE:
-        raise InputError(f"--download serves {' and '.join(DOWNLOADABLE)}; {db} must be asked for from its owners.")
+        raise InputError(
+            f"--download works only for {' and '.join(DOWNLOADABLE)}: ask the owners of {db} for it, and leave "
+            "--download out."
+        )
     import mne
     import pooch
     from tqdm import tqdm
@@ -21,10 +24,10 @@ def download(db: str, folder: Path) -> None:
     with tqdm(DATABASES[db].subjects, desc=f"downloading {db}", unit="subject") as subjects:
         for subject in subjects:
             try:
-                # Three nights of three subjects were lost; MNE leaves them out.
+                # Three subjects have only one night, because the other was lost; MNE ignores the missing nights.
                 mne.datasets.sleep_physionet.age.fetch_data(
                     subjects=[subject], recording=(1, 2), path=folder, on_missing="ignore", verbose="error"
                 )
             except (OSError, ValueError, RuntimeError) as error:
                 what = f"subject {subject} of {db} could not be downloaded ({in_one_line(error)})"
-                raise InputError(f"{what}: give the same command again, what is there is kept.") from None
+                raise InputError(f"{what}: run the same command again; finished files are kept.") from None

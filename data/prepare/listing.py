@@ -1,4 +1,4 @@
-"""What a recording holds and what would be used of it, without writing anything."""
+"""Show what a recording holds and what preparation would use, without writing anything."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from data.terms import EPOCH_SECONDS, InputError, failure
 
 
 def listing(source: Source, database: Database, channels: Sequence[ChannelSpec]) -> str:
-    """Channels with rate and unit, length, start, scoring; ``->`` marks the channels that would be used."""
+    """A text with length, start, channels with rate and unit, and scoring; ``->`` marks channels that would be used."""
     lines = [f"{source.recording} -> night {source.night}"]
     try:
         with open_recording(source.recording) as recording:

@@ -14,12 +14,12 @@ from data.store import files_below
 from data.terms import InputError
 
 SEARCH_SECONDS = 2
-"""For which a regular expression of a user may be looked for in a name."""
+"""How long the search for a user's regular expression in a name may take."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One recording with the files of its scoring, by part; or the problem, in a sentence, that leaves it unusable."""
+    """One recording with the files of its scoring, by part; or a sentence with the problem that makes it unusable."""
 
     night: str
     recording: Path
@@ -28,17 +28,19 @@ class Source:
 
 
 TABLE = "nights.csv"
-"""What preparation writes beside the nights; never a scoring."""
+"""The table that preparation writes beside the nights; it is never taken for a scoring."""
 
 
 def find_sources(database: Database, folder: Path, wanted: Sequence[int] = ()) -> list[Source]:
     """The recordings below ``folder``, by path, each with its scoring or its problem.
 
     Raises:
-        InputError: there is none, or none of one of the subjects that are ``wanted``, if it is not all of them.
+        InputError: there is no recording, or none of one of the ``wanted`` subjects (all are wanted if it is empty).
     """
     if wanted and not database.subject and "(?P<subject>" not in database.recording:
-        raise InputError("--subjects needs a spec whose subject finds the subjects' numbers in the recordings' names.")
+        raise InputError(
+            "--subjects cannot be used without a subject in the spec, which finds the subjects' numbers: add it."
+        )
     subjects = wanted or database.subjects
     files = [path for path in files_below(folder) if path.name != TABLE]
     found = [(path, match) for path in files if (match := re.fullmatch(database.recording, path.name, re.IGNORECASE))]
@@ -60,22 +62,22 @@ def find_sources(database: Database, folder: Path, wanted: Sequence[int] = ()) -
         else:
             sources[night] = _with_scoring(database, night, path, groups, listing)
     if not found:
-        example = f"a name like {database.example}" if database.example else "what the spec calls recordings"
-        raise InputError(f"{folder} holds no recording of {database.db}: {example} is looked for.")
+        example = f"like {database.example}" if database.example else "that fits recordings in the spec"
+        raise InputError(f"{folder} holds no recording of {database.db}, with a name {example}: check --data.")
     if absent := sorted(set(wanted) - seen):
         raise InputError(
-            f"{folder} holds no recording of {len(absent)} of the {len(wanted)} subjects of the list, such as subject "
-            f"{absent[0]}: add what is missing, or take it off the list."
+            f"{folder} holds no recording of {len(absent)} of the {len(wanted)} subjects in --subjects, such as "
+            f"subject {absent[0]}: add the recordings, or remove these subjects from the list."
         )
     if outside:
-        whom = f"the {len(wanted)} of the list" if wanted else f"{database.db}'s {subjects[0]} to {subjects[-1]}"
+        whom = f"the {len(wanted)} in --subjects" if wanted else f"{database.db}'s {subjects[0]} to {subjects[-1]}"
         some = f"{len(outside)} recordings in {folder}, such as {outside[0]},"
-        print(f"{some} are of subjects outside {whom}, and are left out.")
+        print(f"{some} are left out: their subjects are not among {whom}.")
     return _each_scoring_once(list(sources.values()))
 
 
 def _each_scoring_once(sources: list[Source]) -> list[Source]:
-    """``sources``, of which those that share a scoring with another have that as their problem."""
+    """``sources``, where each that shares a scoring with another one has this as its problem."""
     users: dict[Path, list[Source]] = {}
     for source in sources:
         for path in source.scoring.values():
@@ -84,7 +86,7 @@ def _each_scoring_once(sources: list[Source]) -> list[Source]:
     for path, sharing in users.items():
         if len(sharing) > 1:
             both = f"{sharing[0].recording} and of {sharing[1].recording}"
-            problem = f"{path} would be the scoring of {both}: name each recording's scoring after it."
+            problem = f"{path} would be the scoring of {both}: give each recording a scoring named after it."
             shared |= {source.recording: replace(source, scoring={}, problem=problem) for source in sharing}
     return [shared.get(source.recording, source) for source in sources]
 
@@ -99,7 +101,7 @@ class _Listing:
         self.stems = stems
 
     def matching(self, pattern: str, stem: str) -> list[Path]:
-        """The files of a name like ``pattern``, less those that a longer recording's name claims."""
+        """The files whose names fit ``pattern``, without those that begin with another recording's longer name."""
         if not glob.has_magic(pattern):
             return self.by_name.get(pattern, [])
         longer = [other for other in self.stems if other != stem and other.startswith(stem)]
@@ -118,11 +120,13 @@ def _subject(database: Database, path: Path, folder: Path, groups: dict[str, str
         found = regex.search(database.subject, below, timeout=SEARCH_SECONDS)
     except TimeoutError:
         raise InputError(
-            f"{path}: the spec's subject, {database.subject!r}, takes more than {SEARCH_SECONDS} s to be looked for: "
-            "write it without a repetition within a repetition."
+            f"{path}: searching for the spec's subject, {database.subject!r}, takes more than {SEARCH_SECONDS} s: "
+            "write it without a repetition inside another."
         ) from None
     if not found or not found[1] or not found[1].isdecimal():
-        raise InputError(f"{path}: the spec's subject, {database.subject!r}, finds no number in {below}.")
+        raise InputError(
+            f"{path}: the spec's subject, {database.subject!r}, finds no number in {below}: correct the spec."
+        )
     return int(found[1])
 
 
@@ -134,8 +138,8 @@ def _with_scoring(
     for part, templates in database.scoring.items():
         for template in templates:
             found = [path for path in listing.matching(template.format(**escaped), recording.stem) if path != recording]
-            # Names may repeat in other folders: the recording's own folder comes first, and alone where the name of
-            # the scoring does not say whose it is.
+            # Other folders may hold the same names: the recording's own folder comes first, and only this one counts
+            # if the scoring's name does not contain the recording's.
             beside = [path for path in found if path.parent == recording.parent]
             found = beside if beside or "{" not in template else found
             if len(found) > 1:
@@ -147,5 +151,5 @@ def _with_scoring(
         else:
             if part not in database.optional:
                 names = " or ".join(template.format(**groups) for template in templates)
-                return Source(night, recording, problem=f"{recording} has no scoring: {names} is not there.")
+                return Source(night, recording, problem=f"{recording} has no scoring: add {names}.")
     return Source(night, recording, files)

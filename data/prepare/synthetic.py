@@ -1,10 +1,10 @@
-"""Synthetic nights: whole polysomnographies of known stages and breathing events, to try and test the toolkit on.
+"""Synthetic nights: whole polysomnographies with known stages and breathing events, to try and test the toolkit.
 
 The signals follow textbook descriptions of each stage (Iber et al., The AASM Manual for the Scoring of Sleep, 2007):
 alpha in quiet wakefulness; theta, vertex waves and slow eye movements in N1; spindles and K-complexes in N2; slow
-waves in N3; sawtooth waves, rapid eye movements and muscle atonia in REM. What makes real nights hard to stage is there
-too: sleepers and amplifiers differ, stages mix within an epoch, and movements and sweat disturb the signals. They are
-no substitute for real data.
+waves in N3; sawtooth waves, rapid eye movements and muscle atonia in REM. They also have what makes real nights hard to
+stage: sleepers and amplifiers differ, stages mix within an epoch, and movements and sweat disturb the signals. They do
+not replace real data.
 """
 
 import glob
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from config import SyntheticConfig
 
 CHANNELS = ("EEG C4-M1", "EOG L", "EOG R", "EMG", "ECG", "Airflow", "SpO2")
-"""In µV, but airflow (arbitrary units) and SpO2 (%)."""
+"""All in µV except airflow (arbitrary units) and SpO2 (%)."""
 
 Rates = tuple[float, float, float, float, float]
 """Events per minute in W, N1, N2, N3 and REM."""
@@ -48,27 +48,30 @@ EMG_TONE = (16.0, 9.0, 6.5, 5.5, 1.8)
 BREATHS_PER_SECOND = (0.27, 0.25, 0.24, 0.23, 0.27)
 HEART_RATE = (68.0, 63.0, 60.0, 58.0, 66.0)
 EVENTS_PER_EPOCH = (0.0, 0.8, 1.0, 0.4, 1.2)
-"""Relative to the subject's own rate."""
+"""Breathing events in W, N1, N2, N3 and REM, relative to the subject's own rate."""
 HEARTBEAT = ((90, 0.08, 0.025), (-110, 0.17, 0.01), (1000, 0.2, 0.012), (-220, 0.23, 0.012), (230, 0.43, 0.05))
-"""Height (µV), centre and width (s) of its waves P, Q, R, S and T."""
+"""Height (µV), centre and width (s) of the waves P, Q, R, S and T."""
 INTRUSIONS = {N1: ((W, 0.25), (N2, 0.1)), W: ((N1, 0.08),), N2: ((N1, 0.08),), N3: ((N2, 0.25),), REM: ((N1, 0.08),)}
-"""Other stages that a stage's epochs hold for some seconds at a time, and their shares of it: a scorer goes by what
+"""Other stages that appear for some seconds within a stage's epochs, and their shares; a scorer notes the stage that
 prevails."""
 DESATURATION, DELAY = EVENTS[-1], 15 * SAMPLING_RATE
-"""The event that follows an apnea or hypopnea, and after how many samples."""
+"""The event that follows an apnea or hypopnea, and how many samples later."""
 
 
 def ensure_nights(folder: Path, spec: Database, config: "SyntheticConfig") -> None:
-    """Write the nights of ``spec.subjects`` that ``folder`` lacks; InputError if it has nights of other settings."""
+    """Write the nights of ``spec.subjects`` that ``folder`` lacks; InputError if its nights have other settings."""
     if glob.has_magic(spec.night_patterns[0]):
         raise InputError(
-            f"--set night_patterns={spec.night_patterns}: nights cannot be written under a name of wildcards."
+            f"--set night_patterns={spec.night_patterns}: synthetic nights cannot be written to a name with wildcards: "
+            "leave the wildcards out."
         )
     record = folder / "settings.json"
     settings = asdict(config)
     made = read_json(record) if record.exists() else settings
     if made != settings:
-        raise InputError(f"{folder} holds synthetic nights made with {made}: remove it or name another with --data.")
+        raise InputError(
+            f"{folder} holds synthetic nights with other settings, {made}: remove it, or name another folder."
+        )
     paths = {subject: folder / spec.night_patterns[0].format(subject=subject) for subject in spec.subjects}
     todo = {subject: path for subject, path in paths.items() if not path.exists()}
     if not todo:
@@ -86,7 +89,7 @@ def make_night(subject: int, config: "SyntheticConfig") -> dict[str, np.ndarray]
     rng = np.random.default_rng((config.synthetic_seed, subject))
     epochs = max(20, round(config.hours * rng.uniform(0.94, 1.06) * 3600 / EPOCH_SECONDS))
     true = _hypnogram(rng, epochs)
-    # What the body does changes within seconds, not at the epoch's edge.
+    # The body changes its state within seconds, not at the borders of epochs.
     stage = np.roll(np.repeat(true, EPOCH_SAMPLES), int(rng.integers(-5, 6)) * SAMPLING_RATE)
     stage = _mixed(rng, stage)
     breathing = _breathing_events(rng, true)
@@ -112,7 +115,7 @@ def make_night(subject: int, config: "SyntheticConfig") -> dict[str, np.ndarray]
 
 
 def write_recording(path: Path, subject: int, config: "SyntheticConfig") -> Path:
-    """Write a subject's night as an EDF recording, and its scoring, a stage on each line, beside it; its path."""
+    """Write a subject's night as an EDF recording and beside it its scoring, a stage per line; the scoring's path."""
     import edfio
 
     night = make_night(subject, config)
@@ -159,7 +162,7 @@ def _hypnogram(rng: Generator, epochs: int) -> np.ndarray:
 
 
 def _as_scored(rng: Generator, true: np.ndarray) -> np.ndarray:
-    """What a scorer writes down: at one transition in three, the change is placed an epoch early or late."""
+    """What a scorer would write: one transition in three is placed an epoch too early or too late."""
     scored = true.copy()
     for edge in np.flatnonzero(np.diff(true)) + 1:
         if rng.random() < 1 / 3:
@@ -171,7 +174,7 @@ def _as_scored(rng: Generator, true: np.ndarray) -> np.ndarray:
 
 
 def _mixed(rng: Generator, stage: np.ndarray) -> np.ndarray:
-    """The stage of each sample, where others intrude for 4 s at a time."""
+    """The stage of each sample, interrupted by other stages for 4 s at a time."""
     pieces = stage[:: 4 * SAMPLING_RATE].copy()
     drawn = rng.random(len(pieces))
     for own, others in INTRUSIONS.items():
@@ -183,7 +186,7 @@ def _mixed(rng: Generator, stage: np.ndarray) -> np.ndarray:
 
 
 def _restless(rng: Generator, stage: np.ndarray) -> np.ndarray:
-    """How strongly the body moves at each sample, 0 to 1: for some seconds, some ten times an hour, most when awake."""
+    """How strongly the body moves at each sample, 0 to 1: some seconds, about ten times an hour, most when awake."""
     moved = np.zeros(len(stage))
     rates = (0.5, 0.25, 0.12, 0.05, 0.12)
     _scatter(moved, rng, stage, rates, lambda: np.hanning(rng.integers(3, 25) * SAMPLING_RATE))
@@ -207,12 +210,12 @@ def _rhythm(rng: Generator, samples: int, low: float, high: float) -> np.ndarray
 
 
 def _by_stage(stage: np.ndarray, values: tuple[float, ...]) -> np.ndarray:
-    """Each stage's value along the night, changing over some 3 s."""
+    """Each stage's value along the night, changing within about 3 s."""
     return ndimage.uniform_filter1d(np.asarray(values)[stage], 3 * SAMPLING_RATE)
 
 
 def _drift(rng: Generator, samples: int, spread: float) -> np.ndarray:
-    """A positive factor around 1 that wanders over some minutes."""
+    """A positive factor around 1 that changes slowly, over some minutes."""
     knots = np.exp(spread * rng.standard_normal(samples // (60 * SAMPLING_RATE) + 2))
     return np.interp(np.arange(samples), np.arange(len(knots)) * 60 * SAMPLING_RATE, knots)
 
@@ -225,7 +228,7 @@ def _add(track: np.ndarray, starts: np.ndarray, shapes: list[np.ndarray]) -> Non
 
 
 def _starts(rng: Generator, stage: np.ndarray, per_minute: Rates) -> np.ndarray:
-    """Random sample positions, so many a minute in each stage."""
+    """Random sample positions, ``per_minute`` of them in each stage."""
     chance = np.asarray(per_minute) / (60 * SAMPLING_RATE)
     return np.flatnonzero(rng.random(len(stage), dtype=np.float32) < chance[stage])
 
@@ -233,7 +236,7 @@ def _starts(rng: Generator, stage: np.ndarray, per_minute: Rates) -> np.ndarray:
 def _scatter(
     track: np.ndarray, rng: Generator, stage: np.ndarray, per_minute: Rates, draw: Callable[[], np.ndarray]
 ) -> None:
-    """Add the shapes that ``draw`` draws at random positions, so many a minute in each stage."""
+    """Add the shapes that ``draw`` draws at random positions, ``per_minute`` of them in each stage."""
     starts = _starts(rng, stage, per_minute)
     _add(track, starts, [draw() for _ in starts])
 

@@ -1,1 +1,1 @@
-"""Recordings in any format: their channels, and what their signals are like."""
+"""Recordings in any format: their channels, and the quality of their signals."""

@@ -1,4 +1,4 @@
-"""A channel of any recording, in whole epochs of 30 s at 100 Hz, and which of them is the best EEG."""
+"""Read a channel of any recording in whole epochs of 30 s at 100 Hz, and choose the best EEG channels."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 DERIVATIONS: tuple[str, ...] = ("C4-M1", "C3-M2", "Fpz-Cz", "F4-M1", "F3-M2", "Fz-Cz", "C4-M2", "C3-M1", "F4-M2")
 DERIVATIONS += ("F3-M1", "Cz-M1", "Cz-M2", "Fz-M1", "Fz-M2", "Fp2-M1", "Fp1-M2", "O2-M1", "O1-M2", "Pz-Oz")
-"""EEG derivations, the best for staging first: the AASM's, then what other laboratories record."""
+"""EEG derivations, the best for staging first: those of the AASM, then others that laboratories record."""
 
 ELECTRODES = ("C4", "C3", "Cz", "F4", "F3", "Fz", "Fpz", "Fp2", "Fp1", "Pz", "P4", "P3")
-"""Taken against whatever reference they have, where there is no derivation; the best first. O2 may be oxygen."""
+"""Electrodes to use with any reference if there is no derivation, the best first. O2 is left out: it may be oxygen."""
 
 VOTERS = 3
-"""EEG channels that are staged together where nobody names one."""
+"""How many EEG channels are staged together if the user names none."""
 
 LOWEST_EEG_RATE = 60
-"""Hz: EEG of up to 30 Hz."""
+"""In Hz: enough for EEG of up to 30 Hz."""
 
 _SCALP = r"(?:fp|af|[fcpot])(?:z|\d)"
 _LABEL = re.compile(rf"(?:eeg)?[-:.]?({_SCALP}|[am][12])(?:[-:/.]?({_SCALP}|[a-z]*\d?))?")
@@ -39,7 +39,7 @@ _LABEL = re.compile(rf"(?:eeg)?[-:.]?({_SCALP}|[am][12])(?:[-:/.]?({_SCALP}|[a-z
 
 @dataclass(frozen=True)
 class Choice:
-    """A channel to stage: its name, and the recorded channels it is made of: one, or one less another."""
+    """A channel to stage: its name, and the recorded channels that it is made of: one, or the difference of two."""
 
     name: str
     recorded: tuple[str, ...]
@@ -50,11 +50,11 @@ class ChannelSignal:
     """A channel of a recording.
 
     Attributes:
-        name: of the channel or derivation.
+        name: the name of the channel or derivation.
         signals: float32 (epochs, 3000) at 100 Hz, in µV where the recording gives a voltage, else as stored.
-        missing: bool (epochs,), where half an epoch or more was not recorded.
-        about: JSON values: the recorded channels, their rate and unit, and the signal's unit.
-        prepared: how a night file's channel was prepared, for the recipe; empty for a recording.
+        missing: bool (epochs,), true where half an epoch or more was not recorded.
+        about: the recorded channels, their rate and unit, and the signal's unit, as JSON values.
+        prepared: how a night file's channel was prepared, for the recipe; empty for other recordings.
     """
 
     name: str
@@ -65,13 +65,13 @@ class ChannelSignal:
 
 
 class NightRecording:
-    """A night file, read like a recording; ``stages`` int32 (epochs,) are its scoring, where it has one."""
+    """A night file, read like a recording; ``stages`` int32 (epochs,) are its scoring, or None if it has none."""
 
     start = None
     header = None
 
     def __init__(self, path: Path, wanted: Sequence[str]) -> None:
-        """Open ``path``; a channel without a name has the first one ``wanted``, NAME or MODALITY=NAME, or EEG."""
+        """Open ``path``; a channel without a name gets the first one ``wanted`` (NAME or MODALITY=NAME), or EEG."""
         self.path = path
         arrays = read_arrays(path, ("x", "y", "fs", "ch_names", "about"))
         unnamed = (wanted[0].partition("=")[2] or wanted[0]) if wanted else "EEG"
@@ -86,18 +86,18 @@ class NightRecording:
         return []
 
     def channel(self, name: str) -> Channel:
-        """What the file says of a channel; most name no unit."""
+        """What the file says about a channel; most files do not give its unit."""
         return Channel(name, float(SAMPLING_RATE), self.night.channel(name)["unit"])
 
     def read(self, channel: Channel, as_stored: bool) -> np.ndarray:
-        """All samples of a channel, float64 (samples,), as stored; those that are no numbers are NaN."""
+        """All samples of a channel, float64 (samples,), as stored; samples that are not finite are NaN."""
         signal = self.night.signals[:, self.channels.index(channel.name)].reshape(-1).astype(np.float64)
         return np.where(np.isfinite(signal), signal, np.nan)
 
 
 @contextmanager
 def open_signals(path: Path, wanted: Sequence[str] = ()) -> Iterator[Recording | NightRecording]:
-    """Open a recording, with gaps or not, or a night file, to read ``wanted`` channels; InputError if it is neither."""
+    """Open a recording, which may have gaps, or a night file, to read ``wanted``; InputError if it is neither."""
     if path.suffix == ".npz" or is_parquet_night(path):
         yield NightRecording(path, wanted)
     else:
@@ -109,7 +109,7 @@ def open_signals(path: Path, wanted: Sequence[str] = ()) -> Iterator[Recording |
 def open_any(
     recording: "mne.io.BaseRaw | str | Path", wanted: Sequence[str] = ()
 ) -> Iterator[Recording | NightRecording]:
-    """As :func:`open_signals` what a name says, local or remote; or what MNE has opened already, which stays open."""
+    """Open a local or remote path like :func:`open_signals`, or take what MNE has opened already, which stays open."""
     if isinstance(recording, (str, Path)):
         with open_signals(location(recording), wanted) as opened:
             yield opened
@@ -127,8 +127,9 @@ def is_parquet_night(path: Path) -> bool:
 def choose(recording: Recording | NightRecording, wanted: str = "") -> Choice:
     """The channel to stage.
 
-    ``wanted`` is a recorded channel, or a derivation such as C3-A2 of two recorded electrodes; A1 and A2 are M1 and M2.
-    Without it, the first of :data:`DERIVATIONS`, :data:`ELECTRODES` and whatever is called EEG is taken.
+    ``wanted`` is a recorded channel, or a derivation of two recorded electrodes, such as C3-A2; A1 and A2 mean the same
+    as M1 and M2. Without it, the first of :data:`DERIVATIONS`, then :data:`ELECTRODES`, then channels called EEG is
+    taken.
 
     Raises:
         InputError: the recording has no such channel, or no EEG at all.
@@ -138,23 +139,23 @@ def choose(recording: Recording | NightRecording, wanted: str = "") -> Choice:
         same = [name for name in names if plain(name) == plain(wanted)]
         choice = Choice(same[0], (same[0],)) if same else derivation(wanted, names) or _difference(wanted, names)
         if choice is None:
-            raise InputError(f"{recording.path} has no channel {wanted}; it has {', '.join(names)}.")
+            raise InputError(f"{recording.path} has no channel {wanted}: choose among {', '.join(names)}.")
         return choice
     found = eeg_channels(recording)
     if not found:
-        reason = f"has no channel that is EEG by its name; it has {', '.join(names)}"
-        raise InputError(f"{recording.path} {reason}: name one with --channel.")
+        reason = "has no channel whose name tells that it is EEG"
+        raise InputError(f"{recording.path} {reason}: choose with --channel among {', '.join(names)}.")
     return found[0]
 
 
 def eeg_channels(recording: Recording | NightRecording) -> list[Choice]:
-    """All EEG there is: the best derivations first, then electrodes, then what is called EEG without saying where."""
+    """All EEG channels: the best derivations first, then electrodes, then channels called EEG without an electrode."""
     names = recording.channels
     return _ranked(names) + [Choice(name, (name,)) for name in names if "eeg" in name.casefold()]
 
 
 def _ranked(names: Sequence[str]) -> list[Choice]:
-    """The EEG derivations that can be had, the best first, then electrodes against whatever reference they have."""
+    """The EEG derivations that the channels allow, the best first, then electrodes with any reference."""
     alone = {parts[0]: name for name in reversed(names) if (parts := _parts(name))}
     derived = [choice for named in DERIVATIONS if (choice := derivation(named, names))]
     singles = [alone[electrode.casefold()] for electrode in ELECTRODES if electrode.casefold() in alone]
@@ -164,8 +165,8 @@ def _ranked(names: Sequence[str]) -> list[Choice]:
 def voters(recording: Recording | NightRecording, first: Choice) -> list[Choice]:
     """The EEG channels to stage together with the channel ``first``, which is the first of them.
 
-    The others are the best frontal and central ones, each of another electrode: networks that were trained there know
-    the smaller waves of the back of the head less well.
+    The others are the best frontal and central channels, each from another electrode: networks that were trained on
+    such channels do less well on the smaller waves at the back of the head.
     """
     chosen, electrodes = [first], {_electrode(first)}
     for choice in _ranked(recording.channels) if None not in electrodes else ():
@@ -188,7 +189,7 @@ def _electrode(choice: Choice) -> str | None:
 
 
 def _parts(name: str) -> tuple[str, str] | None:
-    """Electrode and reference, "" for a common one that is not named, of a channel's name; None of other names."""
+    """Electrode and reference in a channel's name ("" if it names no reference); None if it names no electrode."""
     match = _LABEL.fullmatch(plain(name))
     if not match:
         return None
@@ -197,7 +198,7 @@ def _parts(name: str) -> tuple[str, str] | None:
 
 
 def derivation(wanted: str, names: Sequence[str]) -> Choice | None:
-    """``wanted`` as it was recorded, or as the difference of two electrodes with the same reference."""
+    """``wanted`` as it was recorded, or as the difference of two electrodes with the same reference, or None."""
     parts = _parts(wanted)
     if parts is None:
         return None
@@ -215,7 +216,7 @@ def derivation(wanted: str, names: Sequence[str]) -> Choice | None:
 
 
 def _difference(wanted: str, names: Sequence[str]) -> Choice | None:
-    """``wanted`` as one recorded channel, a hyphen, another."""
+    """``wanted`` as the names of two recorded channels with a hyphen between them, or None."""
     known = {plain(name): name for name in reversed(names)}
     for hyphen in (i for i, letter in enumerate(wanted) if letter == "-"):
         first, second = (known.get(plain(part)) for part in (wanted[:hyphen], wanted[hyphen + 1 :]))
@@ -227,35 +228,40 @@ def _difference(wanted: str, names: Sequence[str]) -> Choice | None:
 def read_channel(
     recording: Recording | NightRecording, choice: Choice, as_stored: bool = False, lowest_rate: float = LOWEST_EEG_RATE
 ) -> ChannelSignal:
-    """Read the channel that was chosen; what does not fill an epoch at the end is left out.
+    """Read the channel that was chosen; at the end, an epoch that is not full is left out.
 
-    Voltages may stay in the recording's own unit, ``as_stored``; below ``lowest_rate`` in Hz the channel is of no use.
+    With ``as_stored``, voltages stay in the recording's own unit. ``lowest_rate`` is the lowest rate in Hz to accept.
 
     Raises:
-        InputError: it is too short, too slow or flat, or its two channels differ in rate or kind of unit.
+        InputError: the channel is too short, too slow or flat, or its two channels differ in rate or kind of unit.
     """
     headers = [recording.channel(name) for name in choice.recorded]
     first = headers[0]
     path, epochs = recording.path, whole_epochs(recording.seconds)
     if epochs < 1:
-        raise InputError(f"{path} lasts {recording.seconds:g} s: at least an epoch of {EPOCH_SECONDS} s is wanted.")
+        raise InputError(
+            f"{path} lasts only {recording.seconds:g} s, less than an epoch of {EPOCH_SECONDS} s: leave it out."
+        )
     if first.rate < lowest_rate:
-        needed = f"{lowest_rate:g} Hz or more are needed"
-        raise InputError(f"{path}: {first.name} is sampled at {first.rate:g} Hz; {needed}.")
+        needed = f"{lowest_rate:g} Hz or more are needed: name another channel with --channel"
+        raise InputError(f"{path}: channel {first.name} is sampled at {first.rate:g} Hz, but {needed}.")
     if any(h.rate != first.rate or h.is_voltage != first.is_voltage for h in headers):
         both = " and ".join(choice.recorded)
-        raise InputError(f"{path}: {both} differ in rate or unit: no {choice.name} can be made.")
+        raise InputError(
+            f"{path}: {choice.name} cannot be made, because {both} differ in rate or unit: name another channel with "
+            "--channel."
+        )
     signal = recording.read(first, as_stored)
     for header in headers[1:]:
         signal -= recording.read(header, as_stored)
     gaps = np.flatnonzero(np.isnan(signal))
     if len(gaps) == len(signal):
         raise InputError(
-            f"{path}: channel {choice.name} holds no number, only samples that are NaN, infinite or missing: mend the "
-            "recording, or name another channel with --channel."
+            f"{path}: channel {choice.name} holds no numbers, only samples that are NaN, infinite or missing: repair "
+            "the recording, or name another channel with --channel."
         )
     if np.nanmin(signal) == np.nanmax(signal):
-        raise InputError(f"{path}: {choice.name} is flat all night.")
+        raise InputError(f"{path}: channel {choice.name} is flat all night: name another one with --channel.")
     if len(gaps):
         signal[gaps] = np.nanmedian(signal)
     lacking = np.bincount((gaps / first.rate / EPOCH_SECONDS).astype(int), minlength=epochs)[:epochs]
@@ -264,7 +270,7 @@ def read_channel(
     else:
         unit, prepared = first.unit, recording.night.channel(first.name)
         if len(headers) > 1:
-            # The quartiles of an electrode are not those of a derivation.
+            # The quartiles are those of one electrode, not of the derivation.
             prepared["quartiles"] = None
     return ChannelSignal(
         choice.name,

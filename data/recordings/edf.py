@@ -1,7 +1,7 @@
-"""EDF and BDF files: their headers, of which a damaged one is refused, and the samples of one channel at a time.
+"""EDF and BDF files: their headers, which are refused if damaged, and the samples of one channel at a time.
 
-MNE reads them too, but takes longer to load than a night to read, and reads some damaged files wrongly. The tests
-compare our samples with MNE's.
+MNE reads them too, but loading MNE takes longer than reading a night, and MNE reads some damaged files wrongly. The
+tests compare our samples with MNE's.
 
 EDF: Kemp et al., Electroenceph. Clin. Neurophysiol. 82 (1992) 391-393.
 EDF+: Kemp & Olivan, Clin. Neurophysiol. 114 (2003) 1755-1761.
@@ -22,24 +22,24 @@ from data.terms import InputError
 
 EDF_MAGIC, BDF_MAGIC = b"0       ", b"\xffBIOSEMI"
 ENDINGS = (".edf", ".bdf", ".rec")
-"""Of the names of such files. One that begins like EDF or BDF may have any other name."""
+"""Endings of the names of such files. A file whose first bytes are those of EDF or BDF may have any other name."""
 LIMITS = ("physical minimum", "physical maximum", "digital minimum", "digital maximum")
 ANNOTATIONS = ("EDF Annotations", "BDF Annotations")
 LONGEST_SECONDS = 7 * 24 * 3600
 UNKNOWN_DATE = date(1985, 1, 1)
-"""What EDF+ has a recording's date be where it is not known, or not told."""
+"""The date that EDF+ prescribes for a recording whose date is unknown or kept secret."""
 BLOCK_BYTES = 1 << 22
 """How much of a file is read at a time."""
 
 MICROVOLTS = {"v": 1e6, "volt": 1e6, "mv": 1e3, "uv": 1.0, "µv": 1.0, "μv": 1.0, "\x83êv": 1.0, "nv": 1e-3}
-"""Units of voltage in µV, in small letters; also the two Greek letters in use for micro, and a Japanese one."""
+"""Units of voltage in µV, in small letters, with both Unicode characters for micro and a Japanese encoding of it."""
 
 
 @dataclass(frozen=True)
 class Channel:
-    """One channel as its recording describes it: rate in Hz, and unit, "" where none is named.
+    """One channel as its recording describes it: rate in Hz, and unit, "" if none is named.
 
-    It is ``scaled`` if neither of the two ranges in its header is empty.
+    It is ``scaled`` if neither the physical nor the digital range in its header is empty.
     """
 
     name: str
@@ -58,13 +58,13 @@ class Channel:
 
 @dataclass(frozen=True)
 class Records:
-    """The records of a file, each of which holds the samples of every signal for the same seconds, signal by signal.
+    """The records of a file. Each holds the samples of all signals for the same seconds, one signal after the other.
 
     Attributes:
         local: the file.
-        first: the byte at which they begin.
-        count: how many there are.
-        sizes: how many bytes of a record each signal has, in their order.
+        first: the byte at which the first record begins.
+        count: the number of records.
+        sizes: how many bytes each signal has in a record, in their order.
     """
 
     local: Path
@@ -73,7 +73,7 @@ class Records:
     sizes: tuple[int, ...]
 
     def blocks(self, signal: int) -> Iterator[np.ndarray]:
-        """The bytes of a signal, by its number: uint8 (records, bytes), some records after others."""
+        """The bytes of the signal with this number, uint8 (records, bytes), some records at a time."""
         size, before = sum(self.sizes), sum(self.sizes[:signal])
         at_once = max(1, BLOCK_BYTES // size)
         with self.local.open("rb") as file:
@@ -85,7 +85,7 @@ class Records:
 
 @dataclass(frozen=True)
 class Stored:
-    """How a channel is stored: its number among the signals, its samples in a record, and what one step is worth."""
+    """How a channel is stored: its signal's number, its samples per record, and value = gain * stored + offset."""
 
     signal: int
     samples: int
@@ -97,9 +97,9 @@ class Stored:
 class EdfHeader:
     """What the header says: signal channels in their order, length in seconds with gaps, and start.
 
-    Of an interrupted file (EDF+D), ``onsets`` (records,) are the seconds at which its records begin. ``stored`` tells
-    of each channel how it is stored in the ``records``. ``patient`` is the header's field about the patient, of EDF+
-    one whose first word is a code; ``noted`` are the numbers of the signals that hold annotations.
+    ``stored`` tells for each channel how it is stored in the ``records``. ``onsets`` (records,) are the seconds at
+    which the records of an interrupted file (EDF+D) begin. ``patient`` is the header's field about the patient; in
+    EDF+ (``plus``), its first word is a code. ``noted`` are the numbers of the signals that hold annotations.
     """
 
     channels: tuple[Channel, ...]
@@ -114,15 +114,15 @@ class EdfHeader:
 
     @property
     def code(self) -> str:
-        """The code of the patient, which EDF+ keeps apart from the name; "" if there is none."""
+        """The code of the patient, which EDF+ writes separately from the name; "" if there is none."""
         code = self.patient.partition(" ")[0] if self.plus else ""
         return "" if code == "X" else code.replace("_", " ")
 
     @cached_property
     def annotations(self) -> list[tuple[float, str]]:
-        """Onset in s from the first sample on and text of each annotation, in the order of the file.
+        """Onset in s after the first sample, and text, of each annotation, in the order of the file.
 
-        What is damaged is left out.
+        Damaged annotations are left out.
         """
         begin = 0.0 if self.onsets is None else None
         found = []
@@ -131,14 +131,14 @@ class EdfHeader:
                 for entry in row.split(b"\0"):
                     match = re.fullmatch(rb"([+-]\d{1,9}(?:\.\d{1,9})?)(?:\x15[\d.]*)?\x14(.*)\x14", entry, re.DOTALL)
                     if match:
-                        # The first of all says when the file begins.
+                        # The very first annotation says when the file begins.
                         begin = float(match[1]) if begin is None else begin
                         texts = match[2].decode("utf-8", "replace").split("\x14")
                         found += [(float(match[1]) - begin, text) for text in texts if text]
         return found
 
     def read(self, channel: Channel) -> np.ndarray:
-        """All samples of a channel, float64 (samples,), in its own unit; where an interrupted file has none, NaN."""
+        """All samples of a channel, float64 (samples,), in its own unit; NaN in the gaps of an interrupted file."""
         stored = self.stored[self.channels.index(channel)]
         samples = np.empty((self.records.count, stored.samples))
         done = 0
@@ -156,63 +156,67 @@ class EdfHeader:
 
 
 def _numbers(block: np.ndarray, samples: int) -> np.ndarray:
-    """The numbers (records, samples) that bytes (records, bytes) stand for, two or three each, the lowest first."""
+    """The numbers (records, samples) in bytes (records, bytes): two or three bytes per number, the lowest first."""
     if block.shape[1] == 2 * samples:
         return block.view("<i2")
-    # As the upper three bytes of four, so that the sign is right.
+    # They become the upper three bytes of four, so that the sign is right.
     wide = np.zeros((len(block), samples, 4), np.uint8)
     wide[..., 1:] = block.reshape(len(block), samples, 3)
     return wide.view("<i4")[..., 0] >> 8
 
 
 class NoSignals(InputError):
-    """A file holds annotations alone: it is a scoring."""
+    """A file holds only annotations, so it is a scoring."""
 
 
 def read_header(path: Path, local: Path, interrupted: bool = False) -> EdfHeader:
-    """The header of the file at ``local``, called ``path`` in messages; it may have gaps where ``interrupted``.
+    """The header of the file at ``local``, called ``path`` in messages; with ``interrupted``, it may have gaps.
 
     Raises:
-        InputError: it is not EDF or BDF, not closed, truncated, or has gaps.
-        NoSignals: it holds annotations alone.
+        InputError: the file is not EDF or BDF, was not closed, is truncated, or has gaps.
+        NoSignals: the file holds only annotations.
     """
     with local.open("rb") as file:
         head = file.read(256)
         if head[:8] not in (EDF_MAGIC, BDF_MAGIC):
-            raise InputError(f"{path} is not an EDF file: it does not begin like one.")
+            raise InputError(f"{path} is not an EDF or BDF file, because it does not begin like one: check the file.")
         count = _number(path, head[252:256], "number of signals")
         records = _number(path, head[236:244], "number of records")
         duration = _number(path, head[244:252], "length of a record")
         if count < 1 or _number(path, head[184:192], "length of the header") != 256 * (1 + count):
-            raise InputError(f"{path} has a damaged header: its length does not suit {count:g} signals.")
+            raise InputError(
+                f"{path} has a damaged header, whose length does not fit {count:g} signals: export it again."
+            )
         count = int(count)
         rest = file.read(256 * count)
     if len(rest) < 256 * count:
-        raise InputError(f"{path} is truncated within its header.")
+        raise InputError(f"{path} is truncated within its header: copy it again from where it came.")
 
     def column(first: int, width: int) -> list[bytes]:
-        """A field of every signal; fields of one kind stand together."""
+        """One field of every signal; the header stores the same field of all signals together."""
         return [rest[first * count + width * i : first * count + width * (i + 1)] for i in range(count)]
 
     labels = [field.decode("latin-1").strip(" \0") for field in column(0, 16)]
     if all(label in ANNOTATIONS for label in labels):
-        raise NoSignals(f"{path} holds annotations only, no signal: it is a scoring, not a recording.")
+        raise NoSignals(f"{path} holds only annotations and no signals: it is a scoring; name a recording instead.")
     gaps = head[192:197] in (b"EDF+D", b"BDF+D")
     if gaps and not interrupted:
-        raise InputError(f"{path} is interrupted (EDF+D), so its epochs cannot be placed: export it as continuous.")
+        raise InputError(f"{path} has gaps (EDF+D), so its epochs cannot be placed in time: export it as continuous.")
     if records == -1:
-        raise InputError(f"{path} gives -1 as its number of records: it was not closed properly; repair it first.")
+        raise InputError(f"{path} was not closed properly: its number of records is -1; repair or export it again.")
     if records < 1 or records != int(records) or not 0 < duration * records <= LONGEST_SECONDS:
-        raise InputError(f"{path} has a damaged header: {records:g} records of {duration:g} s.")
+        raise InputError(f"{path} has a damaged header, with {records:g} records of {duration:g} s: export it again.")
     samples = [_number(path, field, "samples in a record") for field in column(216, 8)]
     if any(n < 1 or n != int(n) for n in samples):
-        raise InputError(f"{path} has a damaged header: {min(samples):g} samples in a record.")
+        raise InputError(f"{path} has a damaged header, with {min(samples):g} samples in a record: export it again.")
     width = 3 if head[:8] == BDF_MAGIC else 2
     all_records = Records(local, 256 * (1 + count), int(records), tuple(int(n) * width for n in samples))
     promised = all_records.first + all_records.count * sum(all_records.sizes)
     size = local.stat().st_size
     if size < promised:
-        raise InputError(f"{path} is truncated: its header promises {promised:,} bytes, it has {size:,}.")
+        raise InputError(
+            f"{path} is truncated: it should have {promised:,} bytes by its header, but has {size:,}; copy it again."
+        )
     limits = [
         [_number(path, field, f"{what} of {label}") for label, field in zip(labels, column(first, 8), strict=True)]
         for first, what in zip((104, 112, 120, 128), LIMITS, strict=True)
@@ -242,7 +246,7 @@ def read_header(path: Path, local: Path, interrupted: bool = False) -> EdfHeader
     if not gaps:
         return header
     if not noted:
-        raise InputError(f"{path} is interrupted (EDF+D) but has no annotations, which would place its records.")
+        raise InputError(f"{path} has gaps (EDF+D), but no annotations that tell where: export it as continuous.")
     times = [row.tobytes() for block in all_records.blocks(noted[0]) for row in block]
     seconds, start, onsets = _placed(path, times, duration, start)
     return replace(header, seconds=seconds, start=start, onsets=onsets)
@@ -251,44 +255,47 @@ def read_header(path: Path, local: Path, interrupted: bool = False) -> EdfHeader
 def _placed(
     path: Path, times: Sequence[bytes], duration: float, start: datetime | None
 ) -> tuple[float, datetime | None, np.ndarray]:
-    """Length, start and the records' onsets in s, of records whose first annotations are ``times``."""
+    """Length in s, start, and the records' onsets in s, if the first annotations of the records are ``times``."""
     found = [re.match(rb"([+-]\d+(\.\d+)?)\x14", time) for time in times]
     if None in found:
-        raise InputError(f"{path} is interrupted (EDF+D), and its record {found.index(None)} does not say when it is.")
+        raise InputError(
+            f"{path} has gaps (EDF+D), and its record {found.index(None)} does not tell its time: export it as "
+            "continuous."
+        )
     onsets = np.array([float(match[1]) for match in found if match])
     late, onsets = onsets[0], onsets - onsets[0]
     seconds = float(onsets[-1] + duration)
     if (np.diff(onsets) < duration - 0.01).any() or seconds > LONGEST_SECONDS:
-        raise InputError(f"{path} is interrupted (EDF+D), and its records are not in the order of their times.")
+        raise InputError(f"{path} has gaps (EDF+D), and its records are not in order of time: export it as continuous.")
     return seconds, start and start + timedelta(seconds=late), onsets
 
 
 def start_of(head: bytes) -> datetime | None:
-    """The start that the first 184 bytes of an EDF or BDF file give, or None."""
+    """The start that ``head``, the first 184 bytes of an EDF or BDF file, gives, or None."""
     if head[:8] not in (EDF_MAGIC, BDF_MAGIC):
         return None
     try:
         day, month, year, hour, minute, second = (int(head[i : i + 2]) for i in (168, 171, 174, 176, 179, 182))
-        # Two-digit years: EDF is from 1985 on.
+        # Years have two digits: EDF counts them from 1985 on.
         return datetime(year + (1900 if year >= 85 else 2000), month, day, hour, minute, second, tzinfo=UTC)
     except ValueError:
         return None
 
 
 def said(start: datetime) -> str:
-    """A recording's start for print; that of an unknown date says so."""
+    """A recording's start as text, which says so if the date is unknown."""
     return f"{start:%H:%M:%S} of an unknown date" if start.date() == UNKNOWN_DATE else f"{start:%Y-%m-%d %H:%M:%S}"
 
 
 def as_json(start: datetime | None) -> str | None:
-    """A recording's start for a JSON file: ISO 8601, of an unknown date the time alone."""
+    """A recording's start for a JSON file, in ISO 8601; only the time if the date is unknown."""
     if start is None:
         return None
     return (start.timetz() if start.date() == UNKNOWN_DATE else start).isoformat()
 
 
 def from_json(start: str | None) -> datetime | None:
-    """The start that :func:`as_json` wrote; TypeError or ValueError if it is none."""
+    """The start that :func:`as_json` wrote; TypeError or ValueError if it is not one."""
     alone = start is not None and start[2:3] == ":"
     return None if start is None else datetime.fromisoformat(f"{UNKNOWN_DATE}T{start}" if alone else start)
 
@@ -299,5 +306,6 @@ def _number(path: Path, field: bytes, what: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise InputError(f"{path} has a damaged header: its {what} reads {field.decode('latin-1').strip()!r}.")
+        value_there = field.decode("latin-1").strip()
+        raise InputError(f"{path} has a damaged header: {value_there!r} is not a {what}; export it again.")
     return value

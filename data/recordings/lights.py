@@ -1,4 +1,4 @@
-"""When the lights of a recording went off and on: as a user says, else as its annotations do."""
+"""When the lights of a recording went off and on: as the user says, or else as its annotations say."""
 
 import re
 from datetime import datetime
@@ -8,25 +8,25 @@ from data.recordings.recording import Recording
 from data.terms import EPOCH_SECONDS, InputError, whole_epochs
 
 NOTES = {"off": re.compile(r"lights?[ _-]*(off|out)"), "on": re.compile(r"lights?[ _-]*on")}
-"""Annotations that say it, in small letters: EDF+ prescribes "Lights off" and "Lights on"."""
+"""The annotations that tell it, in small letters; EDF+ prescribes "Lights off" and "Lights on"."""
 
 CLOCK = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?")
 
 
 def lights(recording: Recording | NightRecording, off: str = "", on: str = "") -> tuple[int, int] | None:
-    """The epoch at whose beginning lights went off, and that at which they went on; None if neither is known.
+    """The epoch at whose start lights went off, and the one at whose start they went on; None if neither is known.
 
-    Times are rounded to whole epochs. One that is not known is the recording's beginning or end. Annotations count
-    where they leave an epoch between them: the first "Lights off", and the last "Lights on".
+    Times are rounded to whole epochs. If only one is known, the other is the recording's beginning or end. Of the
+    annotations, the first "Lights off" and the last "Lights on" count, if at least an epoch lies between them.
 
     Args:
-        recording: an open one.
-        off: a clock time such as 22:58:30, or seconds from the first sample on; "" if the user does not say.
-        on: the same.
+        recording: an open recording.
+        off: a clock time such as 22:58:30, or seconds after the first sample; "" if the user does not say.
+        on: the same for lights on.
 
     Raises:
-        InputError: a time is none, is by the clock of a recording that does not say when it begins, or lies outside; or
-            no epoch is left between the two.
+        InputError: a time is not valid, lies outside the recording, or is a clock time although the recording does not
+            say when it begins; or no whole epoch lies between the two.
     """
     epochs = whole_epochs(recording.seconds)
     told = {"off": off, "on": on}
@@ -39,7 +39,9 @@ def lights(recording: Recording | NightRecording, off: str = "", on: str = "") -
         return first, end
     if not given:
         return None
-    raise InputError(f"{recording.path}: no whole epoch lies between --lights-off and --lights-on.")
+    raise InputError(
+        f"{recording.path}: no whole epoch lies between --lights-off and --lights-on: correct these times."
+    )
 
 
 def _noted(recording: Recording | NightRecording) -> dict[str, int]:
@@ -57,17 +59,17 @@ def _epoch(recording: Recording | NightRecording, which: str, text: str) -> int:
     if clock:
         begin: datetime | None = recording.start
         if begin is None:
-            raise InputError(f"{option}: {recording.path} does not say when it begins; give seconds from its start.")
+            raise InputError(f"{option}: {recording.path} does not say when it begins: give seconds from its start.")
         hour, minute, second = (int(part or 0) for part in clock.groups())
         if hour > 23 or minute > 59 or second > 59:
-            raise InputError(f"{option} is no time of day.")
+            raise InputError(f"{option}: this is not a time of day: give one from 00:00 to 23:59.")
         wanted = 3600 * hour + 60 * minute + second
         seconds = (wanted - (3600 * begin.hour + 60 * begin.minute + begin.second)) % 86_400.0
     else:
         try:
             seconds = float(text)
         except ValueError:
-            raise InputError(f"{option}: a clock time such as 22:58 or seconds from the start are wanted.") from None
+            raise InputError(f"{option}: give a clock time such as 22:58, or seconds from the start.") from None
     if not 0 <= seconds <= recording.seconds:
-        raise InputError(f"{option} lies outside {recording.path}, which lasts {recording.seconds:g} s.")
+        raise InputError(f"{option} is outside {recording.path}: give a time within its {recording.seconds:g} s.")
     return round(seconds / EPOCH_SECONDS)

@@ -1,4 +1,4 @@
-"""Of which modality the channels of a recording are, and which serves each stream that networks take: none two."""
+"""The modality of each channel of a recording, and the channel for each of a network's streams: none serves two."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,16 +14,16 @@ NAMES = {
     "ecg": (r"e[ck]g",),
     "airflow": (r"flow", r"therm", r"nasal|cannula"),
 }
-"""What the name of a modality's channel may hold where the channel of the recipe is absent; the likeliest first."""
+"""By what its name a modality's channel is found if the recipe's channel is absent; the likeliest pattern first."""
 
 
 def assigned(
     recording: Recording | NightRecording, streams: Mapping[str, ChannelSpec], named: Mapping[str, str]
 ) -> dict[str, Choice]:
-    """The channel of each of ``streams`` that the recording has one for.
+    """A channel for each of ``streams``, as far as the recording has them.
 
-    It is the channel that the user ``named`` for it, else its own, else one like it. Where a modality has too few
-    channels, its first streams get them.
+    It is the channel that the user ``named`` for the stream, else the recipe's own, else another of the same modality.
+    If a modality has too few channels, its first streams get them.
 
     Raises:
         InputError: a named channel is not there, or is named for two streams.
@@ -33,11 +33,13 @@ def assigned(
         choice = choose(recording, name)
         other = next((known for known, its in chosen.items() if its.recorded == choice.recorded), None)
         if other:
-            raise InputError(f"{recording.path}: --channel names {choice.name} for {other} and for {stream}.")
+            raise InputError(
+                f"{recording.path}: --channel names {choice.name} for both {other} and {stream}: name two channels."
+            )
         chosen[stream] = choice
     for own in (True, False):
         for stream in [stream for stream in streams if stream not in chosen]:
-            # Two derivations may share their reference.
+            # Only the first recorded channel counts: two derivations may share their reference.
             taken = {choice.recorded[0] for choice in chosen.values()}
             found = _own(recording, stream, streams[stream]) if own else _alike(recording, stream)
             free = next((choice for choice in found if choice.recorded[0] not in taken), None)
@@ -52,7 +54,7 @@ def assigned(
 
 
 def told_by_name(name: str, stream: str) -> str:
-    """The modality that a recorded channel is of by its name, if that is not the stream's own; else empty."""
+    """The modality that a recorded channel's name tells, if the stream has another modality; else empty."""
     told = [modality for modality in NAMES if called(modality, [name])]
     if is_eeg(name):
         told.append("eeg")
@@ -60,7 +62,7 @@ def told_by_name(name: str, stream: str) -> str:
 
 
 def _own(recording: Recording | NightRecording, stream: str, spec: ChannelSpec) -> Iterator[Choice]:
-    """The channel of the recipe, or the derivation that it is."""
+    """The recipe's channel, as recorded or as a derivation of recorded electrodes."""
     name = spec.find(recording.channels)
     if name:
         yield Choice(name, (name,))
@@ -70,7 +72,7 @@ def _own(recording: Recording | NightRecording, stream: str, spec: ChannelSpec) 
 
 
 def _alike(recording: Recording | NightRecording, stream: str) -> Iterator[Choice]:
-    """The channels of the same modality, by their names, the likeliest first."""
+    """The channels whose names tell the stream's modality, the likeliest first."""
     if modality_of(stream) == "eeg":
         yield from eeg_channels(recording)
     else:
@@ -78,6 +80,6 @@ def _alike(recording: Recording | NightRecording, stream: str) -> Iterator[Choic
 
 
 def called(modality: str, names: Sequence[str]) -> list[str]:
-    """Those of ``names`` that tell a modality other than EEG, the likeliest first."""
+    """Those of ``names`` that tell ``modality``, which is not EEG, the likeliest first."""
     spaced = {name: name.casefold().replace("_", " ") for name in names}
     return [name for pattern in NAMES[modality] for name in names if re.search(pattern, spaced[name])]

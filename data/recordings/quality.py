@@ -1,19 +1,19 @@
-"""Bringing a night to the amplitude that a network was trained with, and saying where that would not help.
+"""Scale a night to the amplitude that a network was trained with, and warn where that would not help.
 
-A network trained in µV fails silently on the same EEG in volts, or from an amplifier of another gain. So each night is
-scaled until its level equals the training nights'. The level is the median, over the epochs that hold a signal, of each
-epoch's median absolute deviation from its own median:
+A network trained on EEG in µV fails silently on the same EEG in volts, or from an amplifier with another gain. So each
+night is scaled until its level equals that of the training nights. The level is the median, over the epochs that hold a
+signal, of each epoch's median absolute deviation from its own median:
 
-- from the epoch's median, not the night's, for the offset of a DC-coupled amplifier drifts and jumps;
-- a median within the epoch, which a movement of a few seconds does not shift;
-- a median over epochs, which an hour of artefacts hardly shifts. Epochs without a signal, or beyond ten times the
-  level, do not count, so a lead that falls off changes nothing.
+- from the epoch's median, not the night's, because the offset of a DC-coupled amplifier drifts and jumps;
+- a median within the epoch, which a movement of a few seconds does not change;
+- a median over epochs, which an hour of artefacts hardly changes. Epochs without a signal, or above ten times the
+  level, do not count, so an electrode that falls off changes nothing.
 
-Training nights are trimmed to half an hour of wake around sleep, so long recordings are measured there too, once a
-first pass has found sleep (:func:`near_sleep`).
+Training nights are trimmed to half an hour of wake around sleep. So the level of a long recording is measured there
+too, after a first pass has found sleep (:func:`near_sleep`).
 
-On ``ucddb018``, with the ten published ``sleepedfx`` folds, this gives an accuracy of 0.90 at 12.5 µV, 0.91 at 14,
-0.88 at 10, 0.73 at 6 and still 0.91 at 22: too low a level costs more than too high a one.
+On ``ucddb018``, with the ten published ``sleepedfx`` folds, this gives an accuracy of 0.90 at 12.5 µV, 0.91 at 14 µV,
+0.88 at 10 µV, 0.73 at 6 µV and still 0.91 at 22 µV: a level too low does more harm than a level too high.
 """
 
 from dataclasses import dataclass, replace
@@ -24,32 +24,33 @@ from data.recipe import Level
 from data.terms import EPOCH_SECONDS, SAMPLING_RATE, STAGES, InputError
 
 LIMIT = 16
-"""Levels at which calibrated signals end: Sleep-EDF's recorder ends at ±192 µV, so that no network saw more."""
+"""Calibrated signals are cut off at so many levels: Sleep-EDF's recorder ends at ±192 µV, so no network saw more."""
 OUTLYING = 10
-"""Levels from which on an epoch is an artefact that the level is measured without."""
+"""An epoch of more than so many levels is an artefact, and is left out when the level is measured."""
 STILL = 0.2
-"""Levels: a second whose values stay within this much holds no EEG."""
+"""A second whose values stay within this part of a level holds no EEG."""
 RAIL = 0.05
-"""Levels from the end of the signal's range within which it is clipped."""
+"""A sample counts as clipped if it is within this part of a level of an end of the signal's range."""
 CLIPPED = 0.01
-"""Share of clipped samples that is worth a warning."""
+"""Warn if more than this share of the samples is clipped."""
 NOISY = 0.35
-"""Share of the power above 20 Hz that is worth a warning."""
+"""Warn if more than this share of the power is above 20 Hz."""
 PLAUSIBLE = (2, 60)
-"""µV: the levels of sleep EEG lie well within."""
+"""In µV: sleep EEG has a level well within these limits."""
 
 
 @dataclass(frozen=True)
 class Quality:
-    """What can be said of a signal before it is staged.
+    """What is known about a signal before it is staged.
 
     Attributes:
         amplitude: its level, in its own unit.
-        silent: bool (epochs,), epochs that hold no signal for half their length or more: missing, flat, at a rail.
-        outlying: bool (epochs,), epochs beyond :data:`OUTLYING` levels.
-        clipped: share of the other epochs' samples at the ends of the signal's range; hardly any without clipping.
-        noise: float (epochs,), share of each epoch's power from 0.5 Hz on that lies above 20 Hz; EEG's is small, white
-            noise's 0.6.
+        silent: bool (epochs,), epochs without a signal for at least half their length: missing, flat, or at an end of
+            the range.
+        outlying: bool (epochs,), epochs above :data:`OUTLYING` levels.
+        clipped: share of the other epochs' samples at the ends of the signal's range; almost 0 without clipping.
+        noise: float (epochs,), share of each epoch's power from 0.5 to 45 Hz that is above 20 Hz; it is small for EEG,
+            and 0.6 for white noise.
     """
 
     amplitude: float
@@ -65,53 +66,53 @@ class Quality:
 
     @property
     def weight(self) -> np.ndarray:
-        """float (epochs,): what the channel's opinion is worth beside that of others, from 0 to 1."""
+        """float (epochs,): how much this channel counts when several are staged together, from 0 to 1."""
         return np.where(self.lost, 0, np.clip(1 - self.noise / NOISY, 0, 1))
 
     def measured(self, signals: np.ndarray, where: np.ndarray) -> "Quality":
-        """The same with the amplitude of ``signals`` (epochs, 3000) in the epochs ``where`` alone, bool (epochs,)."""
+        """The same, but the amplitude of ``signals`` (epochs, 3000) only in the epochs ``where``, bool (epochs,)."""
         chosen = signals[where & ~self.silent & ~self.outlying]
         amplitude = float(np.median(deviations(chosen))) if len(chosen) else 0.0
         return replace(self, amplitude=amplitude) if amplitude > 0 else self
 
 
 def assess(signals: np.ndarray, missing: np.ndarray) -> Quality:
-    """What ``signals`` (epochs, 3000) with ``missing`` epochs (epochs,) are like; InputError if none holds a signal."""
+    """The quality of ``signals`` (epochs, 3000) with ``missing``, bool (epochs,); InputError if none holds a signal."""
     spread = deviations(signals)
-    # First without what is flat to the last digits, then without what is flat against that level.
+    # First leave out epochs that are almost constant, then those that are flat compared with the level found so.
     level = 1e-5 * np.ptp(signals)
     silent = missing.copy()
     for _ in range(3):
         silent |= flat(signals, level)
         if silent.all():
-            raise InputError("it is flat or missing all along: no epoch holds a signal.")
+            raise InputError("it is flat or missing all night: no epoch holds a signal; use another channel.")
         level = np.median(spread[~silent])
     if level == 0:
-        raise InputError("most of its samples have the same value: it is recorded too coarsely.")
-    # Beyond the 0.05 % at either end of the range, or close to it.
+        raise InputError("most of its samples have the same value, as if recorded too coarsely: use another channel.")
+    # Clipped are samples among the 0.05 % at either end of the range, or close to these.
     low, high = np.percentile(signals[~silent], (0.05, 99.95))
     rails = (signals <= low + RAIL * level) | (signals >= high - RAIL * level)
     silent |= rails.mean(axis=1) >= 0.5
     good = ~silent & (spread <= OUTLYING * level)
     if not good.any():
-        raise InputError("it is clipped all along: no epoch holds a signal.")
+        raise InputError("it is clipped all night: no epoch holds a signal; use another channel.")
     clipped, noise = float(rails[good].mean()), _noise(signals)
     return Quality(float(np.median(spread[good])), silent, ~silent & ~good, clipped, noise)
 
 
 def _centred(signals: np.ndarray) -> np.ndarray:
-    """``signals`` (epochs, 3000) less each epoch's median."""
+    """``signals`` (epochs, 3000) minus each epoch's median."""
     return signals - np.median(signals, axis=1, keepdims=True)
 
 
 def flat(signals: np.ndarray, level: float) -> np.ndarray:
-    """bool (epochs,): where at least half the seconds of ``signals`` (epochs, 3000) are flat against ``level``."""
+    """bool (epochs,): whether at least half the seconds of an epoch (epochs, 3000) are flat compared with ``level``."""
     spans = np.ptp(signals.reshape(len(signals), EPOCH_SECONDS, SAMPLING_RATE), axis=2)
     return np.mean(spans <= STILL * level, axis=1) >= 0.5
 
 
 def _noise(signals: np.ndarray) -> np.ndarray:
-    """Share of the power of each of ``signals`` (epochs, 3000) between 0.5 and 45 Hz that lies above 20 Hz."""
+    """For each epoch of ``signals`` (epochs, 3000), the share above 20 Hz of its power from 0.5 to 45 Hz."""
     shares = np.ones(len(signals))
     for epoch, signal in enumerate(signals):
         power = np.abs(np.fft.rfft(signal)) ** 2
@@ -122,7 +123,7 @@ def _noise(signals: np.ndarray) -> np.ndarray:
 
 
 def calibrated(signals: np.ndarray, quality: Quality, level: Level) -> np.ndarray:
-    """``signals`` (epochs, 3000) at the level that the network was trained with, silent epochs empty; float32."""
+    """``signals`` (epochs, 3000) at the level that the network was trained with, float32; silent epochs become 0."""
     factor = level.amplitude / quality.amplitude
     centred = _centred(signals) * factor
     centred[quality.silent] = 0
@@ -131,7 +132,7 @@ def calibrated(signals: np.ndarray, quality: Quality, level: Level) -> np.ndarra
 
 
 def at_level(signals: np.ndarray, level: Level) -> np.ndarray:
-    """``signals`` (epochs, 3000) of a night file as a recording of them is calibrated; InputError if they are flat."""
+    """``signals`` (epochs, 3000) of a night file, calibrated like a recording; InputError if they are flat."""
     return calibrated(signals, assess(signals, np.zeros(len(signals), bool)), level)
 
 
@@ -143,7 +144,7 @@ def deviations(signals: np.ndarray) -> np.ndarray:
 def unscored(lost: np.ndarray) -> np.ndarray:
     """bool (epochs,): epochs in stretches of more than ten minutes without EEG, which nobody can score.
 
-    Shorter ones are wake: the AASM's manual scores W while a sleeper is disconnected.
+    Shorter stretches are wake: by the AASM's manual, W is scored while a sleeper is disconnected.
     """
     long = np.zeros(len(lost), bool)
     for first, end in stretches(lost):
@@ -154,7 +155,7 @@ def unscored(lost: np.ndarray) -> np.ndarray:
 def near_sleep(stages: np.ndarray, minutes: float = 30) -> np.ndarray:
     """bool (epochs,): within ``minutes`` of an epoch of N2, N3 or REM; ``stages`` are those of a first pass.
 
-    N1 does not count: where a network meets strange wake it finds some.
+    N1 does not count, because networks often take unusual wake for N1.
     """
     margin = round(minutes * 60 / EPOCH_SECONDS)
     asleep = stages >= STAGES.index("N2")
@@ -162,14 +163,14 @@ def near_sleep(stages: np.ndarray, minutes: float = 30) -> np.ndarray:
 
 
 def warnings(quality: Quality, unit: str, level: Level | None = None) -> list[str]:
-    """What a user should know about a signal, a sentence each.
+    """What a user should know about a signal, one sentence for each problem.
 
-    ``level`` is what the network expects of a signal that is staged without calibration.
+    ``level`` is the level that the network expects; give it if the signal is staged without calibration.
     """
     told, epochs = [], len(quality.silent)
     for which, what in (
-        (quality.silent, "hold no signal (not recorded, flat or at a rail)"),
-        (quality.outlying, f"are more than {OUTLYING} times as large as the others: artefacts"),
+        (quality.silent, "hold no signal (not recorded, flat, or at an end of the range)"),
+        (quality.outlying, f"are artefacts, more than {OUTLYING} times as large as usual"),
     ):
         if which.any():
             told.append(f"{which.sum()} of {epochs} epochs {what}: {spans(which)}.")
@@ -178,24 +179,26 @@ def warnings(quality: Quality, unit: str, level: Level | None = None) -> list[st
     noise = float(np.median(quality.noise[~quality.lost]))
     if noise > NOISY:
         share = f"{noise:.0%} of its power lies above 20 Hz"
-        told.append(f"it is mostly noise: {share}, where sleep EEG has a few percent.")
+        told.append(f"it is mostly noise: {share}, but only a few percent in sleep EEG.")
     if unit == "µV" and not PLAUSIBLE[0] <= quality.amplitude <= PLAUSIBLE[1]:
-        levels = f"its level is {quality.amplitude:.3g} µV, that of sleep EEG {PLAUSIBLE[0]} to {PLAUSIBLE[1]} µV"
+        levels = f"its level is {quality.amplitude:.3g} µV, but sleep EEG has {PLAUSIBLE[0]} to {PLAUSIBLE[1]} µV"
         told.append(f"its unit is probably wrong: {levels}.")
     ratio = quality.amplitude / level.amplitude if level else 1
     if not 1 / 3 <= ratio <= 3:
-        told.append(f"its level is {ratio:.3g} times that of training, and it is staged without calibration.")
+        told.append(
+            f"its level is {ratio:.3g} times that of the training nights, and it is staged without calibration."
+        )
     return told
 
 
 def stretches(which: np.ndarray) -> list[tuple[int, int]]:
-    """First epoch and the one after the last of each run of True in bool (epochs,)."""
+    """The first epoch, and the one after the last, of each run of True in ``which``, bool (epochs,)."""
     edges = np.flatnonzero(np.diff(which.astype(np.int8), prepend=0, append=0))
     return [(int(first), int(end)) for first, end in edges.reshape(-1, 2)]
 
 
 def spans(which: np.ndarray) -> str:
-    """The epochs of bool (epochs,), as text such as ``0-12, 40``; after five stretches the rest is counted."""
+    """The epochs where ``which``, bool (epochs,), as text such as ``0-12, 40``; beyond five stretches, only a count."""
     edges = stretches(which)
     named = [f"{first}-{end - 1}" if end - first > 1 else f"{first}" for first, end in edges[:5]]
     return ", ".join(named) + (f" and {len(edges) - 5} more stretches" if len(edges) > 5 else "")

@@ -1,4 +1,4 @@
-"""What scorers wrote down: one reader for each form, and the reader of a database's own form."""
+"""Readers of scorings: one for each form, and the one for a database's own form."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ FORMS = {"sleepedf": sleepedf, "isruc": isruc, "ucddb": ucddb, "nsrr": nsrr, "ta
 
 
 def read_scoring(database: Database, files: dict[str, Path], recording: Recording) -> Scoring:
-    """The scoring of ``recording`` in ``files``, by part; InputError if they are not in its database's form."""
+    """The scoring of ``recording`` in ``files``, by part; InputError if they are not in the database's form."""
     if database.rules.get("form") == any_form.ANY:
         # Of events each file there has its own kinds, and the nights of a database must have the same.
         return Scoring(any_form.read_scoring(files["stages"], recording).stages)

@@ -1,4 +1,4 @@
-"""A scorer's stages for a recording, and breathing events and positions, in whatever common form they are written."""
+"""Read a scorer's stages for a recording, and breathing events and positions, in any of the common forms."""
 
 import csv
 import re
@@ -29,41 +29,42 @@ SPELLINGS = {
     UNSCORED: "? n/a unscored uns unknown m mt movement movementtime art artifact artefact 6 7 8 9 -1",
 }
 LABELS = {spelling: stage for stage, spellings in SPELLINGS.items() for spelling in spellings.split()}
-"""Stages by their spellings, plain and without "sleep" and "stage"; numbers as by Rechtschaffen & Kales."""
+"""Stages by their spellings, without "sleep" and "stage"; numbers have the meaning of Rechtschaffen & Kales."""
 
 COLUMNS = {
     "start": ("start_s", "start", "onset"),
     "duration": ("duration", "duration_s"),
     "stage": ("stage", "sleep_stage", "label", "description", "trial_type", "scored"),
 }
-"""Of a table, by what they hold, in the spellings that are known."""
+"""The known names of a table's columns, by what the columns hold."""
 
 ANY = "any"
-"""What a custom specification calls the forms that are known here by their content, corrections among them."""
+"""The name in a custom specification for all forms that are recognised here by their content, corrections included."""
 
 BIDS_SCORER = ("annotation_method", "annotator_id")
-"""Columns of BIDS events, in which each of several annotators has rows."""
+"""Columns of BIDS events that tell how and by whom a row was scored, because a table may hold several scorings."""
 BIDS_KIND = "annotationtype"
-"""Column of BIDS events in which, where there is one, all that are no stages are named."""
+"""Column of BIDS events that, if there is one, names what is not a stage."""
 
 _KIND = r"(obstructive|central|mixed)?"
 _EVENT = re.compile(rf"(?:resp(?:iratory)?(?:event)?)?{_KIND}(hypo|a)pno?ea{_KIND}(?:desat|event)?")
 
 
 def read_scoring(path: Path, recording: Recording | NightRecording, rules: dict[str, Any] | None = None) -> Scoring:
-    """The scoring on the recording's own epochs: its stages, -1 where the scorer has none, its events and positions.
+    """The scoring on the recording's epochs: its stages, -1 where the scorer has none, its events and positions.
 
-    Of a night file the events are runs of epochs. That apneas and hypopneas were looked for, annotations and BIDS
-    events tell only by naming some.
+    The events of a night file are runs of epochs. Annotations and BIDS events only show that the scorer looked for
+    apneas and hypopneas if they hold some.
 
     Args:
-        path: a night file, NSRR's XML, a table with a stage and its start in s, such as BIDS events, a line with a
-            stage for each epoch, or what MNE reads annotations from, such as EDF+; local or remote.
-        recording: that was scored.
-        rules: of a custom specification, by which the scoring is read instead: its form, labels and columns.
+        path: a night file, the NSRR's XML, a table of stages and their starts in s, such as BIDS events, a text file
+            with an epoch's stage on each line, or a file from which MNE reads annotations, such as EDF+; local or
+            remote.
+        recording: the recording that was scored.
+        rules: form, labels and columns from a custom specification; if given, the scoring is read by them.
 
     Raises:
-        InputError: it is none of these, uses an unknown label, or belongs to another recording.
+        InputError: the file has none of these forms, uses an unknown label, or belongs to another recording.
     """
     epochs = whole_epochs(recording.seconds)
     ending = path.suffix.lower()
@@ -76,7 +77,7 @@ def read_scoring(path: Path, recording: Recording | NightRecording, rules: dict[
     elif ending in (".csv", ".tsv", ".txt"):
         scoring = _from_text(path)
     else:
-        # Files of annotations hold much else.
+        # Files of annotations hold much else besides stages.
         noticed = read_annotations(path, recording)
         entries = [entry for entry in noticed if _stage(entry[2]) is not None]
         starts, lengths, labels = zip(*entries, strict=True) if entries else ((), (), ())
@@ -84,14 +85,14 @@ def read_scoring(path: Path, recording: Recording | NightRecording, rules: dict[
         scoring = _with_events(*found, noticed)
     stages, start = scoring.stages, scoring.start
     if not len(stages):
-        raise InputError(f"{path} scores no epoch.")
-    # The scorer's epoch in which each of ours has its middle.
+        raise InputError(f"{path} scores no epoch: name another scoring.")
+    # For each epoch of the recording, the scorer's epoch that holds its middle.
     middle = np.floor((np.arange(epochs) * EPOCH_SECONDS + EPOCH_SECONDS / 2 - start) / EPOCH_SECONDS).astype(int)
     there = (middle >= 0) & (middle < len(stages))
     scored = np.where(there, stages[np.clip(middle, 0, len(stages) - 1)], UNSCORED).astype(np.int32)
     beyond = int((stages[max(0, middle[-1] + 1) :] != UNSCORED).sum())
     if (scored == UNSCORED).all() or beyond > 1:
-        told = f"{beyond} epochs more than" if beyond > 1 else "none of the epochs of"
+        told = f"{beyond} epochs beyond the end of" if beyond > 1 else "none of the epochs of"
         raise InputError(f"{path} scores {told} {recording.path}: check that they belong together.")
     return replace(scoring, stages=scored, start=0.0)
 
@@ -109,8 +110,8 @@ def _of_night(path: Path, epochs: int) -> Scoring:
     scored = night.read_scoring(path)
     count = len(scored.stages)
     if abs(count - epochs) > 1 or scored.about.get("trimmed_minutes") or scored.about.get("dropped_epochs"):
-        what = f"{path} holds {count} epochs of a recording of {epochs}, for preparation leaves some out"
-        raise InputError(f"{what}: they cannot be placed; name the scoring that it was made of.")
+        what = f"{path} holds {count} epochs of a recording with {epochs}, because preparation left some out"
+        raise InputError(f"{what}, so that their places are unknown: name the scoring that it was prepared from.")
     events = tuple(
         Event(name, float(first * EPOCH_SECONDS), float((end - first) * EPOCH_SECONDS))
         for name, there in scored.events.items()
@@ -123,9 +124,9 @@ def _from_text(path: Path) -> Scoring:
     """The scoring in a table, or in a label on each line."""
     lines = [line.strip() for line in read_text(path).rstrip().splitlines()]
     if "" in lines:
-        raise InputError(f"{path}: line {lines.index('') + 1} is empty; an unscored epoch is written as ?.")
+        raise InputError(f"{path}: line {lines.index('') + 1} is empty: write ? for an unscored epoch.")
     if not lines:
-        raise InputError(f"{path} scores no epoch.")
+        raise InputError(f"{path} scores no epoch: name another scoring.")
     delimiter = next((d for d in "\t;," if d in lines[0]), "\t")
     header = [plain(name.strip('"')) for name in lines[0].split(delimiter)]
     start, duration, stage = (
@@ -144,7 +145,9 @@ def _from_text(path: Path) -> Scoring:
         starts = [float(row[start]) for row in rows] if start is not None else []
         lengths = [_seconds(row, duration) for row in rows]
     except (csv.Error, ValueError, IndexError) as error:
-        raise InputError(f"{path} is no table of stages with their starts in seconds ({error}).") from None
+        raise InputError(
+            f"{path} is not a table of stages and their starts in seconds ({error}): correct it."
+        ) from None
     stages = _checked(path, labels)
     if start is None:
         return Scoring(np.array(stages, np.int32))
@@ -155,10 +158,10 @@ def _from_text(path: Path) -> Scoring:
 def _by_a_scorer(
     path: Path, header: list[str], rows: list[list[str]], stage: int
 ) -> tuple[list[list[str]], list[list[str]]]:
-    """The rows of BIDS events of the one who scored the stages by hand if software did as well: stages, and others.
+    """The rows of BIDS events that are stages, and the others; of a human scorer only, if software scored too.
 
     Raises:
-        InputError: several scored the night.
+        InputError: several persons scored the night.
     """
     scored = [row for row in rows if _stage(row[stage]) not in (None, UNSCORED)]
     others = [row for row in rows if _stage(row[stage]) in (None, UNSCORED)]
@@ -169,7 +172,7 @@ def _by_a_scorer(
         others = [row for row in others if row[method] in methods]
     scorers = sorted({row[who] for row in scored}) if who is not None else []
     if len(scorers) > 1:
-        raise InputError(f"{path} holds the scorings of {', '.join(scorers)[:200]}: keep the rows of one of them.")
+        raise InputError(f"{path} holds the scorings of {', '.join(scorers)[:200]}: keep the rows of only one of them.")
     return scored, [row for row in others if who is None or row[who] in scorers]
 
 
@@ -190,16 +193,16 @@ def _checked(path: Path, labels: Sequence[str]) -> list[int]:
     """The stages that the labels stand for."""
     found = [_stage(label) for label in labels]
     if None in found:
-        raise InputError(f"{path}: {labels[found.index(None)][:40]!r} is no stage; W, N1, N2, N3, REM, ? are known.")
+        raise InputError(f"{path}: {labels[found.index(None)][:40]!r} is not a stage: write W, N1, N2, N3, REM or ?.")
     stages = [stage for stage in found if stage is not None]
     numbers = {_short(label) for label in labels if re.fullmatch(r"\s*-?\d+(\.0)?\s*", label)}
     if "4" in numbers and REM not in stages:
-        raise InputError(f"{path}: its 4 may be stage 4 or REM; write the stages by name: W, N1, N2, N3, REM.")
+        raise InputError(f"{path}: 4 may mean stage 4 or REM: write the stages by name, W, N1, N2, N3, REM.")
     return stages
 
 
 def _stage(label: str) -> int | None:
-    """The stage that a label stands for; None of other labels."""
+    """The stage that a label stands for; None if it stands for no stage."""
     return LABELS.get(_short(label).removeprefix("sleep").removeprefix("stage").removesuffix("sleep"))
 
 

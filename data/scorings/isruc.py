@@ -9,5 +9,5 @@ LABELS = {"0": W, "1": N1, "2": N2, "3": N3, "5": REM}
 
 
 def read_scoring(files: dict[str, Path], recording: Recording) -> Scoring:  # noqa: ARG001
-    """The stages by the first scorer; InputError if a line holds no such code."""
+    """The stages of the first scorer; InputError if a line is not one of the codes."""
     return Scoring(from_codes(files["stages"], read_text(files["stages"]).split(), LABELS))

@@ -18,12 +18,15 @@ LABELS = {f"Sleep stage {code}": stage for code, stage in CODES.items()} | {"Mov
 
 
 def read_scoring(files: dict[str, Path], recording: Recording) -> Scoring:
-    """The stages of a hypnogram file; InputError if it is no such file."""
+    """The stages of a hypnogram file; InputError if it is not one."""
     path = files["hypnogram"]
     intervals = []
     for onset, duration, label in read_annotations(path, recording):
         if label not in LABELS:
-            raise InputError(f"{path}: the annotation {label[:40]!r} at {onset:g} s is no sleep stage.")
+            raise InputError(
+                f"{path}: the annotation {label[:40]!r} at {onset:g} s is not a sleep stage: check that it is a "
+                "hypnogram."
+            )
         intervals.append((onset, duration, LABELS[label]))
     return Scoring(*from_intervals(path, intervals))
 
@@ -33,12 +36,12 @@ def read_annotations(path: Path, recording: "Recording | NightRecording") -> lis
     import mne
 
     try:
-        # MNE goes by the name's ending, in small letters.
+        # MNE tells the format by the name's ending, which must be in small letters.
         with on_disk(path, path.stem + path.suffix.lower()) as local, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             annotations = mne.read_annotations(local)
             with local.open("rb") as file:
-                # MNE leaves out the start in an EDF file's header.
+                # MNE ignores the start in an EDF file's header.
                 begin = annotations.orig_time or start_of(file.read(184))
         # Onsets count from the annotation file's own start.
         shift = (begin - recording.start).total_seconds() if begin and recording.start else 0.0
@@ -46,7 +49,7 @@ def read_annotations(path: Path, recording: "Recording | NightRecording") -> lis
         raise
     # A damaged file may raise anything.
     except Exception as error:
-        raise InputError(f"{path} cannot be read as annotations ({in_one_line(error)}).") from None
+        raise InputError(f"{path} cannot be read as annotations ({in_one_line(error)}): check the file.") from None
     if len(annotations) == 0:
-        raise InputError(f"{path} holds no annotations.")
+        raise InputError(f"{path} holds no annotations: name another scoring.")
     return [(float(a["onset"]) + shift, float(a["duration"]), str(a["description"]).strip()) for a in annotations]

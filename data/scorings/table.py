@@ -23,7 +23,7 @@ def read_scoring(
     events: dict[str, str],
     columns: dict[str, str],
 ) -> Scoring:
-    """The scoring of one recording in ``form``; InputError if it is not, or uses a label that the spec lacks."""
+    """The scoring of one recording, in the ``form``; InputError if it is not, or uses a label that the spec lacks."""
     path = files["stages"]
     if form == "nsrr":
         return nsrr.read_scoring(files)
@@ -33,7 +33,10 @@ def read_scoring(
     unknown = [label for _, _, label in rows if label not in labels and label not in events]
     if unknown:
         known = ", ".join(map(repr, (*labels, *events)))
-        raise InputError(f"{path}: the label {unknown[0][:40]!r} is not in the spec's labels or events, {known}.")
+        raise InputError(
+            f"{path}: the label {unknown[0][:40]!r} is not among the spec's labels and events, {known}: add it to the "
+            "spec."
+        )
     stages, start = from_intervals(path, [(on, length, labels[label]) for on, length, label in rows if label in labels])
     found = tuple(Event(events[label], on, length) for on, length, label in rows if label in events)
     return Scoring(stages, start, found, tuple(name for name in EVENTS if name in events.values()))
@@ -46,23 +49,26 @@ def _csv(path: Path, columns: dict[str, str]) -> list[tuple[float, float, str]]:
     header = text.partition("\n")[0]
     delimiter = next((d for d in ",;\t" if wanted <= set(next(csv.reader([header], delimiter=d), []))), None)
     if delimiter is None:
-        raise InputError(f"{path} does not begin with a line that names the columns {', '.join(columns.values())}.")
+        raise InputError(
+            f"{path} does not begin with a line that names the columns {', '.join(columns.values())}: correct columns "
+            "in the spec, or this line."
+        )
     try:
         rows = list(csv.DictReader(io.StringIO(text), delimiter=delimiter, strict=True))
     except csv.Error as error:
-        raise InputError(f"{path} is not a table of values ({error}).") from None
+        raise InputError(f"{path} is not a valid table ({error}): correct it.") from None
     entries = []
     for number, row in enumerate(rows, 2):
         lacking = [name for name in columns.values() if row.get(name) is None]
         if lacking:
-            raise InputError(f"{path}, line {number}: there is no value in the column {lacking[0]!r}.")
+            raise InputError(f"{path}, line {number}: the column {lacking[0]!r} has no value: add it.")
         try:
             start, duration = float(row[columns["start"]]), float(row[columns["duration"]])
         except ValueError:
-            raise InputError(f"{path}, line {number}: start and duration are seconds.") from None
+            raise InputError(f"{path}, line {number}: start and duration must be numbers of seconds.") from None
         if not (abs(start) < 1e7 and 0 <= duration < 1e7):
-            raise InputError(f"{path}, line {number}: start and duration are seconds of one night.")
+            raise InputError(f"{path}, line {number}: start and duration must be seconds within one night.")
         if any("\n" in value for value in row.values() if isinstance(value, str)):
-            raise InputError(f"{path}, line {number}: a quotation mark is not closed.")
+            raise InputError(f"{path}, line {number}: a quotation mark is not closed: add it.")
         entries.append((start, duration, row[columns["label"]].strip()))
     return entries

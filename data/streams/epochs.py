@@ -1,4 +1,4 @@
-"""The stream of single epochs that pretrains a model: several channels of many nights, well mixed."""
+"""The stream of single epochs for pretraining: several channels of many nights, well mixed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,23 +12,23 @@ from data.streams.windows import untuned
 from data.terms import EPOCH_SAMPLES
 
 NIGHTS_MIXED = 6
-"""Nights open at a time: what memory holds of them, however many there are."""
+"""How many nights are in memory at a time, however many there are."""
 BATCHES_MIXED = 8
-"""Batches' worth of epochs that a batch is drawn from."""
+"""Each batch is drawn at random from the epochs of so many batches."""
 
 
 def epochs(
     nights: Sequence[Path], recipe: Recipe, batch: int, seed: Sequence[int], apart: bool = False
 ) -> tf.data.Dataset:
-    """Stream all epochs of ``nights``, scored or not, in an order drawn from ``seed``, but for a last batch not full.
+    """Stream all epochs of ``nights``, scored or not, in an order drawn from ``seed``; the last batch must be full.
 
-    With ``apart``, all channels of the recipe are of one modality, and each one's epochs are examples of their own.
+    With ``apart``, all channels of the recipe have the same modality, and the epochs of each are separate examples.
 
     Returns:
-        Batches of each stream's signals, float32 (batch, 3000), by its name; with ``apart``, of the first one's name.
+        Batches of each stream's signals, float32 (batch, 3000), by its name; with ``apart``, by the first one's name.
 
     Raises:
-        InputError: a night turned bad while it streamed; use the dataset inside :func:`data.streams.windows.reading`.
+        InputError: a night could no longer be read; use the dataset inside :func:`data.streams.windows.reading`.
     """
     names = [*recipe.channels][: 1 if apart else None]
     order = np.random.default_rng(seed).permutation(len(nights))

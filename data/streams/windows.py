@@ -1,4 +1,4 @@
-"""The stream of windows that trains a model: night files in, batches of nights side by side out."""
+"""The stream of windows for training: it reads night files, and gives batches of several nights side by side."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ def windows(nights: Sequence[Path], recipe: Recipe, batch_nights: int, window_ep
         (nights, epochs), 0 for padding and for unscored epochs, else 1.
 
     Raises:
-        InputError: a night turned bad while it streamed; use the dataset inside :func:`reading`.
+        InputError: a night could no longer be read; use the dataset inside :func:`reading`.
     """
 
     def read(path: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -61,21 +61,21 @@ def windows(nights: Sequence[Path], recipe: Recipe, batch_nights: int, window_ep
 
 
 def untuned(stream: tf.data.Dataset) -> tf.data.Dataset:
-    """``stream`` without the tuner: nothing is left to tune, and its thread delays the end of a pass by seconds."""
+    """``stream`` without autotuning: there is nothing to tune, and its thread delays the end of a pass by seconds."""
     options = tf.data.Options()
     options.autotune.enabled = False
     return stream.with_options(options)
 
 
 def count_windows(night_epochs: Sequence[int], batch_nights: int, window_epochs: int) -> int:
-    """How many batches :func:`windows` gives for nights of so many epochs, in that order."""
+    """How many batches :func:`windows` gives for nights with ``night_epochs`` epochs, in that order."""
     groups = (night_epochs[first : first + batch_nights] for first in range(0, len(night_epochs), batch_nights))
     return sum(-(-max(group) // window_epochs) for group in groups)
 
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Turn a bad night's error, which TensorFlow wraps, back into its sentence."""
+    """Turn the InputError of a bad night, which TensorFlow wraps in its own error, back into an InputError."""
     try:
         yield
     except (tf.errors.UnknownError, tf.errors.InvalidArgumentError) as error:

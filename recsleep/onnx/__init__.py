@@ -2,14 +2,14 @@
 
 One network, or several whose probabilities are averaged, become one graph (opset 18, float32). Its inputs are
 
-- ``signals`` (channels, epochs, samples): consecutive epochs of one night, of any number, as the recipe makes them. The
-  networks are shared out among the channels: network ``k`` takes channel ``k`` modulo their number;
+- ``signals`` (channels, epochs, samples): any number of consecutive epochs of one night, prepared as the recipe says.
+  The networks are divided among the channels: network ``k`` takes channel ``k`` modulo the number of channels;
 - ``hidden`` and ``cell`` (members, units): each network's state after the epochs before, zeros before the night.
 
 Its outputs are
 
 - ``probabilities`` (epochs, classes): the mean over the networks;
-- ``logits`` (members, epochs, classes): what each network says;
+- ``logits`` (members, epochs, classes): the logits of each network;
 - ``next_hidden`` and ``next_cell`` (members, units): the state after the last epoch.
 
 Its metadata are JSON texts: ``format`` (the number of this description), ``db`` (the database that the networks were
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 def to_onnx(networks: Sequence["RecSleepNet"], about: Mapping[str, Any] | None = None) -> bytes:
-    """The content of an ONNX file of one or several networks.
+    """The content of an ONNX file with one or several networks.
 
     Args:
-        networks: of one architecture.
+        networks: the networks, which must have one architecture.
         about: the metadata, JSON values by name.
 
     Raises:
@@ -48,7 +48,7 @@ def to_onnx(networks: Sequence["RecSleepNet"], about: Mapping[str, Any] | None =
     outputs = []
     for number, network in enumerate(networks):
         own = graph.add("Gather", "signals", graph.add("Mod", graph.constant(number), channels), axis=0)
-        # A convolution over time is two-dimensional with a height of 1, for which ONNX Runtime's kernels are faster.
+        # A convolution over time becomes a two-dimensional one of height 1, which ONNX Runtime computes faster.
         signals = graph.add("Reshape", own, graph.constant([-1, 1, 1, first.samples]))
         outputs.append(_member(graph, network, number, signals))
     logits, hidden, cell = (list(each) for each in zip(*outputs, strict=True))
@@ -64,18 +64,18 @@ def to_onnx(networks: Sequence["RecSleepNet"], about: Mapping[str, Any] | None =
 
 
 def _member(graph: Graph, network: "RecSleepNet", number: int, signals: str) -> tuple[str, str, str]:
-    """Add one network to the graph; the names of its logits (1, epochs, classes) and its state (1, 1, units) twice."""
+    """Add a network to the graph; return the names of its logits (1, epochs, classes) and two states (1, 1, units)."""
     from keras.ops import convert_to_numpy
 
     def convolved(x: str, convolution: Any) -> str:
-        # From (steps, channels, filters).
+        # Keras's kernel is (steps, channels, filters).
         kernel = convert_to_numpy(convolution.kernel).transpose(2, 1, 0)[:, :, None]
         strides = (1, convolution.strides[0])
         return graph.add("Conv", x, graph.constant(kernel), auto_pad="SAME_UPPER", strides=strides)
 
     def pooled(x: str, size: int) -> str:
-        # What the last window lacks counts as nothing here and as zero in Keras, which is the same before a ReLU or
-        # after it.
+        # Missing steps of the last window are ignored here and are zeros in Keras. Before or after a ReLU, both give
+        # the same result.
         return graph.add("MaxPool", x, kernel_shape=(1, size), strides=(1, size), ceil_mode=1)
 
     encoder, lstm, head, units = network.encoder, network.lstm, network.head, network.lstm_units
@@ -98,7 +98,7 @@ def _member(graph: Graph, network: "RecSleepNet", number: int, signals: str) -> 
     weights = (
         gates(convert_to_numpy(lstm.kernel)).T[None],
         gates(convert_to_numpy(cell.kernel)).T[None],
-        # The second half is a bias of the recurrent product, which ours has not.
+        # The second half is the bias of the recurrent product, which our LSTM does not have.
         np.concatenate([gates(bias), np.zeros_like(bias)])[None],
     )
     kernel, recurrent, both = map(graph.constant, weights)

@@ -1,1 +1,1 @@
-"""The layers that SynthSleepNet is made of, in keras.ops alone."""
+"""The layers that SynthSleepNet consists of, written only in keras.ops."""

@@ -1,4 +1,4 @@
-"""Frames of an epoch and the convolutional backbone that describes each.
+"""Frames of an epoch, and the convolutional backbone that describes each frame.
 
 Lee et al., "NeuroNet", arXiv:2404.17585 (2024): a multi-scale one-dimensional ResNet with squeeze and excitation.
 
@@ -18,14 +18,15 @@ BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}
 WIDTHS = (64, 128, 128, 256)
 STRIDES = (1, 1, 2, 2)
 POOLING = {3: 16, 5: 11, 7: 6}
-"""Of each branch's kernel, the steps that its last features are averaged over."""
+"""For each branch, by its kernel, the number of steps over which its last features are averaged."""
 SQUEEZE = 16
 
 
 def frame_starts(window: float, step: float) -> range:
-    """The first samples of an epoch's frames of ``window`` s, every ``step`` s; none that would not be whole."""
+    """The first samples of an epoch's whole frames of ``window`` s, every ``step`` s."""
     size = round(window * SAMPLING_RATE)
-    # As in the published code, whole samples alone: NeuroNet's step of 0.375 s are 37. The rest of 0.29 s is rounding.
+    # As in the published code, only whole samples count: NeuroNet's step of 0.375 s is 37 samples. The small number
+    # added keeps a step such as 0.29 s from being rounded down by a sample.
     return range(0, EPOCH_SAMPLES - size + 1, int(step * SAMPLING_RATE + 1e-9))
 
 
@@ -36,21 +37,21 @@ def cut_frames(signals: Any, window: float, step: float) -> Any:
 
 
 def sums(*values: Any) -> Any:
-    """The sums over all positions of each of ``values`` (B, 1, T, C), one below the other (number, C)."""
-    # Over the outermost axes first: TensorFlow takes twice as long for all at once.
+    """The sums over all positions of each of ``values`` (B, 1, T, C), stacked as (number, C)."""
+    # The outermost axes are summed first: TensorFlow takes twice as long if all are summed at once.
     return ops.stack([ops.sum(ops.sum(x, axis=(0, 1)), axis=0) for x in values])
 
 
 def normalised(y: Any, gamma: Any, beta: Any, synchronized: bool) -> tuple[Any, Any, Any]:
     """Batch normalisation. Ioffe & Szegedy, arXiv:1502.03167 (2015), section 3.
 
-    Its gradient, through the statistics too, is written out: differentiated operation by operation, it would pass over
-    the features far more often, and memory bounds the time of all but the products.
+    Its gradient, also through the statistics, is written out: automatic differentiation would read the features many
+    more times, and memory access limits the speed of all operations except matrix products.
 
     Args:
         y: features (B, 1, T, C).
-        gamma, beta: by which they are scaled and shifted (C).
-        synchronized: whether their statistics are those of all replicas, which have equal shares of the batch.
+        gamma, beta: the scale and shift of the features (C).
+        synchronized: whether the statistics are those of all replicas, which have equal shares of the batch.
 
     Returns:
         The normalised features, and their mean and variance (C).
@@ -59,7 +60,7 @@ def normalised(y: Any, gamma: Any, beta: Any, synchronized: bool) -> tuple[Any, 
     positions = ops.cast(shape[0] * shape[2], y.dtype)
 
     def means(totals: Any) -> list[Any]:
-        """The means per position, over all replicas if they are synchronized, of two rows of sums."""
+        """The means per position from two rows of sums, over all replicas if synchronized."""
         own = totals / positions
         return ops.unstack(ops.moments(own[None], axes=(0,), synchronized=True)[0] if synchronized else own, 2)
 
@@ -76,7 +77,7 @@ def normalised(y: Any, gamma: Any, beta: Any, synchronized: bool) -> tuple[Any, 
             upstream = arguments[0] if upstream is None else upstream
             of_beta, product = ops.unstack(sums(upstream, upstream * y), 2)
             of_gamma = (product - mean * of_beta) * deviation
-            # Of n = (y - mean) · deviation: scale · (upstream - mean(upstream) - n · mean(upstream · n)).
+            # With n = (y - mean) · deviation, this is scale · (upstream - mean(upstream) - n · mean(upstream · n)).
             mean_upstream, mean_product = means(ops.stack([of_beta, of_gamma]))
             slope = mean_product * deviation
             of_y = scale * upstream - (scale * slope) * y + scale * (slope * mean - mean_upstream)
@@ -84,22 +85,23 @@ def normalised(y: Any, gamma: Any, beta: Any, synchronized: bool) -> tuple[Any, 
 
         return y * scale + (beta - mean * scale), gradients
 
-    # Copies, for TensorFlow refuses variables as what such a function is given.
+    # Copies are given, because TensorFlow refuses variables as arguments of such a function.
     return function(y, ops.copy(gamma), ops.copy(beta), mean, variance), mean, variance
 
 
 @keras.saving.register_keras_serializable(package="synth")
 class NormalisedConvolution(Configured):
-    """A convolution without bias, batch normalisation, and, unless told otherwise, ELU.
+    """A convolution without bias, batch normalisation, and, by default, ELU.
 
-    With the statistics learned so far it is one convolution with a bias, whose kernel they are folded into. With the
-    batch's own it computes all but the products in float32, which costs no more under mixed precision.
+    Outside training, with the learned statistics, this is one convolution with a bias, because the statistics are
+    folded into the kernel. In training, with the batch's own statistics, everything except the products is computed in
+    float32, which takes no longer under mixed precision.
 
     Args:
         filters: C of the output.
-        kernel_size: in steps.
-        stride: in steps.
-        padding: steps of zeros on either side.
+        kernel_size: steps of the kernel.
+        stride: steps from one output to the next.
+        padding: steps of zeros on each side.
         elu: whether ELU comes last.
     """
 
@@ -109,7 +111,7 @@ class NormalisedConvolution(Configured):
         super().__init__(autocast=False, **kwargs)
         self.filters, self.kernel_size, self.stride, self.padding = filters, kernel_size, stride, padding
         self.elu = elu
-        # As of Keras's batch normalisation: TensorFlow's replicas take their statistics together.
+        # The same name as in Keras's batch normalisation: whether TensorFlow's replicas share their statistics.
         self.synchronized = False
 
     def build(self, input_shape: Any) -> None:
@@ -143,15 +145,15 @@ class NormalisedConvolution(Configured):
 
 @keras.saving.register_keras_serializable(package="synth")
 class ResidualBlock(Configured):
-    """Two convolutions with squeeze and excitation, and what came in added to their output.
+    """Two convolutions with squeeze and excitation, whose output is added to the block's input.
 
-    The convolutions pad by 1 whatever their kernel, so that the output is shorter for kernels above 3; what is added is
-    cut on its right to that length.
+    The convolutions pad by 1 whatever their kernel, so the output is shorter if the kernel is above 3; then the input
+    is cut on its right to that length.
 
     Args:
         filters: C of the output.
-        kernel_size: of both convolutions.
-        stride: of the first.
+        kernel_size: steps of both kernels.
+        stride: stride of the first convolution.
     """
 
     def __init__(self, filters: int, kernel_size: int, stride: int, **kwargs: Any) -> None:
@@ -193,11 +195,11 @@ class FrameBackbone(Configured):
     """The features of each frame: a stem, three branches of kernels 3, 5 and 7, and two linear layers.
 
     All frames of all epochs are one batch, so that batch normalisation has one set of statistics over all of them; the
-    published code takes them frame by frame. Inference is the same.
+    published code has one for each frame. Inference is the same.
 
     Args:
         window: length of a frame in seconds.
-        lora: adapts the layers it names (``linear1``, ``linear2``).
+        lora: LoRA for the layers that it names (``linear1``, ``linear2``).
 
     Example:
 
@@ -243,11 +245,11 @@ class FrameBackbone(Configured):
         return self.describe(self.convolve(x, training), training)
 
     def convolve(self, x: Any, training: bool = False) -> Any:
-        """Frames (B, F, S) to what the branches make of them (B, F, flat)."""
+        """Frames (B, F, S) to the outputs of the branches (B, F, flat)."""
         batch, frames = ops.shape(x)[0], x.shape[1]
-        # Rows of one pixel's height: two-dimensional convolutions are what TensorFlow fuses with what follows them.
+        # As images one pixel high: TensorFlow fuses only two-dimensional convolutions with the operations after them.
         x = self.stem(ops.reshape(x, (-1, 1, self.samples, 1)), training=training)
-        # ELU stays above -1: such padding never is a maximum.
+        # ELU is never below -1, so this padding is never the maximum.
         x = ops.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)), constant_values=-2.0)
         x = ops.max_pool(x, (1, 3), (1, 2), "valid", "channels_last")
         outputs = []
@@ -261,7 +263,7 @@ class FrameBackbone(Configured):
         return ops.reshape(y, (batch, frames, self.flat))
 
     def describe(self, convolved: Any, training: bool = False) -> Any:
-        """What :meth:`convolve` made (B, F, flat) to features (B, F, D)."""
+        """The outputs of :meth:`convolve` (B, F, flat) to features (B, F, D)."""
         batch, frames = ops.shape(convolved)[0], convolved.shape[1]
         y = ops.reshape(ops.cast(convolved, self.compute_dtype), (-1, self.flat))
         y = ops.elu(call_dense(self.linear1, y, training))

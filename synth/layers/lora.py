@@ -1,4 +1,4 @@
-"""Low-rank adaptation (LoRA), rank-stabilised: a frozen Dense layer learns through two thin matrices beside it.
+"""Rank-stabilised low-rank adaptation (LoRA): two thin matrices learn beside a frozen Dense layer.
 
 Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022; Kalajdzievski, "A Rank Stabilization Scaling
 Factor for Fine-Tuning with LoRA", arXiv:2312.03732 (2023).
@@ -20,13 +20,13 @@ class Lora(dict):
 
 @keras.saving.register_keras_serializable(package="synth")
 class LoraDense(keras.layers.Dense):
-    """A Dense layer whose own kernel and bias are frozen; A and B beside it learn: x W + b + scale · (x A) B.
+    """A Dense layer whose kernel W and bias b are frozen, and matrices A and B that learn: x W + b + scale · (x A) B.
 
-    A begins as normal noise of variance 1 / r, B as zeros, so that at first the layer computes what it did before.
+    A begins as normal noise of variance 1 / r, B as zeros, so the layer first computes the same as before.
 
     Args:
-        units: as of Dense.
-        lora: how it is adapted; a :class:`Lora`, or some of its values by name.
+        units: as in Dense.
+        lora: how the layer is adapted: a :class:`Lora`, or some of its values by name.
     """
 
     def __init__(self, units: int, lora: dict[str, Any], **kwargs: Any) -> None:
@@ -39,7 +39,7 @@ class LoraDense(keras.layers.Dense):
         super().build(input_shape)
         for variable in (self._kernel, self.bias):
             variable.trainable = False
-        # Dense locks its list of weights once it is built.
+        # Dense locks its list of weights when it is built.
         self._tracker.unlock()
         rank = self.lora["rank"]
         noise = keras.initializers.RandomNormal(stddev=1 / math.sqrt(rank))
@@ -50,15 +50,15 @@ class LoraDense(keras.layers.Dense):
     def call(self, inputs: Any, training: bool = False) -> Any:
         adapted = ops.matmul(ops.matmul(self.input_dropout(inputs, training=training), self.a), self.b)
         y = ops.matmul(inputs, self.kernel) + self.scale * adapted
-        # The bias last: TensorFlow's graph optimiser fails on an activation of product, bias and sum in that order, and
-        # then leaves the whole model unfused.
+        # The bias is added last: TensorFlow's graph optimiser fails on the order product, bias, sum before an
+        # activation, and then fuses nothing in the whole model.
         return y if self.bias is None else y + self.bias
 
     def merged_kernel(self) -> Any:
-        """The kernel of the plain Dense layer that computes the same."""
+        """The kernel of a plain Dense layer that computes the same."""
         return self._kernel + self.scale * ops.matmul(self.a, self.b)
 
-    # Dense would save its own kind of LoRA, merged.
+    # Dense's own methods would save merged weights, for Keras's own LoRA.
     def save_own_variables(self, store: dict[str, Any]) -> None:
         keras.layers.Layer.save_own_variables(self, store)
 
@@ -75,19 +75,19 @@ def dense(units: int, lora: dict[str, Any] | None = None, **kwargs: Any) -> kera
 
 
 def call_dense(layer: keras.layers.Dense, x: Any, training: bool) -> Any:
-    """``layer(x)``; only an adapted layer knows of training, for its dropout."""
+    """``layer(x)``; only an adapted layer takes the argument ``training``, for its dropout."""
     return layer(x, training=training) if isinstance(layer, LoraDense) else layer(x)
 
 
 def as_lora(named: dict[str, Any] | None) -> dict[str, Lora]:
-    """Each layer's :class:`Lora` by the layer's name; values that are not given have their defaults."""
+    """Each layer's :class:`Lora` by the layer's name; values that are not given get their defaults."""
     return {name: Lora(**lora) for name, lora in (named or {}).items()}
 
 
 def merge(model: keras.Model) -> keras.Model:
-    """A new model without LoRA that computes what ``model`` does when it is not trained, for deployment."""
+    """A new model without LoRA that computes the same as ``model`` outside training, for deployment."""
     merged = type(model).from_config(_without_lora(model.get_config()))
-    # Keras has no public way to visit the layers within layers.
+    # Keras has no public way to visit layers inside layers.
     adapted = {layer.path: layer for layer in model._flatten_layers() if isinstance(layer, LoraDense)}
     values = {variable.path: variable for variable in model.weights}
     for variable in merged.weights:
@@ -99,7 +99,7 @@ def merge(model: keras.Model) -> keras.Model:
 
 
 def _without_lora(config: Any) -> Any:
-    """A model's configuration with every ``lora`` emptied, and every ``rank`` of one set to 0."""
+    """A model's configuration in which every ``lora`` is empty and every ``rank`` is 0."""
     if not isinstance(config, dict):
         return config
     return {

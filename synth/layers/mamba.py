@@ -7,9 +7,9 @@ Shapes, with the papers' letters: B sequences, L length, D features of the input
 (``expand`` · D), N state size (``d_state``), K steps of the convolution (``d_conv``), H heads of P features each
 (E = H · P), J chunks of Q steps.
 
-Values, with the papers' letters too: u is the input of the state space, h its state, delta the length of a step, A the
+Values, also with the papers' letters: u is the input of the state space, h its state, delta the length of a step, A the
 rates of decay, B and C the input and output matrices, D the weight with which u is added to the output. As in the
-papers, B and D are such values in an equation, and numbers in a shape.
+papers, B and D mean these values in an equation, but the numbers above in a shape.
 """
 
 import math
@@ -25,10 +25,10 @@ LINEAR_INITIALIZER = {
     "class_name": "VarianceScaling",
     "config": {"scale": 1 / 3, "mode": "fan_in", "distribution": "uniform"},
 }
-"""Uniform within 1 / sqrt(inputs) to either side, as PyTorch draws a linear layer."""
+"""Uniform between ±1 / sqrt(inputs), as PyTorch draws a linear layer."""
 
 MASKED = -1e30
-"""Stands in an exponent for minus infinity, whose gradient would not be a number."""
+"""Used in an exponent instead of minus infinity, whose gradient would be NaN."""
 
 
 def masked(x: Any, mask: Any) -> Any:
@@ -39,12 +39,12 @@ def masked(x: Any, mask: Any) -> Any:
 class StateSpaceLayer(Configured):
     """What both layers share: projections in and out, a causal convolution, and a state carried along the sequence.
 
-    A step whose ``mask`` is false leaves the state as it was, enters the convolution as zeros, and gives zeros. State
+    A step whose ``mask`` is false does not change the state, enters the convolution as zeros, and gives zeros. State
     and decays are float32 under mixed precision.
 
     Attributes:
-        channels: C, of the convolution.
-        state_shape: of the state space's state, without the batch.
+        channels: C, the channels of the convolution.
+        state_shape: the shape of the state space's state, without the batch.
     """
 
     channels: int
@@ -58,7 +58,7 @@ class StateSpaceLayer(Configured):
 
     @property
     def state_dtype(self) -> str:
-        """Of the state: never less than float32."""
+        """The dtype of the state, at least float32."""
         return "float32" if self.compute_dtype in ("bfloat16", "float16") else self.compute_dtype
 
     def _linear(self, name: str, inputs: int, outputs: int) -> Any:
@@ -84,7 +84,7 @@ class StateSpaceLayer(Configured):
     def _convolve(self, x: Any, window: Any) -> tuple[Any, Any]:
         """Depthwise causal convolution and SiLU of ``x`` (B, L, C) after ``window``, the K - 1 steps before it."""
         length = ops.shape(x)[1]
-        # As K shifted products: on a CPU the gradients of a grouped convolution are several times slower.
+        # Computed as K shifted products, because the gradients of a grouped convolution are much slower on a CPU.
         padded = ops.concatenate([ops.cast(window, x.dtype), x], axis=1)
         y, kernel = self._cast(self.convolution_bias), self._cast(self.convolution_kernel)
         for k in range(self.d_conv):
@@ -92,14 +92,14 @@ class StateSpaceLayer(Configured):
         return ops.silu(y), padded[:, length:]
 
     def _cast(self, weight: Any) -> Any:
-        """``weight`` in the precision computed in; outside ``__call__`` Keras does not see to that."""
+        """``weight`` in the compute dtype; Keras casts it only inside ``__call__``."""
         return ops.cast(weight, self.compute_dtype)
 
     def _project(self, x: Any, kernel: Any) -> Any:
         return ops.matmul(self._cast(x), self._cast(kernel))
 
     def run(self, x: Any, state: Any = None, mask: Any = None) -> tuple[Any, Any]:
-        """Run over ``x`` (B, L, D) from ``state``, by default zeros; ``mask`` (B, L) is true where a step counts.
+        """Run over ``x`` (B, L, D) from ``state`` (default zeros); ``mask`` (B, L) is true for steps that count.
 
         Returns:
             The outputs (B, L, D), and the state after the last step.
@@ -107,11 +107,11 @@ class StateSpaceLayer(Configured):
         raise NotImplementedError
 
     def call(self, x: Any, mask: Any = None) -> Any:
-        """The outputs (B, L, D) for ``x`` (B, L, D); ``mask`` (B, L) is true where a step counts."""
+        """The outputs (B, L, D) for ``x`` (B, L, D); ``mask`` (B, L) is true for steps that count."""
         return self.run(x, mask=mask)[0]
 
     def step(self, x: Any, state: Any) -> tuple[Any, Any]:
-        """One step: ``x`` (B, D) and the state so far to the output (B, D) and the state after it."""
+        """One step: from ``x`` (B, D) and the state before it to the output (B, D) and the state after it."""
         y, state = self.run(x[:, None], state)
         return y[:, 0], state
 
@@ -120,17 +120,17 @@ class StateSpaceLayer(Configured):
 
 
 class Recurrence(keras.layers.RNN):
-    """A cell run along a sequence, from a given state: outputs of all steps, and the last state.
+    """Runs a cell along a sequence, beginning with a given state; gives the outputs of all steps and the last state.
 
-    Keras's ``ops.scan`` would do, but on TensorFlow it cannot be differentiated under XLA, and wants outputs shaped
-    like the state.
+    Keras's ``ops.scan`` does not serve: on TensorFlow it cannot be differentiated under XLA, and its outputs must have
+    the shape of the state.
     """
 
     def __init__(self, cell: keras.layers.Layer, **kwargs: Any) -> None:
         super().__init__(cell, return_sequences=True, return_state=True, **kwargs)
 
     def run(self, parts: tuple[Any, ...], state: Any) -> tuple[Any, Any]:
-        """``parts`` (B, L, features) side by side to outputs (B, L, ...); ``state`` (B, ...) before and after."""
+        """From ``parts`` (B, L, features), joined, and ``state`` (B, ...) to outputs (B, L, ...) and last state."""
         flat = ops.reshape(state, (ops.shape(state)[0], self.cell.state_size))
         outputs, last = self(ops.concatenate(parts, axis=-1), initial_state=[flat])
         return outputs, ops.reshape(last, (ops.shape(state)[0], *state.shape[1:]))
@@ -138,11 +138,11 @@ class Recurrence(keras.layers.RNN):
 
 @keras.saving.register_keras_serializable(package="synth")
 class ChunkCell(Configured):
-    """From one chunk to the next: h' = kept · h + added; the output is h, with which the chunk begins.
+    """The step from one chunk to the next: h' = kept · h + added; the output is h, with which the chunk begins.
 
     Args:
-        heads: how many parts of the state decay each in its own way: H of Mamba-2, E · N of Mamba.
-        size: numbers of a part: P · N, or 1.
+        heads: how many parts of the state have their own decay: H for Mamba-2, E · N for Mamba.
+        size: how many numbers a part has: P · N for Mamba-2, 1 for Mamba.
     """
 
     def __init__(self, heads: int, size: int, **kwargs: Any) -> None:
@@ -166,7 +166,7 @@ class Mamba(StateSpaceLayer):
         d_state: N, states of each inner feature.
         d_conv: K, steps that the convolution sees.
         expand: E = expand · D inner features.
-        chunk_size: Q, the steps between which a state is carried; but for rounding, the result does not depend on it.
+        chunk_size: Q, the steps of a chunk; except for rounding, the result does not depend on it.
 
     Example:
 
@@ -202,7 +202,7 @@ class Mamba(StateSpaceLayer):
 
     @staticmethod
     def _a_log(shape: tuple[int, ...], dtype: str) -> Any:
-        # Tiled, for PyTorch cannot assign to a broadcast tensor.
+        # Tiled, because PyTorch cannot assign to a broadcast tensor.
         return ops.tile(ops.log(ops.arange(1, shape[1] + 1, dtype=dtype))[None], (shape[0], 1))
 
     def run(self, x: Any, state: Any = None, mask: Any = None) -> tuple[Any, Any]:
@@ -212,7 +212,7 @@ class Mamba(StateSpaceLayer):
         places = [self.rank, self.rank + self.d_state]
         delta, B, C = ops.split(self._project(u, self.x_kernel), places, axis=-1)
         delta = ops.cast(self._project(delta, self.step_kernel), self.state_dtype)
-        # A masked step has no length: the state neither decays nor takes anything in.
+        # A masked step has length 0, so the state neither decays nor takes anything in.
         delta = masked(ops.softplus(delta + self.step_bias), mask)  # (B, L, E)
         u32, B, C = (ops.cast(v, self.state_dtype) for v in (u, B, C))
         D = self.skip
@@ -223,10 +223,10 @@ class Mamba(StateSpaceLayer):
     def _state_space(self, delta: Any, delta_u: Any, B: Any, C: Any, h: Any) -> tuple[Any, Any]:
         """The recurrence h' = exp(delta · A) h + delta · u · B, y = C · h', for all steps.
 
-        A long sequence is cut into chunks that are run side by side, so that there are few steps, each of large arrays:
-        once from zeros, for what each adds to the state, and, once the state is carried from chunk to chunk, again from
-        what each begins with. A sequence of at most two chunks' steps is one chunk. The steps of a chunk are written
-        out, for a loop costs more to run than they do.
+        A long sequence is cut into chunks that run side by side, so that there are few steps on large arrays. They run
+        twice: first from zeros, which gives what each chunk adds to the state; then, after the state was carried from
+        chunk to chunk, from the state with which each begins. A sequence of at most two chunks' steps is one chunk. The
+        steps of a chunk are written out, because a loop would take longer than the steps.
 
         Args:
             delta, delta_u: delta and delta · u (B, L, E).
@@ -242,14 +242,14 @@ class Mamba(StateSpaceLayer):
         count = 1 if short else -(-length // size)
 
         def steps(v: Any) -> list[Any]:
-            """(B, L, ...) as Q times (B · J, ...), the last chunk filled with steps of no length."""
+            """(B, L, ...) as Q times (B · J, ...), with the last chunk padded by steps of length 0."""
             if not short:
                 v = ops.pad(v, [[0, 0], [0, count * size - length], [0, 0]])
             return ops.unstack(ops.reshape(v, (batch * count, size, v.shape[-1])), size, axis=1)
 
         A = -ops.exp(self.a_log)
         parts = [steps(v) for v in (delta, delta_u, B, C)]
-        # What each step leaves of the state, and what it adds to it (B · J, E, N).
+        # The share of the state that each step keeps, and what it adds to the state (B · J, E, N).
         changes: Iterator[tuple[Any, Any]] = (
             (ops.exp(delta[..., None] * A), delta_u[..., None] * B[:, None])
             for delta, delta_u, B in zip(*parts[:3], strict=True)
@@ -276,13 +276,13 @@ class Mamba(StateSpaceLayer):
 class Mamba2(StateSpaceLayer):
     """Mamba-2: one decay per head, computed chunk by chunk as matrix products (arXiv:2405.21060, listing 1).
 
-    Within a chunk every step sees every earlier one through a decaying matrix, as in attention; from chunk to chunk a
-    state is carried. The cost grows with the length, and is nearly all matrix products.
+    Within a chunk, every step sees all earlier ones through a decaying matrix, as in attention; from chunk to chunk, a
+    state is carried. The cost grows linearly with the length, and is almost only matrix products.
 
     Args:
-        d_model, d_state, d_conv, expand: as of :class:`Mamba`.
-        headdim: P, inner features of a head; E must be a multiple.
-        chunk_size: Q, the longest stretch computed as one matrix; the result does not depend on it.
+        d_model, d_state, d_conv, expand: as in :class:`Mamba`.
+        headdim: P, inner features of a head; E must be a multiple of it.
+        chunk_size: Q, the steps of a chunk; except for rounding, the result does not depend on it.
 
     Example:
 
@@ -335,7 +335,7 @@ class Mamba2(StateSpaceLayer):
         uBC, window = self._convolve(masked(uBC, mask), window)
         u, B, C = ops.split(uBC, [inner, inner + self.d_state], axis=-1)
         u = ops.reshape(u, (batch, length, self.heads, self.headdim))
-        # A masked step has no length: the state neither decays nor takes anything in.
+        # A masked step has length 0, so the state neither decays nor takes anything in.
         delta = masked(ops.softplus(ops.cast(delta, self.state_dtype) + self.step_bias), mask)  # (B, L, H)
         y, h = self._state_space(u, delta, B, C, h)
         D = ops.cast(self.skip, y.dtype)[:, None]
@@ -363,7 +363,7 @@ class Mamba2(StateSpaceLayer):
         padding = count * size - length
 
         def chunks(v: Any) -> Any:
-            """(B, L, ...) as (B, J, Q, ...), the last chunk filled with steps of no length."""
+            """(B, L, ...) as (B, J, Q, ...), with the last chunk padded by steps of length 0."""
             v = ops.pad(v, [[0, 0], [0, padding]] + [[0, 0]] * (len(v.shape) - 2))
             return ops.reshape(v, (batch, count, size, *v.shape[2:]))
 
@@ -374,13 +374,13 @@ class Mamba2(StateSpaceLayer):
         delta_u = ops.cast(delta, u.dtype)[..., None] * u  # (B, J, Q, H, P)
         delta_u = ops.transpose(delta_u, (0, 1, 3, 2, 4))  # (B, J, H, Q, P)
 
-        # Within the chunks: what step j took in reaches step i >= j, decayed by all between.
+        # Within the chunks: what step j took in reaches step i >= j, decayed by all steps in between.
         causal = ops.arange(size)[:, None] >= ops.arange(size)[None, :]
         between = ops.exp(ops.where(causal, decay[..., :, None] - decay[..., None, :], MASKED))  # (B, J, H, Q, Q)
         CB = ops.matmul(C, ops.swapaxes(B, -1, -2))  # (B, J, Q, Q)
         y = ops.matmul(ops.cast(between, u.dtype) * CB[:, :, None], delta_u)  # (B, J, H, Q, P)
 
-        # From chunk to chunk: what each adds to the state, and the state that each begins with.
+        # From chunk to chunk: what each chunk adds to the state, and the state with which each begins.
         to_end = ops.exp(decay[..., -1:] - decay)[..., None]  # (B, J, H, Q, 1)
         B, C = (ops.cast(v, self.state_dtype)[:, :, None] for v in (B, C))  # (B, J, 1, Q, N)
         added = ops.matmul(ops.swapaxes(ops.cast(delta_u, self.state_dtype) * to_end, -1, -2), B)  # (B, J, H, P, N)

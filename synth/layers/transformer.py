@@ -1,7 +1,7 @@
 """Transformer blocks, fixed positions and random masking, as masked autoencoders use them.
 
-He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, section 3. The encoder layer that normalises
-what it has added is that of Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
+He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, section 3. The encoder layer, which normalises
+after each addition, is that of Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
 
 Shapes: B epochs in a batch, T tokens, D features of a token.
 """
@@ -21,13 +21,13 @@ TOKEN_INITIALIZER = {"class_name": "RandomNormal", "config": {"stddev": 0.02}}
 
 @keras.saving.register_keras_serializable(package="synth")
 class TransformerBlock(Configured):
-    """Self-attention and a two-layer perceptron, each after a LayerNorm and added to what came in.
+    """Self-attention and a two-layer perceptron, each with a LayerNorm before it and added to its input.
 
     Args:
         dim: D.
-        heads: of the attention; D must be a multiple.
-        mlp_ratio: the perceptron's inner features are so many times D.
-        lora: adapts the layers it names (``proj``, ``fc1``, ``fc2``); values are :class:`Lora` or its values by name.
+        heads: heads of the attention; D must be a multiple of it.
+        mlp_ratio: the perceptron has ``mlp_ratio`` · D inner features.
+        lora: LoRA for the layers that it names (``proj``, ``fc1``, ``fc2``): a :class:`Lora`, or its values by name.
     """
 
     def __init__(
@@ -68,19 +68,20 @@ class TransformerBlock(Configured):
 
 @keras.saving.register_keras_serializable(package="synth")
 class EncoderLayer(Configured):
-    """Self-attention and a two-layer perceptron with ReLU, each added to what came in and then normalised.
+    """Self-attention and a two-layer perceptron with ReLU, each added to its input and then normalised.
 
-    It computes what PyTorch's ``TransformerEncoderLayer`` does with its own values: biases everywhere, LayerNorm's
-    epsilon 1e-5, dropout on the attention's weights, within the perceptron, and on what is added.
+    It computes the same as PyTorch's ``TransformerEncoderLayer`` with its defaults: biases everywhere, LayerNorm's
+    epsilon 1e-5, and dropout in four places: on the attention's weights, within the perceptron, and before each
+    addition.
 
     Args:
         dim: D.
-        heads: of the attention; D must be a multiple.
+        heads: heads of the attention; D must be a multiple of it.
         hidden: the perceptron's inner features.
-        dropout: of all four.
+        dropout: the rate in all four places.
 
     Raises:
-        ValueError: D is no multiple of ``heads``.
+        ValueError: D is not a multiple of ``heads``.
     """
 
     def __init__(self, dim: int, heads: int, hidden: int, dropout: float, **kwargs: Any) -> None:
@@ -90,7 +91,7 @@ class EncoderLayer(Configured):
         self.dim, self.heads, self.hidden, self.dropout = dim, heads, hidden, dropout
         self.supports_masking = True
         own = {"dtype": self.dtype_policy}
-        # Glorot's limit for the one matrix of query, key and value; Keras would take it of kernels of three axes.
+        # Glorot's limit for one matrix of query, key and value; Keras would compute it from kernels with three axes.
         limit = math.sqrt(6 / (4 * dim))
         self.attention = keras.layers.MultiHeadAttention(
             heads,
@@ -117,7 +118,7 @@ class EncoderLayer(Configured):
         self.built = True
 
     def call(self, x: Any, mask: Any = None, training: bool = False) -> Any:
-        """(B, T, D) to (B, T, D); ``mask`` (B, T) is true where a token counts, and nothing looks at the others."""
+        """(B, T, D) to (B, T, D); ``mask`` (B, T) is true for tokens that count; the others are not attended to."""
         seen = None if mask is None else mask[:, None, :]
         attended = self.attention(x, x, attention_mask=seen, training=training)
         x = self.norm1(x + self.dropout1(attended, training=training))
@@ -129,10 +130,10 @@ class EncoderLayer(Configured):
 
 
 def sine_positions(tokens: int, dim: int, cls_token: bool = False) -> np.ndarray:
-    """Fixed positions of an image of ``tokens`` rows and one column, float32 (tokens or tokens + 1, dim).
+    """Fixed positions for an image of ``tokens`` rows and one column, float32 (tokens or tokens + 1, dim).
 
-    The first half of the features stands for the column, which is 0 for all; the second half for the row. A cls token
-    in front has zeros.
+    The first half of the features encodes the column, which is 0 for all, the second half the row. A cls token in
+    front has zeros.
     """
     rates = 1 / 10_000 ** (np.arange(dim // 4) / (dim / 4))
 
@@ -147,7 +148,7 @@ def sine_positions(tokens: int, dim: int, cls_token: bool = False) -> np.ndarray
 
 
 def add_positions(layer: Any, tokens: int, cls_token: bool = False, trainable: bool = True) -> Any:
-    """A new weight of ``layer``, which begins as :func:`sine_positions` (1, positions, ``layer.dim``)."""
+    """A new weight (1, positions, ``layer.dim``) of ``layer``, which begins as :func:`sine_positions`."""
     table = sine_positions(tokens, layer.dim, cls_token)[None]
     positions = layer.add_weight(name="positions", shape=table.shape, initializer="zeros", trainable=trainable)
     positions.assign(table)
@@ -155,16 +156,16 @@ def add_positions(layer: Any, tokens: int, cls_token: bool = False, trainable: b
 
 
 def random_masking(x: Any, mask_ratio: float, noise: Any) -> tuple[Any, Any, Any]:
-    """Keep the tokens of the least noise.
+    """Keep the tokens with the smallest noise, and hide the others.
 
     Args:
         x: (B, T, D).
-        mask_ratio: share of the tokens that is hidden.
-        noise: (B, T); uniform random numbers, or given ones to repeat a result.
+        mask_ratio: share of the tokens to hide.
+        noise: (B, T), random numbers for the tokens; the same noise gives the same result.
 
     Returns:
         The visible tokens in order of their noise (B, kept, D); the mask (B, T), 1 where a token is hidden; and each
-        token's place among all in that order (B, T), by which :func:`restore` puts them back.
+        token's place in that order (B, T), which :func:`restore` needs to put the tokens back.
     """
     tokens = x.shape[1]
     kept = int(tokens * (1 - mask_ratio))
@@ -175,7 +176,7 @@ def random_masking(x: Any, mask_ratio: float, noise: Any) -> tuple[Any, Any, Any
 
 
 def restore(visible: Any, mask_token: Any, places: Any) -> Any:
-    """All tokens in their first order (B, T, D), the hidden ones as ``mask_token`` (1, 1, D)."""
+    """All tokens in their original order (B, T, D), the hidden ones replaced by ``mask_token`` (1, 1, D)."""
     batch, tokens = ops.shape(visible)[0], places.shape[1]
     hidden = ops.broadcast_to(ops.cast(mask_token, visible.dtype), (batch, tokens - visible.shape[1], visible.shape[2]))
     return ops.take_along_axis(ops.concatenate([visible, hidden], axis=1), places[:, :, None], axis=1)

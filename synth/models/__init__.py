@@ -1,1 +1,1 @@
-"""NeuroNet, the multimodal fusion, and the classifiers on top, in keras.ops alone."""
+"""NeuroNet, the multimodal fusion, and the classifiers on top of them, written only in keras.ops."""

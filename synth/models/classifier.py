@@ -1,7 +1,7 @@
-"""What is trained on labels: a probe on stored embeddings, and fine-tuning with a temporal context module (TCM).
+"""Networks that learn from labels: a probe on stored embeddings, and fine-tuning with a temporal context module (TCM).
 
-The modules beside Mamba are those of Lee et al., "NeuroNet", arXiv:2404.17585 (2024). Its published code lets them run
-along the batch; here they run along time.
+The modules other than Mamba are those of Lee et al., "NeuroNet", arXiv:2404.17585 (2024). In its published code they
+run along the batch; here they run along time.
 
 Shapes: B nights or stretches of them, L epochs of a stretch, D features of an embedding.
 """
@@ -27,13 +27,13 @@ from synth.terms import DEFAULT_TCM, NEURONET_TCM, TCMS
 class Head(Configured):
     """Linear layers of half the features, each with batch normalisation, ELU and dropout, then one for the classes.
 
-    Used alone on stored embeddings, this is the linear probe.
+    On stored embeddings, a head alone is the linear probe.
 
     Args:
-        features: D, of the embeddings.
+        features: D, the features of the embeddings.
         classes: 5 for stages, 2 for events.
-        dropout: after each of the layers before the last.
-        hidden: how many they are.
+        dropout: the rate after each hidden layer.
+        hidden: the number of hidden layers.
     """
 
     def __init__(self, features: int, classes: int, dropout: float = 0.5, hidden: int = 2, **kwargs: Any) -> None:
@@ -71,14 +71,14 @@ LAYERS: dict[str, Callable[..., keras.layers.Layer]] = {
     "mamba": Mamba,
     "lstm": partial(keras.layers.LSTM, return_sequences=True),
     "encoder": partial(EncoderLayer, heads=8, hidden=2048, dropout=0.1),
-    # What version 1 called ``mha``; its models are still read.
+    # The layer that version 1 called ``mha``, whose models can still be read.
     "mha": lambda features, **kwargs: SelfAttention(features, heads=8, **kwargs),
 }
-"""What a temporal context module may consist of, each from (B, L, D) to (B, L, D), by the names in :data:`TCMS`."""
+"""The layers of temporal context modules, each from (B, L, D) to (B, L, D), by their names in :data:`TCMS`."""
 
 
 def layers_of(tcm: str | Sequence[str]) -> tuple[str, ...]:
-    """The names of a module's layers: ``tcm`` is one of :data:`TCMS`, or the names themselves, of :data:`LAYERS`.
+    """The names of a module's layers: ``tcm`` is one of :data:`TCMS`, or the layers' names in :data:`LAYERS`.
 
     Raises:
         ValueError: there is no such module or layer.
@@ -87,17 +87,17 @@ def layers_of(tcm: str | Sequence[str]) -> tuple[str, ...]:
         raise ValueError(f"there is no temporal context module {tcm!r}: choose one of {', '.join(TCMS)}.")
     names = TCMS[tcm] if isinstance(tcm, str) else tuple(tcm)
     if unknown := [name for name in names if name not in LAYERS]:
-        raise ValueError(f"no temporal context module has layers {unknown}: they are {', '.join(LAYERS)}.")
+        raise ValueError(f"there are no layers {unknown}: choose among {', '.join(LAYERS)}.")
     return names
 
 
 @keras.saving.register_keras_serializable(package="synth")
 class SelfAttention(Configured):
-    """Attention of each epoch to all of its stretch.
+    """Attention of each epoch to all epochs of its stretch.
 
     Args:
         features: D.
-        heads: of the attention.
+        heads: the heads of the attention.
     """
 
     def __init__(self, features: int, heads: int, **kwargs: Any) -> None:
@@ -119,14 +119,14 @@ class SelfAttention(Configured):
 
 @keras.saving.register_keras_serializable(package="synth")
 class SequenceClassifier(Configured):
-    """From a stretch of embeddings to logits: head(x + TCM(x)), x being the embeddings normalised over the batch.
+    """From a stretch of embeddings to logits: head(x + TCM(x)), where x are the embeddings, batch-normalised.
 
-    Without a TCM it is head(x).
+    Without a TCM, it is head(x).
 
     Args:
-        features, classes, dropout: of the head; see :class:`Head`.
+        features, classes, dropout: as in :class:`Head`.
         tcm: the module, as :func:`layers_of` takes it.
-        plain: it is NeuroNet's: linear(TCM(embeddings)), neither normalised nor added, without hidden layers.
+        plain: whether to compute only linear(TCM(embeddings)), as NeuroNet does.
     """
 
     def __init__(
@@ -150,12 +150,12 @@ class SequenceClassifier(Configured):
     def _module(self, own: dict[str, Any]) -> keras.layers.Layer | None:
         if not self.tcm:
             return None
-        # One layer is the module itself: so are the weights of earlier versions named.
+        # A single layer is the module itself, because the weights of earlier versions have these names.
         if len(self.tcm) == 1:
             return LAYERS[self.tcm[0]](self.features, name="context", **own)
         parts = (LAYERS[name](self.features, name=f"{name}{n}", **own) for n, name in enumerate(self.tcm))
         module = keras.Sequential(list(parts), name="context")
-        # It hands the mask on to its layers, and warns that it loses it unless it is told to keep it.
+        # It passes the mask to its layers, but without this it would warn that it loses the mask.
         module.supports_masking = True
         return module
 
@@ -174,7 +174,7 @@ class SequenceClassifier(Configured):
         self.built = True
 
     def call(self, embeddings: Any, mask: Any = None, training: bool = False) -> Any:
-        """Embeddings (B, L, D) to logits (B, L, classes); ``mask`` (B, L) is true where an epoch counts."""
+        """Embeddings (B, L, D) to logits (B, L, classes); ``mask`` (B, L) is true for epochs that count."""
         x = embeddings if self.norm is None else self.norm(embeddings, training=training)
         if self.context is not None:
             seen = self.context(x, mask=mask, training=training)
@@ -192,7 +192,7 @@ class FineTuned(keras.Model):
     def embed(self, signals: dict[str, Any], training: bool = False) -> Any:
         """``signals`` of each stream (B, L, 3000) to embeddings (B, L, D); all epochs are one batch.
 
-        In their place may come what the frozen convolutions made of them (B, L, F, flat).
+        Instead of signals, the outputs of the frozen convolutions (B, L, F, flat) may be given.
         """
         first = signals[self.encoder.modalities[0]]
         batch, length = ops.shape(first)[0], ops.shape(first)[1]
@@ -200,9 +200,9 @@ class FineTuned(keras.Model):
         return ops.reshape(self.encoder(flat, training=training), (batch, length, self.encoder.dim))
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
-        """Logits (B, L, classes) of ``signals`` of each stream (B, L, 3000), or as :meth:`embed` says.
+        """The logits (B, L, classes) from each stream's ``signals`` (B, L, 3000), or what :meth:`embed` also takes.
 
-        ``mask`` (B, L), if it is among the inputs, is true where an epoch counts.
+        ``mask`` (B, L), if it is among the inputs, is true for epochs that count.
         """
         embeddings = self.embed(inputs["signals"], training)
         return self.classifier(embeddings, mask=inputs.get("mask"), training=training)
@@ -213,16 +213,17 @@ class FineTuned(keras.Model):
 
 @keras.saving.register_keras_serializable(package="synth")
 class FineTuning(FineTuned):
-    """A pretrained fusion encoder, frozen but for LoRA, and a classifier of stretches of epochs.
+    """A pretrained fusion encoder, frozen except for LoRA, and a classifier of stretches of epochs.
 
-    As in the published code, the LoRA that the fusion was trained with goes on learning beside the one added here, but
-    without its dropout.
+    As in the published code, the LoRA from the pretraining of the fusion continues to learn, without its dropout,
+    besides the LoRA added here.
 
     Args:
-        encoder: what :class:`SynthSleepNetEncoder` is built with; ``lora`` and ``frozen`` are set here.
-        classes, tcm, dropout: of the classifier; see :class:`SequenceClassifier`.
-        rank: r, of LoRA in the frame backbones' linear layers and the last fusion block's perceptron; 0 for none.
-        alpha: of that LoRA.
+        encoder: the arguments of :class:`SynthSleepNetEncoder`; ``lora`` and ``frozen`` are set here.
+        classes, tcm, dropout: those of the classifier; see :class:`SequenceClassifier`.
+        rank: rank r of the LoRA in the frame backbones' linear layers and the last fusion block's perceptron; 0 for
+            none.
+        alpha: alpha of that LoRA.
     """
 
     def __init__(
@@ -255,8 +256,8 @@ class FineTuning(FineTuned):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "FineTuning":
-        """A network of the ``config`` that :meth:`get_config` returned, in this version or in an earlier one."""
-        # Version 1 named a module by the one layer that it had.
+        """The network described by ``config``, which :meth:`get_config` returned in this version or an earlier one."""
+        # In version 1, a module had one layer and its name.
         tcm = config["tcm"]
         return super().from_config({**config, "tcm": (tcm,) if isinstance(tcm, str) else tcm})
 
@@ -268,8 +269,8 @@ class NeuroNetFineTuning(FineTuned):
     Lee et al., "NeuroNet", arXiv:2404.17585 (2024).
 
     Args:
-        encoder: what :class:`NeuroNetDescription` is built with.
-        classes, tcm: of the classifier; see :class:`SequenceClassifier`.
+        encoder: the arguments of :class:`NeuroNetDescription`.
+        classes, tcm: those of the classifier; see :class:`SequenceClassifier`.
     """
 
     def __init__(

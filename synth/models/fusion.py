@@ -1,9 +1,10 @@
-"""SynthSleepNet: the tokens of several modalities fused, again by masked prediction and contrast.
+"""SynthSleepNet: fuses the tokens of several modalities, and learns, like NeuroNet, by masked prediction and contrast.
 
 Lee et al., "Toward Foundational Model for Sleep Analysis Using a Multimodal Hybrid Self-Supervised Learning Framework",
 arXiv:2502.17481 (2025).
 
-A modality here is a stream: where several channels of one are fused, each is a stream, as ``eeg`` and ``eeg2``.
+In this module, a modality means a stream: if several channels of one modality are fused, each is a stream, such as
+``eeg`` and ``eeg2``.
 
 Shapes: B epochs of 3000 samples, M modalities, F frames of an epoch, D features of the fusion.
 """
@@ -21,26 +22,26 @@ from synth.layers.transformer import TOKEN_INITIALIZER, TransformerBlock, add_po
 from synth.models.neuronet import NeuroNetEncoder, Projector, freeze, masked_error
 
 BACKBONE_LORA = {"proj": Lora(rank=4, alpha=16, dropout=0.05)}
-"""What learns of a pretrained encoder while modalities are fused: every block's attention output."""
+"""The layers of a pretrained encoder that learn in the pretraining of the fusion: every block's attention output."""
 
 
 @keras.saving.register_keras_serializable(package="synth")
 class SynthSleepNetEncoder(Configured, keras.Model):
-    """An epoch of several modalities to one embedding.
+    """From the signals of one or more modalities in an epoch to one embedding.
 
-    Every modality has a frozen NeuroNet encoder, adapted by LoRA, and layers of its own that bring its tokens to D
-    features; transformer blocks see the tokens of all.
+    Every modality has a frozen NeuroNet encoder, adapted by LoRA, and its own layers that give its tokens D features;
+    the transformer blocks see the tokens of all modalities.
 
     Args:
         modalities: their names; one or more.
-        backbone: what :class:`NeuroNetEncoder` is built with, the same for all.
+        backbone: the arguments of :class:`NeuroNetEncoder`, the same for all modalities.
         dim: D.
-        heads: of the blocks' attention.
+        heads: heads of the blocks' attention.
         depth: number of blocks.
-        lora: adapts the layers it names of the last block (``proj``, ``fc1``, ``fc2``).
-        frozen: nothing but adapted layers learns, and batch normalisation keeps its statistics.
-        cls_normalised: whether, in training, the cls token counts to the statistics of the batch normalisation that it
-            is dropped after, as in the published code.
+        lora: LoRA for the layers of the last block that it names (``proj``, ``fc1``, ``fc2``).
+        frozen: whether only adapted layers learn, and batch normalisation keeps its statistics.
+        cls_normalised: whether, in training, the statistics of the batch normalisation include the cls token, which is
+            dropped after it, as in the published code.
 
     Example:
 
@@ -64,7 +65,7 @@ class SynthSleepNetEncoder(Configured, keras.Model):
     ) -> None:
         super().__init__(**kwargs)
         if not modalities or len(set(modalities)) < len(modalities):
-            raise ValueError(f"modalities = {list(modalities)}: one or more are wanted, each once.")
+            raise ValueError(f"modalities = {list(modalities)}: give one or more, each once.")
         self.modalities = tuple(modalities)
         self.dim, self.heads, self.depth, self.frozen = dim, heads, depth, frozen
         self.cls_normalised = cls_normalised
@@ -89,9 +90,10 @@ class SynthSleepNetEncoder(Configured, keras.Model):
             freeze(self)
 
     def describe(self, signals: dict[str, Any], training: bool = False) -> dict[str, Any]:
-        """Each modality's tokens (B, 1 + F, features of its encoder), its cls token first.
+        """Each modality's tokens (B, 1 + F, features of its encoder), with its cls token first.
 
-        Signals (B, 3000) may be convolved already, as :meth:`NeuroNetEncoder.describe_frames` says.
+        Instead of signals (B, 3000), outputs of the convolutions may be given; see
+        :meth:`NeuroNetEncoder.describe_frames`.
         """
         return {name: self.backbones[name](signals[name], training=training) for name in self.modalities}
 
@@ -102,7 +104,7 @@ class SynthSleepNetEncoder(Configured, keras.Model):
         noise: dict[str, Any] | None = None,
         training: bool = False,
     ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-        """The fused tokens (B, M · kept, D), modality by modality, with each one's mask and places (B, F)."""
+        """The fused tokens (B, M · kept, D), modality by modality, and each modality's mask and places (B, F)."""
         visible, masks, places = [], {}, {}
         for name in self.modalities:
             own = tokens[name] if self.cls_normalised and training else tokens[name][:, 1:]
@@ -122,10 +124,10 @@ class SynthSleepNetEncoder(Configured, keras.Model):
 
 @keras.saving.register_keras_serializable(package="synth")
 class TokenEmbedding(Projector):
-    """One modality's tokens to the fusion's features, with what tells modality and place.
+    """From one modality's tokens to the fusion's features, to which a modality token and positions are added.
 
     Args:
-        dim: D, of the fusion.
+        dim: D, the features of the fusion.
     """
 
     def __init__(self, dim: int, **kwargs: Any) -> None:
@@ -140,18 +142,18 @@ class TokenEmbedding(Projector):
         self.positions = add_positions(self, input_shape[1], trainable=False)
 
     def call(self, x: Any, training: bool = False) -> Any:
-        """(B, F, features), or with a cls token in front, which is dropped, to (B, F, D)."""
+        """(B, F, features) to (B, F, D); a cls token in front of the input is dropped."""
         x = super().call(x, training)[:, -self.positions.shape[1] :]
         return x + ops.cast(self.modality_token + self.positions, x.dtype)
 
 
 @keras.saving.register_keras_serializable(package="synth")
 class FusionDecoder(Configured):
-    """Predicts a modality's tokens from its visible fused ones: blocks and last layer of its own, the rest shared.
+    """Predicts a modality's tokens from its visible fused tokens; each modality has its own blocks and last layer.
 
     Args:
         modalities: their names.
-        dim, heads, depth, outputs: for each modality, as of :class:`synth.models.neuronet.MaskedDecoder`.
+        dim, heads, depth, outputs: as in :class:`synth.models.neuronet.MaskedDecoder`, for each modality.
     """
 
     def __init__(
@@ -189,18 +191,17 @@ class FusionDecoder(Configured):
 
 @keras.saving.register_keras_serializable(package="synth")
 class SynthSleepNet(Configured, keras.Model):
-    """Pretraining of the fusion: each modality's hidden tokens are predicted from its visible fused ones, and the fused
-    epoch is matched with each modality's.
+    """Pretraining of the fusion: each modality's hidden tokens are predicted from its visible fused tokens, and the
+    fused epoch is matched with the epoch of each modality.
 
     Args:
-        modalities, backbone, dim, heads, depth: of the encoder; see :class:`SynthSleepNetEncoder`.
-        decoder_dim, decoder_heads, decoder_depth: of the decoder; see :class:`FusionDecoder`.
-        projection: inner and outer features of the layers before the contrast.
-        temperature: of the contrast.
-        cls_normalised: of the encoder.
+        modalities, backbone, dim, heads, depth, cls_normalised: as in :class:`SynthSleepNetEncoder`.
+        decoder_dim, decoder_heads, decoder_depth: those of the decoder; see :class:`FusionDecoder`.
+        projection: inner and outer features of the two layers before the contrast.
+        temperature: the temperature of the contrast.
 
     Attributes:
-        gather: brings together what is contrasted, where several devices share a batch.
+        gather: function that joins the views of all devices, if several share a batch.
     """
 
     gather = staticmethod(lambda views: views)
@@ -244,9 +245,9 @@ class SynthSleepNet(Configured, keras.Model):
         """The losses of a batch.
 
         Args:
-            inputs: ``signals`` of each modality (B, 3000), and, to repeat a result, ``noise`` of each (B, F).
-            mask_ratio: share of each modality's frames that is hidden.
-            training: whether batch normalisation learns, and LoRA's dropout is on.
+            inputs: ``signals`` of each modality (B, 3000), and, to make the masks repeatable, ``noise`` of each (B, F).
+            mask_ratio: share of each modality's frames to hide.
+            training: whether batch normalisation learns and LoRA's dropout is on.
 
         Returns:
             ``reconstruction`` and ``contrastive``.

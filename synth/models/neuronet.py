@@ -19,22 +19,22 @@ from synth.layers.lora import as_lora
 from synth.layers.transformer import TOKEN_INITIALIZER, TransformerBlock, add_positions, random_masking, restore
 
 SIZES = ("window", "step", "dim", "heads", "depth")
-"""What tells how large an encoder is, of its arguments."""
+"""The arguments of an encoder that decide its size."""
 
 
 @keras.saving.register_keras_serializable(package="synth")
 class NeuroNetEncoder(Configured, keras.Model):
-    """What describes an epoch: frames, the frame backbone, and transformer blocks with a cls token in front.
+    """Describes an epoch by tokens: frames, the frame backbone, and transformer blocks with a cls token in front.
 
     Args:
         window: length of a frame in seconds.
-        step: from frame to frame, in seconds.
+        step: seconds from one frame to the next.
         dim: D.
-        heads: of the blocks' attention.
+        heads: heads of the blocks' attention.
         depth: number of blocks.
-        lora: adapts the layers it names: of the frame backbone (``linear1``, ``linear2``), of every block (``proj``,
-            ``fc1``, ``fc2``).
-        frozen: nothing but adapted layers learns, and batch normalisation keeps its statistics.
+        lora: LoRA for the layers that it names, of the frame backbone (``linear1``, ``linear2``) and of every block
+            (``proj``, ``fc1``, ``fc2``).
+        frozen: whether only adapted layers learn, and batch normalisation keeps its statistics.
 
     Example:
 
@@ -84,14 +84,14 @@ class NeuroNetEncoder(Configured, keras.Model):
             freeze(self)
 
     def convolve(self, signals: Any, training: bool = False) -> Any:
-        """What the backbone's convolutions make of each frame of ``signals`` (B, 3000): (B, F, its ``flat``)."""
+        """The outputs of the backbone's convolutions for each frame of ``signals`` (B, 3000): (B, F, flat)."""
         frames = cut_frames(ops.cast(signals, self.compute_dtype), self.window, self.step)
         return self.backbone.convolve(frames, training=training and not self.frozen)
 
     def describe_frames(self, signals: Any, training: bool = False) -> Any:
         """The features (B, F, backbone's features) of each frame of ``signals`` (B, 3000).
 
-        In place of the signals may come what :meth:`convolve` made of them, which in a frozen encoder never changes.
+        Instead of signals, the outputs of :meth:`convolve` may be given, which never change in a frozen encoder.
         """
         convolved = signals if len(signals.shape) == 3 else self.convolve(signals, training)
         return self.backbone.describe(convolved, training)
@@ -99,7 +99,7 @@ class NeuroNetEncoder(Configured, keras.Model):
     def encode(
         self, features: Any, mask_ratio: float = 0.0, noise: Any = None, training: bool = False
     ) -> tuple[Any, Any, Any]:
-        """Tokens of the visible frames, cls first (B, 1 + kept, D), and all frames' mask and places (B, F)."""
+        """The cls token and the visible frames' tokens (B, 1 + kept, D), and all frames' mask and places (B, F)."""
         x = self.embed(features) + ops.cast(self.positions[:, 1:], self.compute_dtype)
         mask = places = None
         if noise is not None:
@@ -113,25 +113,25 @@ class NeuroNetEncoder(Configured, keras.Model):
     def call(self, signals: Any, training: bool = False) -> Any:
         """The tokens (B, 1 + F, D) of ``signals`` (B, 3000): the cls token, then one for each frame in order.
 
-        Signals may be convolved already, as :meth:`describe_frames` says.
+        Instead of signals, outputs of :meth:`convolve` may be given.
         """
         return self.encode(self.describe_frames(signals, training), training=training)[0]
 
 
 @keras.saving.register_keras_serializable(package="synth")
 class NeuroNetDescription(Configured, keras.Model):
-    """What fine-tuning makes of NeuroNet alone: an epoch's cls token through two new linear layers.
+    """The encoder for fine-tuning NeuroNet alone: an epoch's cls token goes through two new linear layers.
 
-    Of the pretrained encoder, the perceptron of the last block, the norm before it and the last norm go on learning;
-    the rest is frozen.
+    Of the pretrained encoder, only the perceptron of the last block, the norm before it and the last norm learn; the
+    rest is frozen.
 
     Args:
-        modalities: the name of the one stream.
-        backbone: what :class:`NeuroNetEncoder` is built with.
-        dim: D, of the two layers; between them are batch normalisation and ELU.
+        modalities: the name of the only stream.
+        backbone: the arguments of :class:`NeuroNetEncoder`.
+        dim: D, the features of the two layers; between them are batch normalisation and ELU.
 
     Attributes:
-        backbones, frames: as of :class:`synth.models.fusion.SynthSleepNetEncoder`.
+        backbones, frames: as in :class:`synth.models.fusion.SynthSleepNetEncoder`.
     """
 
     def __init__(
@@ -152,23 +152,23 @@ class NeuroNetDescription(Configured, keras.Model):
                 variable.trainable = True
 
     def call(self, signals: dict[str, Any], training: bool = False) -> Any:
-        """``signals`` of the stream (B, 3000), or convolved as the encoder takes them, to embeddings (B, D)."""
+        """The stream's ``signals`` (B, 3000), or outputs of its convolutions, to embeddings (B, D)."""
         (name,) = self.modalities
         return self.projector(self.backbones[name](signals[name], training=training)[:, 0], training=training)
 
 
 @keras.saving.register_keras_serializable(package="synth")
 class NeuroNet(Configured, keras.Model):
-    """Pretraining of one modality: hidden frames are predicted from visible ones, and two maskings are matched.
+    """Pretraining of one modality: hidden frames are predicted from visible ones, and two masked views are matched.
 
     Args:
-        window, step, dim, heads, depth: of the encoder; see :class:`NeuroNetEncoder`.
-        decoder_dim, decoder_heads, decoder_depth: of the decoder; see :class:`MaskedDecoder`.
+        window, step, dim, heads, depth: those of the encoder; see :class:`NeuroNetEncoder`.
+        decoder_dim, decoder_heads, decoder_depth: those of the decoder; see :class:`MaskedDecoder`.
         projection: inner and outer features of the two layers before the contrast.
-        temperature: of the contrast.
+        temperature: the temperature of the contrast.
 
     Attributes:
-        gather: brings together what is contrasted, where several devices share a batch.
+        gather: function that joins the views of all devices, if several share a batch.
     """
 
     gather = staticmethod(lambda views: views)
@@ -204,12 +204,12 @@ class NeuroNet(Configured, keras.Model):
         """The losses of a batch.
 
         Args:
-            inputs: ``signals`` (B, 3000), and, to repeat a result, ``noise`` (2, B, F) of the two maskings.
-            mask_ratio: share of the frames that is hidden.
+            inputs: ``signals`` (B, 3000), and, to make the masks repeatable, ``noise`` (2, B, F) for the two masks.
+            mask_ratio: share of the frames to hide.
             training: whether batch normalisation learns.
 
         Returns:
-            ``reconstruction``, of both maskings, ``contrastive``, and ``logits`` (2 B, 2 B - 1) of the contrast.
+            ``reconstruction`` of both masked views, ``contrastive``, and the contrast's ``logits`` (2 B, 2 B - 1).
         """
         features = self.encoder.describe_frames(inputs["signals"], training)
         shape = (2, ops.shape(features)[0], self.encoder.frames)
@@ -231,7 +231,7 @@ class MaskedDecoder(Configured):
 
     Args:
         dim: features of its blocks.
-        heads: of their attention.
+        heads: heads of their attention.
         depth: number of blocks.
         outputs: features of a prediction.
     """
@@ -264,10 +264,10 @@ class MaskedDecoder(Configured):
 
 @keras.saving.register_keras_serializable(package="synth")
 class Projector(Configured):
-    """Linear, batch normalisation, ELU, linear: from what describes an epoch to where views are compared.
+    """Linear, batch normalisation, ELU, linear: from an epoch's features to those in which views are compared.
 
     Args:
-        features: of the inner and of the outer layer.
+        features: those of the inner and of the outer layer.
     """
 
     def __init__(self, features: Sequence[int], **kwargs: Any) -> None:
@@ -291,14 +291,14 @@ class Projector(Configured):
 
 
 def masked_error(predicted: Any, target: Any, mask: Any) -> Any:
-    """Mean squared error over the hidden tokens alone, float32; ``mask`` (B, T) is 1 where a token is hidden."""
+    """Mean squared error over only the hidden tokens, float32; ``mask`` (B, T) is 1 where a token is hidden."""
     error = ops.mean(ops.square(ops.cast(predicted, "float32") - ops.cast(target, "float32")), axis=-1)
     return ops.sum(error * mask) / ops.sum(mask)
 
 
 def adopt(adapted: keras.Model, pretrained: keras.Model) -> None:
-    """Give ``adapted`` the weights of ``pretrained``, the same model with less LoRA; other LoRA stays as it is."""
-    # In one order, layer by layer; an adapted layer's own matrices follow its kernel and bias.
+    """Give ``adapted`` the weights of ``pretrained``, the same model with less LoRA; additional LoRA stays as it is."""
+    # Both list their weights layer by layer in one order; LoRA's matrices follow their layer's kernel and bias.
     values = list(pretrained.weights)
     for variable in adapted.weights:
         if values and (variable.name, variable.shape) == (values[0].name, values[0].shape):
@@ -310,6 +310,6 @@ def adopt(adapted: keras.Model, pretrained: keras.Model) -> None:
 
 
 def freeze(model: keras.Model) -> None:
-    """Let nothing but the matrices of adapted layers learn."""
+    """Let only the LoRA matrices of adapted layers learn."""
     for variable in model.weights:
         variable.trainable = variable.name in ("lora_a", "lora_b")

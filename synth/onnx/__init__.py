@@ -1,23 +1,23 @@
-"""Fine-tuned models of SynthSleepNet and NeuroNet as ONNX files, and pretrained encoders; ``python -m synth.onnx``.
+"""SynthSleepNet's and NeuroNet's fine-tuned models and pretrained encoders as ONNX files; ``python -m synth.onnx``.
 
-A fine-tuned model becomes one graph (opset 18, float32). It takes a stretch of consecutive epochs of one night, of any
-number, at once or in parts. Its inputs are
+A fine-tuned model becomes one graph (opset 18, float32). It takes a stretch of any number of consecutive epochs of one
+night, at once or in parts. Its inputs are
 
-- ``signals_eeg`` and so on, of each stream (epochs, 3000): consecutive epochs, as the recipe makes them;
-- ``before`` (epochs before, features): the embeddings of the stretch's epochs before these; none where it begins.
+- ``signals_eeg`` and so on, for each stream (epochs, 3000): consecutive epochs, prepared as the recipe says;
+- ``before`` (epochs before, features): the embeddings of the earlier epochs of the stretch; empty at its beginning.
 
 Its outputs are
 
-- ``probabilities`` (epochs before + epochs, classes): of all epochs of the stretch so far;
-- ``embeddings`` (epochs before + epochs, features): theirs, for the next part of the stretch.
+- ``probabilities`` (epochs before + epochs, classes): those of all epochs of the stretch so far;
+- ``embeddings`` (epochs before + epochs, features): those of the same epochs, as ``before`` for the next part.
 
 Its metadata are JSON texts: ``format`` (the number of this description), ``db`` (the database that the model was
 trained on), ``task``, ``classes`` (their names), ``recipe`` (channel, unit, sampling rate, band and scaling of each
 stream), ``stretch_epochs`` (how many epochs the model was trained to see at once), and ``models`` (the SHA-256 of its
 files, the weights first).
 
-An encoder becomes a graph of the same inputs but for ``before``, and of the output ``embeddings`` (epochs, features)
-alone. Its metadata are ``format``, ``recipe`` and ``models``, and ``name``, by which tables of embeddings call it.
+An encoder becomes a graph with the same inputs except ``before``, and with the only output ``embeddings`` (epochs,
+features). Its metadata are ``format``, ``recipe`` and ``models``, and ``name``, its name in tables of embeddings.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 
 def to_onnx(network: "FineTuned", about: Mapping[str, Any] | None = None) -> bytes:
-    """The content of an ONNX file of a fine-tuned network, whose low-rank adaptations are merged.
+    """The content of an ONNX file of a fine-tuned network, with LoRA merged into its weights.
 
     Args:
-        network: weights that change afterwards do not count.
+        network: the network, which is written with the weights that it has now.
         about: the metadata, JSON values by name.
 
     Raises:
@@ -64,12 +64,12 @@ def encoder_to_onnx(
     """The content of an ONNX file of a pretrained encoder.
 
     Args:
-        encoder: of several streams, or of one.
+        encoder: an encoder of one or more streams.
         streams: their names.
         about: the metadata, JSON values by name.
 
     Raises:
-        InputError: the encoder is too large for such a file, or of other streams.
+        InputError: the encoder is too large for such a file, or has other streams.
     """
     from synth.models.neuronet import NeuroNetEncoder
     from synth.onnx.encoder import description, embeddings
@@ -77,7 +77,7 @@ def encoder_to_onnx(
     graph, signals = Graph("encoder"), {name: f"signals_{name}" for name in streams}
     alone = isinstance(encoder, NeuroNetEncoder)
     if len(signals) > 1 if alone else signals.keys() != set(encoder.modalities):
-        raise InputError(f"the encoder is not one of {', '.join(streams)}, as its recipe says.")
+        raise InputError(f"the encoder does not take {', '.join(streams)}, as its recipe says: pretrain it again.")
     if alone:
         (only,) = signals.values()
         found = description(graph, encoder, only)

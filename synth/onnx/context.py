@@ -50,7 +50,7 @@ def _context(graph: Graph, layer: Any, x: str) -> str:
 def _self_attention(graph: Graph, own: keras.layers.MultiHeadAttention, x: str) -> str:
     axis = graph.constant([0])
     parts = (own.query_dense, own.key_dense, own.value_dense)
-    # From (D, heads, features of a head).
+    # Keras's kernels are (D, heads, features of a head).
     kernel = np.concatenate([values(part.kernel).reshape(part.kernel.shape[0], -1) for part in parts], axis=1)
     bias = np.concatenate([values(part.bias).ravel() for part in parts])
     x = attention(graph, graph.add("Unsqueeze", x, axis), kernel, bias, own.num_heads)
@@ -66,7 +66,7 @@ def _lstm(graph: Graph, layer: Any, x: str) -> str:
 
     cell = layer.cell
     bias = gates(cell.bias)
-    # The second half is a bias of the recurrent product, which Keras's has not.
+    # The second half is the bias of the recurrent product, which Keras's LSTM does not have.
     parts = (gates(cell.kernel).T, gates(cell.recurrent_kernel).T, np.concatenate([bias, np.zeros_like(bias)]))
     x = graph.add("Unsqueeze", x, graph.constant([1]))
     steps = graph.add("LSTM", x, *(graph.constant(part[None]) for part in parts), hidden_size=layer.units)
@@ -110,7 +110,7 @@ def _mamba2(graph: Graph, layer: Mamba2, x: str) -> str:
 
 
 def _split(graph: Graph, x: str, sizes: list[int]) -> list[str]:
-    """The parts of ``x`` (L, features) that have so many features."""
+    """The parts of ``x`` (L, features) that have ``sizes`` features."""
     names = [f"{x}_part_{number}" for number in range(len(sizes))]
     graph.add("Split", x, graph.constant(sizes), outputs=names, axis=1)
     return names
@@ -121,14 +121,14 @@ def _projected(graph: Graph, x: str, kernel: Any) -> str:
 
 
 def _step(graph: Graph, delta: str, layer: Mamba | Mamba2) -> str:
-    """The length of each step, of what the layer projected."""
+    """The length of each step, from what the layer projected."""
     return graph.add("Softplus", graph.add("Add", delta, graph.constant(values(layer.step_bias))))
 
 
 def _causal_convolution(graph: Graph, layer: Mamba | Mamba2, x: str) -> str:
-    """Each of the channels of ``x`` (L, C) convolved with the steps before, then SiLU."""
+    """Each channel of ``x`` (L, C) convolved with the steps before, then SiLU."""
     row = graph.add("Unsqueeze", graph.add("Transpose", x, perm=(1, 0)), graph.constant([0]))
-    # From (steps, channels).
+    # Ours is (steps, channels).
     kernel = values(layer.convolution_kernel).T[:, None]
     own = graph.constant(kernel), graph.constant(values(layer.convolution_bias))
     row = graph.add("Conv", row, *own, group=layer.channels, pads=(layer.d_conv - 1, 0))

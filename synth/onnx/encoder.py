@@ -23,7 +23,7 @@ def embeddings(graph: Graph, encoder: SynthSleepNetEncoder | NeuroNetDescription
     found = []
     for name in encoder.modalities:
         tokens, own = _tokens(graph, encoder.backbones[name], signals[name]), encoder.embeddings[name]
-        # Without the cls token.
+        # The cls token is left out.
         bounds = (graph.constant([first]) for first in (1, 1 + encoder.frames, 1))
         x = linear(graph, graph.add("Slice", tokens, *bounds), *weights(own.linear1, own.bn))
         kernel, bias = weights(own.linear2)
@@ -48,7 +48,7 @@ def _tokens(graph: Graph, encoder: NeuroNetEncoder, signals: str) -> str:
     x = _epoch_by_epoch(graph, encoder, signals)
     x = elu(graph, linear(graph, x, *weights(backbone.linear1)))
     x = graph.add("Reshape", x, graph.constant([-1, encoder.frames, backbone.features]))
-    # Two linear layers with nothing in between are one, which takes a quarter of their time.
+    # Two linear layers with nothing in between become one, which takes a quarter of the time.
     (kernel, bias), (last, last_bias) = weights(backbone.linear2), weights(encoder.embed)
     x = linear(graph, x, kernel @ last, bias @ last + last_bias + positions[:, 1:])
     batch = graph.add("Shape", x, start=0, end=1)
@@ -61,9 +61,9 @@ def _tokens(graph: Graph, encoder: NeuroNetEncoder, signals: str) -> str:
 
 
 def _epoch_by_epoch(graph: Graph, encoder: NeuroNetEncoder, signals: str) -> str:
-    """What the convolutions make of the frames of ``signals`` (B, 3000): (B · F, flat).
+    """The outputs of the convolutions for the frames of ``signals`` (B, 3000): (B · F, flat).
 
-    One epoch is convolved at a time, so that what lies between two convolutions stays in the processor's caches.
+    One epoch is convolved at a time, so that values between two convolutions stay in the processor's caches.
     """
     body = Graph(f"{signals}_epoch", graph)
     convolved = _convolutions(body, encoder.backbone, _frames(body, encoder, "epoch"))
@@ -77,12 +77,12 @@ def _frames(graph: Graph, encoder: NeuroNetEncoder, epoch: str) -> str:
     samples = encoder.backbone.samples
     places = np.array(frames.frame_starts(encoder.window, encoder.step))[:, None] + np.arange(samples)
     cut = graph.add("Gather", epoch, graph.constant(places), axis=0)
-    # A convolution over time is two-dimensional with a height of 1, for which ONNX Runtime's kernels are faster.
+    # A convolution over time becomes a two-dimensional one of height 1, which ONNX Runtime computes faster.
     return graph.add("Reshape", cut, graph.constant([-1, 1, 1, samples]))
 
 
 def _convolutions(graph: Graph, backbone: frames.FrameBackbone, x: str) -> str:
-    """Frames (F, 1, 1, S) to what the branches make of them (F, flat)."""
+    """Frames (F, 1, 1, S) to the outputs of the branches (F, flat)."""
     x = _convolved(graph, x, backbone.stem)
     x = graph.add("MaxPool", x, kernel_shape=(1, 3), strides=(1, 2), pads=(0, 1, 0, 1))
     branches = []
@@ -95,9 +95,9 @@ def _convolutions(graph: Graph, backbone: frames.FrameBackbone, x: str) -> str:
 
 
 def _convolved(graph: Graph, x: str, layer: frames.NormalisedConvolution) -> str:
-    """A convolution with its batch normalisation and, where it has one, its ELU: (N, C, 1, T) to (N, C', 1, T')."""
+    """A convolution with batch normalisation and, if it has one, ELU: (N, C, 1, T) to (N, C', 1, T')."""
     scale, shift = scale_and_shift(layer)
-    # From (steps, channels, filters).
+    # Ours is (steps, channels, filters).
     kernel = (values(layer.kernel) * scale).transpose(2, 1, 0)[:, :, None]
     pads = (0, layer.padding, 0, layer.padding)
     own = graph.constant(kernel), graph.constant(shift)
@@ -112,7 +112,7 @@ def _residual(graph: Graph, x: str, steps: int, block: frames.ResidualBlock) -> 
     steps = (steps + 2 - block.kernel_size) // block.stride + 1 + 2 - block.kernel_size + 1
     excited = graph.add("GlobalAveragePool", y)
     for layer, activation in ((block.squeeze, "Relu"), (block.excite, "Sigmoid")):
-        # Dense layers as convolutions of the one step.
+        # The Dense layers become convolutions over the only step.
         kernel = values(layer.kernel).T[:, :, None, None]
         excited = graph.add(activation, graph.add("Conv", excited, graph.constant(kernel)))
     if block.shortcut is not None:

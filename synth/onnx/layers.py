@@ -1,4 +1,4 @@
-"""What the parts of SynthSleepNet share, as nodes of an ONNX graph."""
+"""Layers that several parts of SynthSleepNet use, as nodes of an ONNX graph."""
 
 import math
 from typing import Any
@@ -17,13 +17,13 @@ def values(weight: Any) -> np.ndarray:
 
 
 def scale_and_shift(norm: Any) -> tuple[np.ndarray, np.ndarray]:
-    """What batch normalisation does by the statistics that it has learned: x · scale + shift."""
+    """Batch normalisation with its learned statistics, as x · scale + shift."""
     scale = values(norm.gamma) / np.sqrt(values(norm.moving_variance) + BATCH_NORM["epsilon"])
     return scale, values(norm.beta) - values(norm.moving_mean) * scale
 
 
 def weights(layer: Any, norm: Any = None) -> tuple[np.ndarray, np.ndarray]:
-    """The kernel and the bias of a Dense layer, adapted or not, and of the batch normalisation that follows, if any."""
+    """Kernel and bias of a Dense layer, adapted or not, merged with the batch normalisation after it, if any."""
     kernel = values(layer.merged_kernel() if isinstance(layer, LoraDense) else layer.kernel)
     bias = values(layer.bias)
     if norm is None:
@@ -33,7 +33,7 @@ def weights(layer: Any, norm: Any = None) -> tuple[np.ndarray, np.ndarray]:
 
 
 def linear(graph: Graph, x: str, kernel: np.ndarray, bias: np.ndarray) -> str:
-    """``x`` (..., inputs) to (..., outputs); the bias may have more axes than one."""
+    """``x`` (..., inputs) to (..., outputs); the bias may have more than one axis."""
     return graph.add("Add", graph.add("MatMul", x, graph.constant(kernel)), graph.constant(bias))
 
 
@@ -42,7 +42,7 @@ def silu(graph: Graph, x: str) -> str:
 
 
 def elu(graph: Graph, x: str) -> str:
-    """ELU: x, or exp(x) - 1 where that is greater for x at most 0; ONNX Runtime's own takes longer than these four."""
+    """ELU as the larger of x and exp(min(x, 0)) - 1; ONNX Runtime's own ELU takes longer than these four nodes."""
     one, zero = graph.constant(np.float32(1)), graph.constant(np.float32(0))
     below = graph.add("Sub", graph.add("Exp", graph.add("Min", x, zero)), one)
     return graph.add("Max", x, below)
@@ -52,11 +52,11 @@ def attention(graph: Graph, x: str, kernel: np.ndarray, bias: np.ndarray, heads:
     """Self-attention of ``x`` (B, T, D) before its last layer, (B, T, D).
 
     Args:
-        kernel, bias: of query, key and value side by side, (D, 3 D) and (3 D,).
-        heads: among which the features are divided.
+        kernel, bias: those of query, key and value side by side, (D, 3 D) and (3 D,).
+        heads: the number of heads.
     """
     size = len(kernel) // heads
-    # The scale of the products is the query's.
+    # The scale of the products is applied to the query.
     scale = np.repeat(np.array([size**-0.5, 1, 1], np.float32), len(kernel))
     parts = graph.add("Reshape", linear(graph, x, kernel * scale, bias * scale), graph.constant([0, 0, 3, heads, size]))
     query, key, value = (
@@ -83,7 +83,7 @@ def transformer_block(graph: Graph, x: str, block: Any) -> str:
     attended = attention(graph, normalised(graph, x, block.norm1), *weights(block.qkv), block.heads)
     x = graph.add("Add", x, linear(graph, attended, *weights(block.proj)))
     hidden = linear(graph, normalised(graph, x, block.norm2), *weights(block.fc1))
-    # GELU: x · (1 + erf(x / √2)) / 2, in the order that ONNX Runtime knows and computes as one.
+    # GELU: x · (1 + erf(x / √2)) / 2, in the order that ONNX Runtime recognises and computes as one operation.
     erf = graph.add("Erf", graph.add("Div", hidden, graph.constant(np.float32(math.sqrt(2)))))
     hidden = graph.add("Mul", hidden, graph.add("Add", erf, graph.constant(np.float32(1))))
     hidden = graph.add("Mul", hidden, graph.constant(np.float32(0.5)))

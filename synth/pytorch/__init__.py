@@ -1,1 +1,1 @@
-"""The published PyTorch models as models of this toolkit: ``python -m synth.pytorch FILE FOLDER``."""
+"""Convert published PyTorch models into models of this toolkit: ``python -m synth.pytorch FILE FOLDER``."""

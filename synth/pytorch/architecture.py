@@ -1,4 +1,4 @@
-"""How a published PyTorch model is built, as far as the names and shapes in its state dict tell."""
+"""Find out from the names and shapes in a published PyTorch model's state dict how the model is built."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,11 +24,11 @@ def model_like(state: State, heads: int = 8, step: float | None = None) -> keras
 
     Args:
         state: arrays by their names in PyTorch, of a whole NeuroNet, SynthSleepNet or fine-tuned model.
-        heads: of all attention, which no shape tells.
-        step: seconds from one frame to the next. Without it, the roundest number that gives as many frames.
+        heads: number of attention heads, which no shape tells.
+        step: seconds from one frame to the next; by default, the roundest number that gives the number of frames.
 
     Raises:
-        InputError: ``state`` belongs to none of the three, or ``heads`` or ``step`` do not suit it.
+        InputError: ``state`` belongs to none of the three, or ``heads`` or ``step`` do not fit it.
     """
     if "autoencoder.mask_token" in state:
         encoder = _backbone(state, "", "autoencoder.", heads, step)
@@ -47,25 +47,32 @@ def model_like(state: State, heads: int = 8, step: float | None = None) -> keras
             tcm="mamba2" if "mamba.dt_bias" in state else "mamba",
             rank=_rank(state, linear),
         )
-    raise InputError("the file holds no whole NeuroNet, SynthSleepNet or fine-tuned model of the published code.")
+    raise InputError(
+        "the file holds no whole NeuroNet, SynthSleepNet or fine-tuned model of the published code: name another file."
+    )
 
 
 def _backbone(state: State, prefix: str, own: str, heads: int, step: float | None) -> dict[str, Any]:
-    """The arguments of a NeuroNet encoder; ``own`` stands before the names of all but its frame backbone."""
+    """The arguments of a NeuroNet encoder; ``own`` is before the names of all its parts except the frame backbone."""
     features = _rows(state, f"{prefix}frame_backbone.feature_layer.0")
     if features not in WINDOWS:
-        raise InputError(f"frames of {features} features are unknown: they have {', '.join(map(str, WINDOWS))}.")
+        raise InputError(
+            f"the model has frames of {features} features, but only {', '.join(map(str, WINDOWS))} are known: it "
+            "cannot be read."
+        )
     window, frames = WINDOWS[features], _shape(state, f"{prefix}{own}pos_embed")[1] - 1
     chosen = step_of(window, frames) if step is None else step
     if len(frame_starts(window, chosen)) != frames:
-        raise InputError(f"--step {chosen}: an epoch has {frames} frames of {window} s, which this step does not give.")
+        raise InputError(
+            f"--step {chosen}: this does not give the model's {frames} frames of {window} s in an epoch: leave it out."
+        )
     dim = _features(state, f"{prefix}{own}patch_embed", heads)
     depth = len(_parts(state, f"{prefix}{own}encoder_block."))
     return {"window": window, "step": chosen, "dim": dim, "heads": heads, "depth": depth}
 
 
 def step_of(window: int, frames: int) -> float:
-    """The roundest number of seconds from frame to frame that gives so many frames."""
+    """The roundest number of seconds from one frame to the next that gives ``frames`` frames."""
     longest = (EPOCH_SECONDS - window) / max(frames - 1, 1)
     steps = (int(longest / grid + 1e-9) * grid for grid in (1, 0.5, 0.25, 0.1, 0.05, 0.01))
     return next((step for step in steps if step and len(frame_starts(window, step)) == frames), longest)
@@ -75,7 +82,7 @@ def _fusion(state: State, prefix: str, heads: int, step: float | None) -> dict[s
     """The arguments of a fusion encoder."""
     modalities = _parts(state, f"{prefix}backbone_networks.")
     if not modalities:
-        raise InputError("the file holds a fusion of no modality.")
+        raise InputError("the file holds a fusion without any modality: name another file.")
     first = f"{prefix}backbone_networks.{modalities[0]}.base_model.model."
     backbone = _backbone(state, first, "", heads, step)
     if rank := _rank(state, f"{first}encoder_block.0.attn.proj"):
@@ -93,12 +100,12 @@ def _decoder(state: State, blocks: str, own: str, projector: str, heads: int) ->
 
 def _shape(state: State, name: str) -> tuple[int, ...]:
     if name not in state:
-        raise InputError(f"the file lacks {name}, which tells how the model is built.")
+        raise InputError(f"the file lacks {name}, which tells how the model is built: name another file.")
     return state[name].shape
 
 
 def _rows(state: State, layer: str) -> int:
-    """The features that a linear layer gives, whether LoRA adapts it or not."""
+    """The number of features that a linear layer gives, whether LoRA adapts it or not."""
     adapted = f"{layer}.base_layer.weight"
     return _shape(state, adapted if adapted in state else f"{layer}.weight")[0]
 
@@ -110,10 +117,12 @@ def _rank(state: State, layer: str) -> int:
 
 
 def _features(state: State, layer: str, heads: int) -> int:
-    """The features that a linear layer gives to attention of so many heads."""
+    """The number of features that a linear layer gives, which must be a multiple of ``heads``."""
     features = _rows(state, layer)
     if features % heads:
-        raise InputError(f"--heads {heads}: {features} features cannot be shared among so many heads.")
+        raise InputError(
+            f"--heads {heads}: {features} features cannot be divided among {heads} heads: give another number."
+        )
     return features
 
 

@@ -1,4 +1,4 @@
-"""Reading the published PyTorch code's state dicts into our models, tensor by tensor, by name."""
+"""Read the published PyTorch code's state dicts into our models, tensor by tensor, by name."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from synth.models.fusion import SynthSleepNet, SynthSleepNetEncoder, TokenEmbedd
 from synth.models.neuronet import MaskedDecoder, NeuroNet, NeuroNetEncoder, Projector
 
 WITHOUT_MEANING = ("num_batches_tracked", "projectors_bn.running_mean", "projectors_bn.running_var")
-"""Ends of names that hold nothing a model computes with."""
+"""Tensors whose names end with one of these are ignored, because no model computes with them."""
 
 
 def _within(part: str, prefix: str, names: dict[str, str]) -> dict[str, str]:
@@ -26,7 +26,7 @@ def _within(part: str, prefix: str, names: dict[str, str]) -> dict[str, str]:
 
 
 def _normalised(part: str, convolution: str, norm: str) -> dict[str, str]:
-    """Of a :class:`NormalisedConvolution`, which is two layers there."""
+    """The names of a :class:`NormalisedConvolution`, which is two layers in the published code."""
     return {f"{part}.kernel": f"{convolution}.weight", part: norm}
 
 
@@ -106,12 +106,12 @@ NAMES: dict[type, dict[str, str]] = {
         "classifier": "",
     },
 }
-"""For each of our layers and models: what its parts are called there. A * stands for each key or number."""
+"""For each of our layers and models: the names of its parts in the published code. A * means any key or number."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor: its name there, our variable, and how the one becomes the other."""
+    """One tensor: its name in the published code, our variable, and how to convert the tensor into it."""
 
     name: str
     variable: Any
@@ -120,22 +120,24 @@ class Entry:
 
 
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a ``.pth`` file; only tensors and plain values are unpickled. InputError if there are none."""
+    """The tensors of a ``.pth`` file; only tensors and plain values are unpickled. InputError if it has no tensors."""
     try:
         import torch
     except ImportError:
-        raise InputError(f"{path}: reading a .pth file needs PyTorch; pip install torch.") from None
+        raise InputError(f"{path}: reading a .pth file needs PyTorch: install it with pip install torch.") from None
     from argparse import Namespace
 
     try:
         with torch.serialization.safe_globals([Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist.") from None
-    # PyTorch's unpickler meets a damaged file with almost any exception.
+        raise InputError(f"{path} does not exist: check its name.") from None
+    # PyTorch's unpickler raises almost any exception on a damaged file.
     except Exception as error:
         told = " ".join(str(error).split())[:160]
-        raise InputError(f"{path} is damaged, or holds more than tensors and plain values ({told}).") from None
+        raise InputError(
+            f"{path} is damaged, or holds more than tensors and plain values ({told}): name another file."
+        ) from None
     candidates = [content, *content.values()] if isinstance(content, dict) else []
     dicts = [
         found
@@ -143,7 +145,7 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
         if isinstance(found, dict) and found and all(isinstance(tensor, torch.Tensor) for tensor in found.values())
     ]
     if not dicts:
-        raise InputError(f"{path} holds no state dict.")
+        raise InputError(f"{path} holds no state dict: name another file.")
     return {name: tensor.numpy() for name, tensor in max(dicts, key=len).items()}
 
 
@@ -155,17 +157,17 @@ def load_state_dict(model: Any, state: dict[str, np.ndarray], where: str = "the 
     Args:
         model: a NeuroNet, SynthSleepNet, FineTuning, Mamba or Mamba2, or one of their parts.
         state: arrays by their names in PyTorch.
-        where: names ``state`` in messages.
+        where: the name of ``state`` in messages.
 
     Raises:
-        InputError: tensors are missing, unexpected or misshapen; all are listed, and nothing was set.
+        InputError: tensors are missing or unexpected or have wrong shapes; all are listed, and nothing was set.
     """
     values: list[tuple[Any, np.ndarray]] = []
     used, problems = set(), []
     for entry in entries_of(model):
         name = entry.name
         if name not in state:
-            # The name of a layer that was not adapted there.
+            # The layer may not be adapted by LoRA in the published model.
             name = name.replace(".base_layer.", ".")
         if name not in state:
             if not entry.optional:
@@ -174,7 +176,7 @@ def load_state_dict(model: Any, state: dict[str, np.ndarray], where: str = "the 
         used.add(name)
         value = entry.convert(np.asarray(state[name]))
         if value.shape != tuple(entry.variable.shape):
-            problems.append(f"{name} has shape {tuple(state[name].shape)}, which does not suit")
+            problems.append(f"{name} has the wrong shape {tuple(state[name].shape)}")
         values.append((entry.variable, value))
     unexpected = (name for name in state if name not in used and not name.endswith(WITHOUT_MEANING))
     problems += [f"{name} is unexpected" for name in unexpected if name != "cls_token"]
@@ -186,7 +188,7 @@ def load_state_dict(model: Any, state: dict[str, np.ndarray], where: str = "the 
 
 def entries_of(model: Any, prefix: str = "") -> Iterator[Entry]:
     """All tensors of a layer or model, with the names they have in the published code after ``prefix``."""
-    # Other temporal context modules than Mamba are not in the published code.
+    # Of the temporal context modules, the published code has only Mamba.
     for path, name in NAMES.get(type(model), {}).items():
         for part, theirs in _parts(model, path.split("."), ".".join(filter(None, (prefix, name)))):
             if not isinstance(part, keras.Variable):
@@ -200,7 +202,7 @@ def entries_of(model: Any, prefix: str = "") -> Iterator[Entry]:
 
 
 def _parts(part: Any, path: list[str], name: str) -> Iterator[tuple[Any, str]]:
-    """What is found along ``path`` from ``part``, with its name; nothing where a layer has no such part."""
+    """What is at ``path`` below ``part``, with its name; nothing if a layer has no such part."""
     if part is None:
         return
     if not path:

@@ -1,1 +1,1 @@
-"""The steps of a fold: pretraining, linear probing, fine-tuning, and the plan that runs them."""
+"""The steps of a fold (pretraining, linear probing, fine-tuning), and the plan that runs them."""

@@ -1,7 +1,7 @@
-"""Fine-tuning: a pretrained fusion, frozen but for LoRA, learns a task together with a temporal context module (TCM).
+"""Fine-tuning: a pretrained fusion, frozen except for LoRA, and a temporal context module (TCM) learn a task together.
 
-Lee et al., arXiv:2502.17481, section 4. Of NeuroNet alone (Lee et al., arXiv:2404.17585) the last layers learn instead.
-Stretches of consecutive epochs never leave their night.
+Lee et al., arXiv:2502.17481, section 4. For NeuroNet alone (Lee et al., arXiv:2404.17585), the last layers learn
+instead. A stretch of consecutive epochs always lies within one night.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,13 +33,16 @@ from synth.steps.step import Fold
 from synth.terms import TCMS
 
 CONVOLUTIONS = "convolutions"
-"""Folder of what frozen convolutions make of nights, while a fine-tuning lasts."""
+"""Name of the folder for the outputs of frozen convolutions during a fine-tuning."""
 
 
 @dataclass(frozen=True)
 class LabelledNight:
-    """A night's signals (epochs, 3000) of each stream, or what the frozen convolutions made of them (epochs, frames,
-    flat); its labels (epochs,), which of them may be used, bool (epochs,), and how much each of these counts.
+    """A night with labels.
+
+    ``signals`` are (epochs, 3000) for each stream, or the outputs of the frozen convolutions (epochs, frames, flat);
+    ``labels`` are (epochs,); ``used``, bool (epochs,), says which labels may be used, and ``importance`` (epochs,) how
+    much each of them counts.
     """
 
     signals: dict[str, np.ndarray]
@@ -51,9 +54,9 @@ class LabelledNight:
 class FineTuningStep(LabelledStep):
     """The fine-tuning of one fold for one task.
 
-    What the frozen convolutions make of the labelled and the validation subjects' nights is computed once and kept on
-    disk, as far as ``config.frozen_gib`` allows; else the labelled nights' signals are held in memory, and convolved in
-    every pass.
+    The outputs of the frozen convolutions for the labelled and the validation subjects' nights are computed once and
+    kept on disk if ``config.frozen_gib`` allows; otherwise the labelled nights' signals are held in memory, and
+    convolved in every pass.
 
     Args:
         tcm: one of ``synth.terms.TCMS``.
@@ -73,7 +76,7 @@ class FineTuningStep(LabelledStep):
         """The network, with the pretrained encoder's weights."""
         model, precision = self.config.model, self.training.precision
         pretrained: keras.Model = load_model(self.encoder, ENCODERS, precision)
-        # Loading drew weights too.
+        # Loading has also drawn weights, so the seed is set again.
         self.fold.draw_first_weights()
         if isinstance(pretrained, NeuroNetEncoder):
             (stream,), sizes = self.recipe.channels, {name: getattr(pretrained, name) for name in SIZES}
@@ -90,7 +93,7 @@ class FineTuningStep(LabelledStep):
         return network
 
     def prepare(self) -> None:
-        """Make the network and stretches of labelled nights; InputError if labels are missing or all the same."""
+        """Make the network and the stretches of labelled nights; InputError if labels are missing or all the same."""
         training, count = self.training, self.fold.replicas.count
         require_scored(self.fold, self.task)
         self.network = self.judged = self.make()
@@ -106,22 +109,22 @@ class FineTuningStep(LabelledStep):
 
     @property
     def steps(self) -> list[int]:
-        # The last update of a pass is filled with stretches drawn again, of weight 0.
+        # The last update of a pass is filled up with stretches of weight 0, which were already drawn.
         return [-(-len(self.stretches) // self.update_stretches)] * self.training.fine_tuning_passes
 
     def _prepare_frozen(self) -> None:
-        """Settle whether convolutions are kept, by the nights' sizes alone: a run that continues does the same."""
+        """Decide only from the nights' sizes whether convolutions are kept, so that a continued run does the same."""
         name = f"{self.record['encoder'][:16]}-{self.training.precision}"
         frozen = FrozenConvolutions(self.network.encoder, self.predictor.convolve, self.folder / CONVOLUTIONS, name)
         epochs = sum(file.epochs for file in (*self.fold.files(self.fold.labelled), *self.validation))
         gib = epochs * frozen.bytes_per_epoch / 2**30
         allowed = self.training.frozen_gib
         self.frozen = frozen if gib <= allowed else None
-        what = "are kept on disk meanwhile" if self.frozen else f"would take more than frozen_gib={allowed:g}: not kept"
-        print(f"{self.title}: frozen convolutions, {gib:.2g} GiB, {what}.", flush=True)
+        what = "are kept on disk until it ends" if self.frozen else f"are not kept, being above frozen_gib={allowed:g}"
+        print(f"{self.title}: outputs of frozen convolutions, {gib:.2g} GiB, {what}.", flush=True)
 
     def _labelled(self) -> list[LabelledNight]:
-        """The nights whose scoring may be used, and which of their epochs' labels."""
+        """The nights whose scoring may be used, with the labels of their epochs that are used."""
         files = self.fold.files(self.fold.labelled)
         bar = tqdm(files, "reading labelled nights", unit="night", leave=False, disable=not self.fold.bar)
         read = [self._read(file) for file in bar]
@@ -136,7 +139,7 @@ class FineTuningStep(LabelledStep):
         return [LabelledNight(signals, own, chosen, counted) for (own, signals), chosen, counted in of_nights]
 
     def cut(self) -> None:
-        """Cut the nights into stretches, and settle how much each counts, and each of its labels."""
+        """Cut the nights into stretches, and decide how much each stretch, and each of its labels, counts."""
         length, step = self.training.stretch_epochs, self.training.stretch_step
         self.stretches = [
             (number, first)
@@ -148,12 +151,12 @@ class FineTuningStep(LabelledStep):
         self.loss_weights = self._loss_weights()
 
     def _importance(self, number: int, first: int) -> float:
-        """How much a stretch counts: the mean of its labels that are used."""
+        """How much a stretch counts: the mean importance of its used labels."""
         night, part = self.nights[number], slice(first, first + self.training.stretch_epochs)
         return float(night.importance[part][night.used[part]].mean())
 
     def _loss_weights(self) -> list[np.ndarray]:
-        """The weight of each epoch's loss, of each night (epochs,): 0 where its label is not used."""
+        """For each night, the weights of its epochs' losses (epochs,); 0 where the label is not used."""
         drawn = [np.zeros(len(night.labels)) for night in self.nights]
         for (number, first), counted in zip(self.stretches, self.counted, strict=True):
             drawn[number][first : first + self.training.stretch_epochs] += counted
@@ -164,7 +167,7 @@ class FineTuningStep(LabelledStep):
         return np.split(weights, np.cumsum([len(own) for own in drawn])[:-1])
 
     def _read(self, file: NightFile) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """A night's labels (epochs,), and signals or convolutions by stream; InputError if it has no such labels."""
+        """A night's labels (epochs,), and its signals or convolutions by stream; InputError if it has no labels."""
         night = read_night(file.path, self.recipe.names)
         labels, signals = night.known_labels(self.task, self.recipe.labelled_wake_minutes), night.inputs(self.recipe)
         return labels, self.frozen.of(f"{night.name}-{file.checksum:08x}", signals) if self.frozen else signals
@@ -177,7 +180,7 @@ class FineTuningStep(LabelledStep):
         return self.weighted(self.network(inputs, training=True), inputs)
 
     def _inputs(self, stretches: list[tuple[int, int]]) -> dict[str, Any]:
-        """Stretches (number of their night, first epoch) as the network takes them, padded where a night is short."""
+        """Stretches (number of their night, first epoch) as inputs of the network, padded if a night is shorter."""
         length = self.training.stretch_epochs
         shape = (len(stretches), length)
         signals = {
@@ -211,7 +214,7 @@ class FineTuningStep(LabelledStep):
             found["transitions"] = np.sum([transitions(own) for own in labels], axis=0).tolist()
         super().save(**found)
         if self.chief:
-            # Its ONNX file, with which it will stage, is written when its network is loaded.
+            # Loading the network writes its ONNX file, with which it will stage.
             _ = FineTunedPredictor(self.folder).network
 
     def predicted(self, part: str) -> Iterator[NightPredictions]:
@@ -227,6 +230,6 @@ class FineTuningStep(LabelledStep):
 
 
 def _starts(epochs: int, length: int, step: int) -> list[int]:
-    """The first epochs of stretches that lie within a night and together hold all of it."""
+    """The first epochs of stretches that lie within a night and together cover it."""
     last = max(epochs - length, 0)
     return sorted({*range(0, last + 1, step), last})

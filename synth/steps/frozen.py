@@ -1,4 +1,4 @@
-"""What a frozen encoder's convolutions make of whole nights: computed once, kept on disk, read as it is needed."""
+"""The outputs of a frozen encoder's convolutions for whole nights: computed once, kept on disk, read when needed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +12,13 @@ from synth.models.neuronet import NeuroNetDescription
 
 
 class FrozenConvolutions:
-    """The convolutions of a frozen encoder, of each night once, in a folder of their own.
+    """Computes the convolutions of a frozen encoder once for each night, and keeps them in a folder.
 
     Args:
-        encoder: whose convolutions do not learn.
-        convolve: its convolutions of each stream, compiled; see :class:`synth.in_training.TrainingPredictor`.
-        folder: for the files, to be removed when they are not needed any more.
-        name: tells the encoder from others whose convolutions may have been left in the folder.
+        encoder: the encoder, whose convolutions do not learn.
+        convolve: its compiled convolutions by stream; see :class:`synth.in_training.TrainingPredictor`.
+        folder: the folder for the files, which the caller removes when they are not needed any more.
+        name: a name for the encoder, because files of other encoders may be left in the folder.
     """
 
     def __init__(
@@ -32,15 +32,15 @@ class FrozenConvolutions:
 
     @property
     def bytes_per_epoch(self) -> int:
-        """What an epoch of all streams takes on disk."""
+        """The bytes on disk for an epoch of all streams."""
         return 4 * sum(encoder.frames * encoder.backbone.flat for encoder in self.encoder.backbones.values())
 
     def of(self, night: str, signals: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The convolutions (epochs, frames, flat) of a night's ``signals`` (epochs, 3000), by stream, read lazily.
 
         Args:
-            night: a name that tells the night and its content.
-            signals: of each stream, scaled.
+            night: a name that is unique for the night and its content.
+            signals: the scaled signals of each stream.
         """
         found = {}
         for name, epochs in signals.items():

@@ -1,4 +1,4 @@
-"""What linear probing and fine-tuning share: a task is learnt from the labels of few subjects, judged and tested."""
+"""What linear probing and fine-tuning share: they learn a task from the labels of few subjects, and test it."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def require_scored(fold: Fold, task: str) -> None:
-    """Refuse a fold of which a night that tells or tests the ``task`` was not scored for it, by an InputError."""
+    """Raise InputError if a labelled, validation or test night of the fold was not scored for the ``task``."""
     # All nights have stages.
     if task == "sleep_stage":
         return
@@ -34,23 +34,23 @@ def require_scored(fold: Fold, task: str) -> None:
 
 
 def encoder_kind(config: "Config") -> str:
-    """The step, and its folder, that pretrains the encoder that labelled steps take."""
+    """The name of the step, and of its folder, that pretrains the encoder for steps with labels."""
     return "multimodal" if config.fused else "unimodal"
 
 
 class LabelledStep(Step):
     """A step that learns a task on a pretrained fusion, or on NeuroNet alone.
 
-    The pass is chosen by the validation subjects' macro-F1 of stages, or average precision of events: where hardly any
-    epoch holds an event, the macro-F1 would be best for a network that never finds one.
+    The best pass is the one with the highest macro-F1 of stages, or average precision of events, on the validation
+    subjects: if few epochs hold an event, a network that never finds one could have the best macro-F1.
 
     Args:
-        fold: what is trained on; its encoder of ``streams`` is pretrained.
-        streams: of the encoder.
+        fold: the fold, whose encoder of ``streams`` must be pretrained.
+        streams: the streams of the encoder.
         task: one of ``data.terms.TASKS``.
         label_fraction: share of the labelled subjects' epochs whose labels are used, drawn by the seed.
-        title: names the step in messages.
-        variant: what else distinguishes the step from others for the same task, if anything does.
+        title: the name of the step in messages.
+        variant: what else distinguishes the step from others for the same task, if anything.
 
     Attributes:
         step: the name of the step.
@@ -73,7 +73,7 @@ class LabelledStep(Step):
         minutes = fold.config.training.labelled_wake_minutes
         self._recipe = replace(read_recipe(self.encoder, of_encoder), labelled_wake_minutes=minutes)
         if fold.taken_over(kind, "-".join(streams)):
-            # The other run's nights had other channels.
+            # The nights of the other run may have had other channels.
             database, about = fold.config.database, read_about(fold.files(fold.labelled)[0].path)
             channels = {stream: database.streams(modality_of(stream))[stream] for stream in streams}
             self._recipe = Recipe.of_nights(database, channels, about, self._recipe.scaled, minutes)
@@ -91,33 +91,33 @@ class LabelledStep(Step):
 
     @abstractmethod
     def predicted(self, part: str) -> Iterator[NightPredictions]:
-        """The nights of ``part``: ``validation``, by the network as it is, or ``test``, by the network in float32."""
+        """The nights of ``part``: ``validation`` predicted by the network as it is, or ``test`` by it in float32."""
 
     def importance(self, labels: np.ndarray) -> np.ndarray:
-        """How much each of the ``labels`` that are used counts, 1 in the mean: of events, each class alike."""
+        """How much each of the used ``labels`` counts, 1 on average; with balancing, both classes count the same."""
         if self.balance == "none":
             return np.ones(len(labels))
         _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
         return len(labels) / len(counts) / counts[classes]
 
     def order(self, rng: np.random.Generator, importance: np.ndarray) -> np.ndarray:
-        """The places of a pass's examples, in turn: each once, or as often as its ``importance`` has it."""
+        """The order of a pass's examples: each once, or, with the sampler, in proportion to its ``importance``."""
         if self.balance == "sampler":
             return rng.choice(len(importance), len(importance), p=importance / importance.sum())
         return rng.permutation(len(importance))
 
     def weights(self, importance: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-        """By which the losses of labels are multiplied, so that each counts its ``importance`` in expectation.
+        """The weights of the labels' losses, so that each label counts with its ``importance`` on average.
 
-        A sampler draws some labels more often, in proportion to ``drawn``. What it draws has weight 1 in the mean.
+        The sampler draws some labels more often, in proportion to ``drawn``; drawn labels have weight 1 on average.
         """
         return importance * drawn.mean() / drawn if self.balance == "sampler" else importance
 
     def weighted(self, logits: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The loss of a batch's ``labels``, whose ``weights`` are 0 where they are not used: a mean over those used."""
+        """The loss of a batch: the weighted mean over the ``labels`` that are used, whose ``weights`` are above 0."""
         entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(inputs["labels"], tf.cast(logits, "float32"))
-        # By their number, since weights that were divided by their sum would count for less beside others as large; on
-        # all devices together, since one may hold more labels than another.
+        # Divided by the number of used labels: if divided by the sum of weights, large weights would count less in a
+        # batch of large weights. The number is the mean over devices, because one may hold more labels than another.
         used = self.fold.replicas.mean(tf.reduce_sum(tf.cast(inputs["weights"] > 0, "float32")))
         return {"loss": tf.math.divide_no_nan(tf.reduce_sum(entropy * inputs["weights"]), used)}
 
@@ -128,13 +128,13 @@ class LabelledStep(Step):
     @property
     @abstractmethod
     def head(self) -> Head:
-        """What tells the classes of the task apart."""
+        """The head that gives the logits of the task's classes."""
 
     def finish(self) -> Scores | EventScores:
         if self.best and None in self.best.values():
             print(
                 f"{self.title}: the validation nights hold {self.task} in none of their epochs, or in all of them, so "
-                "that no pass can be chosen by them: the last one is kept."
+                "they cannot tell which pass is best, and the last one is kept."
             )
         found: dict[str, Any] = {}
         if self.task != "sleep_stage":
@@ -148,13 +148,13 @@ class LabelledStep(Step):
         return scores
 
     def _settle_threshold(self) -> float:
-        """Find the threshold: the probability above which the validation subjects' events are found with the best F1.
+        """Find the threshold of the probability with the best F1 on the validation subjects' events.
 
-        The last layer's bias is then moved so that this probability becomes 0.5. Whoever uses the network, on its own
-        or with those of other folds, can thus find events by one rule: where their probability is above 0.5.
+        The last layer's bias is then changed so that this probability becomes 0.5. So the same rule finds events with
+        every network, alone or averaged with those of other folds: the probability is above 0.5.
 
         Returns:
-            The threshold before the bias was moved.
+            The threshold before the bias was changed.
         """
         scores = pooled(list(self.predicted("validation")))
         assert isinstance(scores, EventScores)
@@ -164,16 +164,16 @@ class LabelledStep(Step):
         return threshold
 
     def drawn(self, labels: np.ndarray, with_replacement: bool = False) -> np.ndarray:
-        """The places in all labelled subjects' ``labels`` that are used; InputError if those labels are the same."""
+        """The positions in all labelled subjects' ``labels`` that are used; InputError if these labels are equal."""
         rng = np.random.default_rng((self.training.seed, self.fold.split.fold))
         count = max(1, round(self.label_fraction * len(labels)))
         used = rng.integers(0, len(labels), count) if with_replacement else rng.permutation(len(labels))[:count]
         held = set(labels[used])
         if len(held) < 2:
             what = f"{self.task} in {'all' if held == {1} else 'none'} of them"
-            what = "one stage alone" if self.task == "sleep_stage" else what
+            what = "only one stage" if self.task == "sleep_stage" else what
             raise InputError(
-                f"fold {self.fold.split.fold}: the {len(used)} epochs that labels are taken of hold {what}, from which "
-                "nothing can be learnt: raise --label_fraction or labelled_subjects."
+                f"fold {self.fold.split.fold}: the {len(used)} labelled epochs hold {what}, from which nothing can be "
+                "learnt: raise --label_fraction or --set labelled_subjects."
             )
         return used

@@ -1,8 +1,8 @@
-"""How well embeddings tell the stages apart before a network learns from labels: by nearest neighbours, and to the eye.
+"""How well embeddings tell stages apart before a network learns from labels: by nearest neighbours, and in a picture.
 
-The figure is that of Lee et al., arXiv:2502.17481, section 4: an epoch has the stage of most of its nearest neighbours
-among the labelled epochs. The picture is a t-SNE map (van der Maaten & Hinton, JMLR 9, 2008). Neighbours in it are
-neighbours among the embeddings, but neither sizes of clusters nor distances between them mean anything.
+The figure is that of Lee et al., arXiv:2502.17481, section 4: an epoch gets the stage of most of its nearest neighbours
+among the labelled epochs. The picture is a t-SNE map (van der Maaten & Hinton, JMLR 9, 2008). Neighbours on the map are
+neighbours among the embeddings, but sizes of clusters and distances between clusters mean nothing.
 """
 
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from config import SynthSleepNetTraining
 
 MOST_DRAWN = 2000
-"""Epochs in a picture: enough to see clusters, few enough for ten seconds."""
+"""The most epochs in a picture: enough to see clusters, few enough to take about ten seconds."""
 
 Embedded = tuple[np.ndarray, np.ndarray]
 """Embeddings (epochs, features) of scored epochs, and their stages int (epochs,), 0..4, or 0 and 1 for events."""
@@ -29,7 +29,7 @@ Embedded = tuple[np.ndarray, np.ndarray]
 def told_by_neighbours(known: Embedded, asked: Embedded, training: "SynthSleepNetTraining") -> Scores:
     """Agreement of the ``asked`` epochs' labels with those of their nearest neighbours among the ``known`` ones.
 
-    ``training`` has the number of neighbours, and of the principal components between which distances are measured.
+    ``training`` has the number of neighbours, and of the principal components in which distances are measured.
     """
     embeddings, stages = known
     components = min(training.knn_components, *embeddings.shape)
@@ -39,7 +39,7 @@ def told_by_neighbours(known: Embedded, asked: Embedded, training: "SynthSleepNe
 
 
 def as_many_of_each(embedded: Embedded) -> Embedded:
-    """As many epochs of each label as the rarest has, the same in every run."""
+    """The same number of epochs of each label, as many as the rarest label has; the same epochs in every run."""
     embeddings, labels = embedded
     rng = np.random.default_rng(0)
     classes, counts = np.unique(labels, return_counts=True)
@@ -48,11 +48,11 @@ def as_many_of_each(embedded: Embedded) -> Embedded:
 
 
 def on_a_map(embedded: Embedded) -> Embedded:
-    """Places float32 (epochs, 2) of at most :data:`MOST_DRAWN` epochs, evenly taken, and their stages."""
+    """The places float32 (epochs, 2) of at most :data:`MOST_DRAWN` evenly chosen epochs, and their stages."""
     embeddings, stages = (part[:: -(-len(part) // MOST_DRAWN)] for part in embedded)
-    # From principal components, the default, scikit-learn ends the whole process where all embeddings are the same, as
-    # those of an encoder that collapsed.
+    # With its default, initialisation by principal components, scikit-learn ends the whole process if all embeddings
+    # are the same, as with an encoder that has collapsed.
     tsne = TSNE(perplexity=min(30.0, len(stages) / 4), init="random", random_state=0)
-    # Its threads busily wait for each other: beside other processes, two on two cores take ten times as long as one.
+    # Its threads wait for each other busily: beside other processes, two threads on two cores take ten times as long.
     with threadpool_limits(1):
         return tsne.fit_transform(embeddings), stages

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FoldTask:
-    """One fold to train: on what, where to, which steps, with which modalities, for what task, from what share of the
-    labels, with which temporal context module, on which devices, whether progress bars are shown, and the fold of
-    another run whose pretrained networks are taken, if any."""
+    """One fold to train: its settings, subjects, nights and folder; the steps to run; modalities, task, share of the
+    labels and temporal context module; the strategy for several devices; whether to show progress bars; and, as
+    ``init``, the fold of another run whose pretrained networks are used, if any."""
 
     config: "Config"
     split: Split
@@ -51,15 +51,15 @@ class FoldTask:
 
 
 def train_fold(task: FoldTask) -> tuple[int, dict[str, Path]]:
-    """Run the steps that are not finished, in whatever process this is.
+    """Run the steps that are not finished, in this process.
 
     Returns:
-        The fold's number, and the folder of each step that was tested, by the step's name in print; of several workers
-        the chief alone names them, for it writes the results.
+        The fold's number, and the folder of each step that was tested, by the step's name in print; of several
+        workers, only the chief returns folders, because it writes the results.
 
     Raises:
-        InputError: a folder holds another run's results, a step lacks what one before it makes, a night turned bad, or
-            the training diverged.
+        InputError: a folder holds another run's results, an earlier step is missing, a night could no longer be read,
+            or the training diverged.
     """
     shared = replicas(task.strategy)
     fold = fold_of(task, shared)
@@ -68,8 +68,11 @@ def train_fold(task: FoldTask) -> tuple[int, dict[str, Path]]:
         encoders = [f"unimodal/{modality}" for modality in task.modalities if fold.taken_over("unimodal", modality)]
         taken = [f"multimodal/{'-'.join(task.streams)}"] if whole else encoders
         if not taken:
-            raise InputError(f"--init {task.init} holds no pretrained network of {', '.join(task.streams)}.")
-        print(f"fold {task.split.fold} takes over {', '.join(taken)} of {task.init}.", flush=True)
+            raise InputError(
+                f"--init {task.init} holds no pretrained network of {', '.join(task.streams)}: name another fold, or "
+                "choose other modalities with --modality."
+            )
+        print(f"fold {task.split.fold} uses {', '.join(taken)} from {task.init}.", flush=True)
     with shared.strategy.scope():
         if "unimodal" in task.steps and not whole:
             for modality in task.modalities:
@@ -79,7 +82,7 @@ def train_fold(task: FoldTask) -> tuple[int, dict[str, Path]]:
         if "multimodal" in task.steps and not whole:
             PretrainingStep(fold, "multimodal", task.streams).train()
     tested: list[LabelledStep] = []
-    # Not worth sharing: the embeddings are computed once.
+    # Not shared among workers, because it is little work: the embeddings are computed only once.
     if "linear_probing" in task.steps and shared.chief:
         tested.append(LinearProbingStep(fold, (*task.streams,), task.task, task.label_fraction))
         tested[-1].train()
@@ -92,7 +95,7 @@ def train_fold(task: FoldTask) -> tuple[int, dict[str, Path]]:
 
 
 def fold_of(task: FoldTask, shared: Replicas) -> Fold:
-    """The fold of a task, whose batches the devices ``shared`` share; it is told."""
+    """The fold of a task, whose batches are shared by the devices ``shared``; its numbers of subjects are printed."""
     # The same seed gives the same weights, bit for bit.
     tf.config.experimental.enable_op_determinism()
     split, training = task.split, task.config.training

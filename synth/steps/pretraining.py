@@ -1,8 +1,8 @@
-"""Pretraining of a fold without labels, in rounds that survive being killed: a NeuroNet of each modality, then fusion.
+"""Pretraining of a fold without labels: a NeuroNet for each modality, then the fusion; a killed run continues.
 
-Scoring chooses the best network alone, on validation subjects: how well an epoch's nearest neighbours among labelled
-training subjects tell its stage (Lee et al., arXiv:2502.17481, section 4). The same figure of the test subjects, and a
-picture of them, tell what the chosen network is worth.
+Scoring is used only to choose the best network, on validation subjects: the figure is how well an epoch's nearest
+neighbours among labelled training subjects tell its stage (Lee et al., arXiv:2502.17481, section 4). The same figure on
+the test subjects, and a picture of their epochs, show how good the chosen network is.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -40,20 +40,20 @@ if TYPE_CHECKING:
 
 
 PICTURE = "embedding.png"
-"""Beside an encoder: how it tells the test nights' stages apart."""
+"""The file beside an encoder that shows how it tells the test nights' stages apart."""
 
 
 class PretrainingStep(Step):
     """One network's pretraining, round by round.
 
-    A pass takes all nights of the training subjects in an order of its own, at most ``round_nights`` of them a round.
-    All that is random in a round (order, masks, dropout) is drawn from the step's seed and the round's number.
+    Each pass takes all nights of the training subjects in a new order, at most ``round_nights`` of them in a round.
+    Everything random in a round (order, masks, dropout) is drawn from the step's seed and the round's number.
 
     Args:
-        fold: what is trained on.
-        kind: ``unimodal`` or ``multimodal``, as the names of the step's hyper-parameters begin.
-        channels: what the network sees: the channel of each stream; of one modality alone if it is unimodal, whose
-            channels' epochs are then examples of their own.
+        fold: the fold to train.
+        kind: ``unimodal`` or ``multimodal``, with which the names of the step's hyper-parameters begin.
+        channels: the channel of each stream that the network sees. A unimodal network sees streams of one modality, and
+            the epochs of each of its channels are separate examples.
     """
 
     unit = "round"
@@ -69,8 +69,8 @@ class PretrainingStep(Step):
             subjects = tuple(subject for subject in subjects if subject not in fold.labelled)
             if not subjects:
                 raise InputError(
-                    f"fold {fold.split.fold}: all {len(fold.labelled)} training subjects are labelled, so that none is "
-                    "left to pretrain on: lower labelled_subjects with --set, or add subjects."
+                    f"fold {fold.split.fold}: all {len(fold.labelled)} training subjects are labelled, so none is left "
+                    "for pretraining: lower labelled_subjects with --set, or add subjects."
                 )
         self.nights = fold.files(subjects)
         about: dict[str, Any] = {"nights": [night.path.name for night in self.nights], "channels": channels}
@@ -89,9 +89,9 @@ class PretrainingStep(Step):
 
     @cached_property
     def whole_recipe(self) -> Recipe:
-        """The recipe of all channels, which the first night tells; all nights of a folder are prepared alike."""
+        """The recipe of all channels, read from the first night, because all nights of a folder are prepared alike."""
         about = read_about(self.nights[0].path)
-        # NeuroNet alone takes signals as they are, unless preparation has scaled them.
+        # For NeuroNet alone, signals are not scaled, unless preparation has scaled them.
         scaled = self.config.fused or self.config.database.scaled
         rules: dict[str, Any] = {"scaled": scaled, "labelled_wake_minutes": self.training.labelled_wake_minutes}
         return Recipe.of_nights(self.config.database, self.record["channels"], about, **rules)
@@ -102,7 +102,7 @@ class PretrainingStep(Step):
         return replace(whole, channels={name: whole.channels[name] for name in self.streams})
 
     def examples(self, nights: Iterable[NightFile]) -> int:
-        """How many examples ``nights`` hold."""
+        """The number of examples in ``nights``."""
         return sum(night.epochs for night in nights) * (len(self.record["channels"]) if self.alone else 1)
 
     def prepare(self) -> None:
@@ -119,15 +119,18 @@ class PretrainingStep(Step):
         self.embed = compiled(describing(self.judged))
         self.rounds = list(self._rounds())
         if self.wanted % count:
-            raise InputError(f"batches of {self.wanted} epochs cannot be shared by {count} devices evenly.")
+            raise InputError(
+                f"batches of {self.wanted} epochs cannot be divided evenly among {count} devices: choose a multiple of "
+                f"{count} as batch size with --set."
+            )
         smallest = min(self.examples(nights) for _, nights in self.rounds)
-        # An epoch is told from others of its batch, so that there must be two.
+        # Contrast compares an epoch with others of its batch, so a batch needs at least two.
         if smallest < max(count, 2):
             raise InputError(
-                f"{self.title}: a round of training has {smallest} epochs, which are too few to learn from: "
+                f"{self.title}: a round of training has only {smallest} epochs, too few to learn from: "
                 "raise round_nights with --set, or add nights."
             )
-        # A batch must fit into every round, or the round would change nothing.
+        # A batch must fit into every round; otherwise the round would have no update.
         self.batch = min(self.wanted, smallest // count * count)
         self.accumulation = min(training.accumulation, smallest // self.batch)
         passes = [number for number, _ in self.rounds]
@@ -136,7 +139,7 @@ class PretrainingStep(Step):
         self.begin(self.batch * self.accumulation, training.pretraining_schedule, updates, self.accumulation, clipped)
 
     def _require_events(self) -> None:
-        """Refuse nights that do not tell two networks apart by the task that the best one is to be chosen by."""
+        """Refuse nights that cannot tell which network is best, because they do not hold both classes of the task."""
         for part in ("labelled", "validation") if self.task != "sleep_stage" else ():
             subjects = self.fold.labelled if part == "labelled" else self.fold.split.validation
             nights = [read_scoring(file.path) for file in self.chosen_nights(subjects, self.training.knn_nights)]
@@ -144,13 +147,14 @@ class PretrainingStep(Step):
             known = [own for own in found if own is not None]
             if len(known) < len(found) or not {0, 1} <= set(np.concatenate(known)):
                 raise InputError(
-                    f"{self.title}: the best network cannot be chosen by {self.task}, for the {part} nights on which "
+                    f"{self.title}: the best network cannot be chosen by {self.task}, because the {part} nights on "
+                    "which "
                     f"it is judged were not scored for it, or hold it in none or in all of their epochs: choose it by "
-                    "the stages with --set unimodal_ecg_chosen_by=sleep_stage, or raise knn_nights."
+                    "the stages with --set unimodal_ecg_chosen_by=sleep_stage, or raise knn_nights with --set."
                 )
 
     def _rounds(self) -> Iterator[tuple[int, list[NightFile]]]:
-        """The pass and the nights of each round; the rounds of a pass are of even size."""
+        """The pass and the nights of each round; the rounds of a pass have about the same size."""
         count = -(-len(self.nights) // self.training.round_nights)
         for number in range(self.passes):
             order = np.random.default_rng((*self.seed, number)).permutation(len(self.nights))
@@ -176,7 +180,7 @@ class PretrainingStep(Step):
         return {name: float(np.mean([float(figure[name]) for figure in figures])) for name in figures[0]}
 
     def _inputs(self, batch: dict[str, Any], noise: np.random.Generator) -> dict[str, Any]:
-        """One modality's epochs or those of each stream, and the noise of the maskings, epoch by epoch."""
+        """The epochs of one modality, or of each stream, and the noise of the masks, epoch by epoch."""
         frames, size = self.network.encoder.frames, self.batch * self.accumulation
         if self.alone:
             (signals,) = batch.values()
@@ -192,7 +196,7 @@ class PretrainingStep(Step):
         return {"loss": loss, "reconstruction": found["reconstruction"], "contrastive": found["contrastive"]}
 
     def judge(self, number: int) -> dict[str, float | None]:
-        """At the end of a pass, the macro-F1 of the validation subjects' labels by their embeddings' neighbours."""
+        """At the end of a pass, the macro-F1 with which nearest neighbours tell the validation subjects' labels."""
         if number + 1 < len(self.rounds) and self.rounds[number + 1][0] == self.rounds[number][0]:
             return {}
         known, asked = (self._embedded(part, self.task) for part in (self.fold.labelled, self.fold.split.validation))
@@ -212,11 +216,11 @@ class PretrainingStep(Step):
         return np.concatenate(found), np.concatenate(known)
 
     def finish(self) -> None:
-        """Judge the best network by the test subjects too, for the first and only time, and draw their epochs.
+        """Test the best network on the test subjects, for the first and only time, and draw a map of their epochs.
 
-        It takes as long as the judgement of a pass, and some seconds for the picture.
+        It takes as long as judging a pass, and some seconds for the picture.
         """
-        # All that train together do it, as they judge: a variable that they share may only be read by all.
+        # All processes that train together compute this, because shared variables must be read by all of them.
         known, asked = (self._embedded(subjects) for subjects in (self.fold.labelled, self.fold.split.test))
         scores = told_by_neighbours(known, asked, self.training)
         if self.chief:
@@ -227,7 +231,7 @@ class PretrainingStep(Step):
 
 
 def neuronet(config: "Config") -> NeuroNet:
-    """A NeuroNet as the configuration has it."""
+    """A NeuroNet of the configured size."""
     model = config.model
     encoder, decoder = _sizes(model, "unimodal"), _sizes(model, "unimodal_decoder")
     contrast = (model.unimodal_projection, model.unimodal_temperature)
@@ -253,7 +257,7 @@ def fusion(fold: Fold, streams: tuple[str, ...]) -> SynthSleepNet:
     model, precision = fold.config.model, fold.config.training.precision
     folders = unimodal_encoders(fold, streams)
     pretrained = {modality: load_model(folder, [NeuroNetEncoder], precision) for modality, folder in folders.items()}
-    # Loading drew weights too.
+    # Loading has also drawn weights, so the seed is set again.
     fold.draw_first_weights()
     first = next(iter(pretrained.values()))
     backbone = {name: getattr(first, name) for name in SIZES}
@@ -270,5 +274,5 @@ def fusion(fold: Fold, streams: tuple[str, ...]) -> SynthSleepNet:
 
 
 def _sizes(model: "SynthSleepNetConfig", part: str) -> tuple[int, int, int]:
-    """The features, heads and number of the blocks of a part of the networks."""
+    """The features, the heads and the number of blocks of a part of the networks."""
     return getattr(model, f"{part}_features"), getattr(model, f"{part}_heads"), getattr(model, f"{part}_blocks")

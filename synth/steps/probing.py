@@ -1,4 +1,4 @@
-"""Linear probing: how much of a task a frozen encoder's embeddings tell (Lee et al., arXiv:2502.17481, section 4)."""
+"""Linear probing: a head learns a task from a frozen encoder's embeddings (Lee et al., arXiv:2502.17481, section 4)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,14 +18,14 @@ from synth.steps.step import Fold
 
 
 class LinearProbingStep(LabelledStep):
-    """Training a head on stored embeddings; arguments as of :class:`LabelledStep`."""
+    """Trains a head on stored embeddings; the arguments are those of :class:`LabelledStep`."""
 
     step = "linear_probing"
     decided_by = LINEAR_PROBING
     rate = "probing_rate"
 
     def __init__(self, fold: Fold, streams: tuple[str, ...], task: str, label_fraction: float) -> None:
-        # So little work is not worth sharing.
+        # This is too little work to share among devices.
         fold = replace(fold, replicas=replicas(None))
         super().__init__(fold, streams, task, label_fraction, f"linear probing of {task}")
 
@@ -33,7 +33,7 @@ class LinearProbingStep(LabelledStep):
         """Embed the nights and make the head; InputError if labels are missing or all the same."""
         fold, training = self.fold, self.training
         require_scored(fold, self.task)
-        # Beside the encoder, unless that is another run's.
+        # The embeddings are kept beside the encoder, unless that belongs to another run.
         kept = fold.folder / encoder_kind(fold.config) / self.encoder.name / "embeddings"
         embedder = Embedder(self.encoder, self.recipe, kept)
 

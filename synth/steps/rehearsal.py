@@ -1,7 +1,8 @@
-"""What a fold of SynthSleepNet takes: a few updates of every step, in a temporary folder, on networks of the real size.
+"""Estimate what a fold of SynthSleepNet takes, from a few updates of every step with networks of the real size.
 
-Pretraining is rehearsed on the real nights. The steps after it learn from one made-up night, a real one whose labels
-are drawn, on an encoder that has hardly learnt; what they do with whole nights is told from the encoder's speed.
+Everything happens in a temporary folder. Pretraining is rehearsed on the real nights. The later steps learn from one
+made-up night, a real night with random labels, on an encoder that has hardly learnt; the time for their work on whole
+nights is estimated from the encoder's speed.
 """
 
 import time
@@ -38,10 +39,10 @@ from synth.steps.step import Fold, Step
 
 
 def rehearse_fold(task: FoldTask) -> list[Cost]:
-    """What is left of the steps of a fold takes; it is empty if they are finished.
+    """What the rest of a fold's steps costs; empty if they are finished.
 
     Raises:
-        InputError: as of :func:`synth.steps.plan.train_fold`.
+        InputError: as in :func:`synth.steps.plan.train_fold`.
     """
     with TemporaryDirectory(prefix="rehearsal-") as folder:
         fold = fold_of(replace(task, folder=Path(folder), bar=False), replicas(None))
@@ -49,7 +50,7 @@ def rehearse_fold(task: FoldTask) -> list[Cost]:
         if from_labels:
             require_scored(fold, task.task)
         parts = [("unimodal", task.config.database.streams(name)) for name in task.modalities]
-        # A step alone needs what the steps before it make.
+        # Even a single step needs the results of the steps before it.
         if task.config.fused and task.steps != ("unimodal",):
             parts.append(("multimodal", task.streams))
         costs = []
@@ -65,12 +66,12 @@ def rehearse_fold(task: FoldTask) -> list[Cost]:
 
 
 def _real(task: FoldTask, step: Step) -> Path:
-    """The folder of the results of a step that is rehearsed."""
+    """The folder of the real results of a step that is rehearsed."""
     return task.folder / step.folder.relative_to(step.fold.folder)
 
 
 def _judging(step: PretrainingStep, numbers: Sequence[int]) -> float:
-    """Seconds of embedding the nights on which a pass is judged, for all passes that the rounds end, and the test's."""
+    """The seconds to embed the nights that judge a pass, for all passes in rounds ``numbers``, and the test nights."""
     split = step.fold.split
     known, validation, test = (
         _epochs(step.chosen_nights(subjects, step.training.knn_nights))
@@ -82,10 +83,10 @@ def _judging(step: PretrainingStep, numbers: Sequence[int]) -> float:
 
 
 def _labelled(task: FoldTask, fold: Fold) -> list[Cost]:
-    """What the steps that learn from labels take."""
+    """What the steps that learn from labels cost."""
     encoder: keras.Model = load_model(fold.folder / encoder_kind(task.config) / "-".join(task.streams), ENCODERS)
     if isinstance(encoder, NeuroNetEncoder):
-        # Only its speed is asked for, which no weights change.
+        # Only its speed matters, which does not depend on the weights.
         encoder = NeuroNetDescription((*task.streams,), {name: getattr(encoder, name) for name in SIZES})
     parts = (fold.split.validation, fold.split.test)
     known, *others = (_epochs(fold.files(subjects)) for subjects in (fold.labelled, *parts))
@@ -118,7 +119,7 @@ def _fine_tuning(
         return once * _seconds_an_epoch(embed, signals) + again
 
     step = FineTuningStep(small, (*task.streams,), task.task, task.label_fraction, task.tcm)
-    # It tells of the made-up night.
+    # What it would print is about the made-up night.
     with redirect_stdout(StringIO()):
         costs = step.rehearse(_real(task, step), whole_nights)
     more = known - small.nights[0][0].epochs
@@ -127,13 +128,13 @@ def _fine_tuning(
 
 
 def _signals(task: FoldTask) -> dict[str, tuple[int, ...]]:
-    """The shape of an epoch of each stream."""
+    """The shape of an epoch for each stream."""
     return dict.fromkeys(task.streams, (EPOCH_SAMPLES,))
 
 
 def _made_up(fold: Fold, known: int) -> Fold:
-    """The fold with one night for all that it learns from and is judged on: of a real night's signals, enough epochs
-    for two updates, if all labelled nights have them, and drawn labels."""
+    """The fold with only one night for training, validation and test: it has random labels, signals from a real night,
+    and enough epochs for two updates, if the labelled nights have as many."""
     training = fold.config.training
     stretches = training.fine_tuning_batch * training.fine_tuning_accumulation
     count = min(known, 2 * max(training.probing_batch, stretches * training.stretch_step) + training.stretch_epochs)
@@ -149,7 +150,7 @@ def _made_up(fold: Fold, known: int) -> Fold:
 
 
 def _seconds_an_epoch(embed: Callable[[dict[str, Any]], Any], shapes: Mapping[str, tuple[int, ...]]) -> float:
-    """Seconds that ``embed`` takes for an epoch, whose ``shapes`` are of each stream."""
+    """The seconds that ``embed`` takes for an epoch; ``shapes`` gives each stream's shape."""
     batch = {name: np.zeros((EPOCHS_AT_ONCE, *shape), "float32") for name, shape in shapes.items()}
     embed_epochs(embed, batch)
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""What all steps of a fold share: the fold itself, the draws, and a learner's state that survives being killed."""
+"""What all steps of a fold share: the fold itself, random draws, and a learner's state for continuing after a kill."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fold:
-    """A fold: its subjects, their checked night files, the folder of its results, who shares its batches, and the
-    fold's folder of another run, whose pretrained networks it takes, if any."""
+    """A fold: its settings, its subjects, their checked night files, the folder of its results, the devices that share
+    its batches, and, as ``init``, the fold of another run whose pretrained networks it uses, if any."""
 
     config: "Config"
     split: Split
@@ -40,14 +40,14 @@ class Fold:
     init: Path | None = None
 
     def taken_over(self, *parts: str) -> bool:
-        """Whether the pretrained network in the folder ``parts`` of a fold is that of another run."""
+        """Whether the pretrained network in the folder ``parts`` of a fold is taken from the other run."""
         return self.init is not None and (self.init.joinpath(*parts) / METADATA).is_file()
 
     def pretrained(self, *parts: str) -> Path:
-        """The folder of the pretrained network in the folder ``parts`` of a fold, of another run's if that has one.
+        """The folder ``parts`` with a pretrained network, in the other run's fold if that has one, else in this fold.
 
         Raises:
-            InputError: the other run's network was trained on nights that are tested here, or may have been.
+            InputError: the other run's network was, or may have been, trained on test nights of this fold.
         """
         if not self.taken_over(*parts):
             return self.folder.joinpath(*parts)
@@ -61,7 +61,7 @@ class Fold:
         return [night for subject in subjects for night in self.nights[subject]]
 
     def draw_first_weights(self) -> None:
-        """Let the layers that are made next draw their weights from the fold's seed."""
+        """Set the random seed, so that the layers made next draw their weights from the fold's seed."""
         keras.utils.set_random_seed(self.config.training.seed + self.split.fold)
 
 
@@ -69,11 +69,11 @@ class Step(ResumableRun):
     """A step of a fold, whose ``network`` learns from its ``losses`` of a batch of inputs.
 
     Args:
-        fold: what is trained on.
-        folder: of the results.
-        name: of the step; it settles the draws, unlike those of other steps.
-        title: names the step in messages.
-        about: what is recorded of the run beside its configuration and its subjects.
+        fold: the fold to train.
+        folder: the folder of the results.
+        name: the name of the step, which decides its random draws.
+        title: the name of the step in messages.
+        about: what is recorded about the run besides its configuration and its subjects.
     """
 
     network: keras.Model
@@ -89,7 +89,7 @@ class Step(ResumableRun):
     @property
     @abstractmethod
     def recipe(self) -> Recipe:
-        """Of the signals that the network takes."""
+        """The recipe of the signals that the network takes."""
 
     def chosen_nights(self, subjects: tuple[int, ...], count: int) -> list[NightFile]:
         """At most ``count`` nights of ``subjects``, the same in every run."""
@@ -99,15 +99,15 @@ class Step(ResumableRun):
 
     @abstractmethod
     def losses(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The losses of a batch of inputs; the one called ``loss`` is what falls."""
+        """The losses of a batch of inputs; the one called ``loss`` is minimised."""
 
     def begin(
         self, size: int, schedule: str, updates: Sequence[int], accumulation: int = 1, clipped: bool = True
     ) -> None:
-        """Make the learner, for updates from ``size`` examples each.
+        """Make the learner, for updates with ``size`` examples each.
 
-        The arguments but the last are those of :func:`synth.learner.scheduled` and of a learner; ``clipped`` says
-        whether the gradient's norm is bounded.
+        ``schedule`` and ``updates`` are those of :func:`synth.learner.scheduled`, ``accumulation`` is that of
+        :class:`synth.learner.Learner`; ``clipped`` says whether the gradient's norm is bounded.
         """
         self.learner = Learner(
             self.network,
@@ -120,7 +120,7 @@ class Step(ResumableRun):
         )
 
     def draws_of(self, number: int) -> np.random.Generator:
-        """What is drawn in a unit; the dropout of the network comes from the same seed."""
+        """The random generator of a unit; the network's dropout is seeded from the same seed."""
         seed = np.random.SeedSequence((*self.seed, number))
         reseed_dropout(self.network, seed, self.fold.replicas)
         return np.random.default_rng(seed.spawn(1)[0])
@@ -135,7 +135,7 @@ class Step(ResumableRun):
         self.fold.replicas.wait()
 
     def save(self, **found: Any) -> None:
-        """Save the best network with what was ``found``."""
+        """Save the best network, with ``found`` among its metadata."""
         if self.chief:
             about = {"db": self.config.database.db, "recipe": self.recipe.to_json()}
             save_model(self.folder, self.judged, {**self.record, **about, "best": self.best, **found})

@@ -78,7 +78,7 @@ def test_models_saved_before_follow_the_rule():
     assert several.scaled and several.nights_scaled and several.channels["emg"].band == (25, 49)
     with pytest.raises(InputError, match="unknown database"):
         Recipe.of_metadata({"db": "nope"})
-    with pytest.raises(InputError, match="no channel for each"):
+    with pytest.raises(InputError, match="do not name a channel for each"):
         Recipe.of_metadata({"db": "shhs", "channels": {"../x": "EMG"}})
 
 
@@ -210,7 +210,7 @@ def test_a_model_keeps_the_recipe_of_its_custom_nights_and_stages_by_it(tmp_path
     ],
 )
 def test_a_night_that_describes_itself_in_no_known_form(about):
-    with pytest.raises(InputError, match="in no known form"):
+    with pytest.raises(InputError, match="in an unknown form"):
         Recipe.of_nights(DATABASES["custom"], {"emg": "EMG"}, about)
 
 

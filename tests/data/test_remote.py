@@ -81,9 +81,9 @@ def test_recordings_from_a_web_server(tmp_path, web):
 
 
 def test_remote_refusals_are_told(tmp_path, web, capsys, monkeypatch):
-    with pytest.raises(InputError, match="a web server can be read from, not written to"):
+    with pytest.raises(InputError, match="a web server can only be read, not written"):
         require_writable(location(f"{web}/out"))
-    with pytest.raises(InputError, match="there is no such bucket; make it first"):
+    with pytest.raises(InputError, match="there is no such bucket: make it first"):
         require_writable(location("s3://no-such-bucket/out"))
     with pytest.raises(InputError, match="does not exist or is empty"):
         files_below(location("s3://no-such-bucket/raw"))
@@ -95,7 +95,7 @@ def test_remote_refusals_are_told(tmp_path, web, capsys, monkeypatch):
     error = capsys.readouterr().err
     assert "s3://no-such-bucket/x does not exist" in error and "Traceback" not in error
     monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(InputError, match="gs:// needs the package gcsfs: pip install"):
+    with pytest.raises(InputError, match="gs:// needs the package gcsfs: install it with pip install"):
         location("gs://bucket/isruc")
 
 

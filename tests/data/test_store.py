@@ -71,7 +71,7 @@ def test_damaged_json_is_told(tmp_path):
 
 
 def test_a_device_is_never_replaced():
-    with pytest.raises(InputError, match="not a file that could be replaced"):
+    with pytest.raises(InputError, match="cannot be replaced by a file"):
         write_json(Path("/dev/null"), 1)
     assert Path("/dev/null").is_char_device()
 

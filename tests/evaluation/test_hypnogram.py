@@ -343,7 +343,7 @@ def test_what_is_no_hypnogram(tmp_path, text):
     staged("W12?").save_csv(path)
     whole = path.read_bytes()
     path.write_bytes({"no stage": whole.replace(b"N1", b"N7", 2), "no number": whole[:-30]}.get(text, text))
-    with pytest.raises(InputError, match="is no hypnogram of this toolkit"):
+    with pytest.raises(InputError, match="is not a hypnogram of this toolkit"):
         Hypnogram.read_csv(path, name="night")
     path.unlink()
     with pytest.raises(InputError, match="does not exist"):
@@ -362,7 +362,7 @@ def test_agreement_leaves_out_what_one_has_not_scored():
 def test_sleep_periods():
     night = staged("W" * 20 + "2" * 100 + "W" * 300 + "3" * 40 + "W" * 10)
     assert night.periods() == [(20, 120), (420, 460)]
-    assert "2 periods, 23:40:15 to 00:30:15, 03:00:15 to 03:20:15" in night.remarks[0]
+    assert "2 periods of sleep, 23:40:15 to 00:30:15, 03:00:15 to 03:20:15" in night.remarks[0]
     assert staged("2" * 100 + "W" * 200 + "2" * 100).periods() == [(0, 400)]
     assert "no sleep was found." in staged("W" * 30).remarks
 

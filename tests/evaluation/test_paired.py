@@ -55,10 +55,10 @@ def test_subjects_are_drawn_with_both_of_their_nights():
     [
         ([0.6] * 8, [0.8] * 8, "Adapting helped: macro-F1 rose on these 8 test subjects"),
         ([0.8] * 8, [0.6] * 8, "Adapting did harm: macro-F1 fell on these 8 test subjects"),
-        ([0.7] * 8, [0.7] * 8, "It is not shown that adapting helped: on 8 test subjects the difference may"),
+        ([0.7] * 8, [0.7] * 8, "It is not certain that adapting helped: on 8 test subjects, the difference may"),
         # However large it is.
-        ([0.3] * 5, [0.9] * 5, "on 5 test subjects, who are too few to tell, the difference may be chance"),
-        ([0.3], [0.9], "on 1 test subject, who are too few to tell, the difference may be chance"),
+        ([0.3] * 5, [0.9] * 5, "on 5 test subjects (too few to tell), the difference may be chance"),
+        ([0.3], [0.9], "on 1 test subject (too few to tell), the difference may be chance"),
     ],
 )
 def test_verdicts(before, after, told):
@@ -70,7 +70,7 @@ def test_verdicts(before, after, told):
 
 def test_noise_is_seldom_called_a_gain():
     """Of trainings that change nothing, at most one in twenty helps or harms, here within three deviations."""
-    claims = [not compared([0.7] * 6, [0.7] * 6, seed).verdict.startswith("It is not shown") for seed in range(100)]
+    claims = [not compared([0.7] * 6, [0.7] * 6, seed).verdict.startswith("It is not certain") for seed in range(100)]
     assert np.mean(claims) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 100)
 
 

@@ -118,7 +118,7 @@ def test_what_fails_once_is_tried_again(server, name):
 
 @pytest.mark.parametrize("address", ["http://[::1/x.edf", "http://[/x.edf"])
 def test_what_is_no_address(address):
-    with pytest.raises(InputError, match="is no address"):
+    with pytest.raises(InputError, match="is not a valid address"):
         location(address)
 
 

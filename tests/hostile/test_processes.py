@@ -38,7 +38,7 @@ def test_sigterm_is_handled_like_ctrl_c():
         made = Path(process.stdout.readline().strip())
         assert made.is_dir()
         process.send_signal(signal.SIGTERM)
-        assert process.communicate(timeout=10)[1] == "work: stopped; give the same command again to go on.\n"
+        assert process.communicate(timeout=10)[1] == "work: stopped; run the same command again to continue.\n"
     assert process.returncode == 130
     assert not made.parent.exists()
 

@@ -137,7 +137,7 @@ def test_a_folder_that_cannot_be_written_is_used_all_the_same(folds, capsys):
     (folds / "model.onnx").mkdir()
     (predictor,) = recsleep.load_stager(folds).predictors
     assert predictor.probabilities({"eeg": np.zeros((3, 3000), "float32")}).shape == (3, 5)
-    assert "Every run will make it again" in capsys.readouterr().err
+    assert "So every run will make this file again" in capsys.readouterr().err
 
 
 def test_the_metadata_say_what_the_graph_takes(folds):

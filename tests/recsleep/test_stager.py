@@ -70,7 +70,7 @@ def test_live_stages_are_the_whole_nights(amplitude, chunk):
 
 @pytest.mark.parametrize("samples", [np.zeros((2, 3)), np.array([np.nan]), np.array(["a"])])
 def test_live_takes_numbers_alone(samples):
-    with pytest.raises(InputError, match="row of finite numbers"):
+    with pytest.raises(InputError, match="one-dimensional array of finite numbers"):
         recsleep.LiveStager(networks(1)[0]).push(samples)
 
 
@@ -144,7 +144,7 @@ def test_an_hour_without_a_signal_is_unscored(models, tmp_path):
     np.testing.assert_array_equal(np.flatnonzero(night.stages == -1), np.arange(40, 90))
     np.testing.assert_allclose(night.probabilities[[10, 50]], 0.2)
     assert (night.stages[10:15] == 0).all()
-    told = "55 of 100 epochs hold no signal (not recorded, flat or at a rail): 10-14, 40-89."
+    told = "55 of 100 epochs hold no signal (not recorded, flat, or at an end of the range): 10-14, 40-89."
     assert told in night.about["warnings"][len(night.doubts)]
 
 
@@ -170,7 +170,7 @@ def test_the_level_is_that_of_the_nights_around_sleep(tmp_path):
 
 def test_live_refuses_a_filter_that_needs_the_whole_night():
     recipe = Recipe({"eeg": ChannelSpec("EEG", band=(0.5, 40.0))})
-    with pytest.raises(InputError, match="its filter needs the whole night"):
+    with pytest.raises(InputError, match="the filter needs the whole night"):
         recsleep.LiveStager(Stager((of_network(networks(1)[0], recipe),)))
 
 
@@ -193,7 +193,7 @@ def test_what_is_no_model(models, tmp_path):
     for folder, told in ((tmp_path / "absent", "does not exist"), (tmp_path, "holds no trained model")):
         with pytest.raises(InputError, match=told):
             recsleep.load_stager(folder)
-    with pytest.raises(InputError, match="was trained on synthetic, not isruc"):
+    with pytest.raises(InputError, match="was trained on synthetic, not on isruc"):
         recsleep.load_stager(models / "synthetic", "isruc")
 
 

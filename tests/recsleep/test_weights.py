@@ -190,7 +190,7 @@ def test_what_passes_is_tried_again(site, tmp_path, answers, capsys):
     ("answer", "tries", "told"),
     [
         ("404 always", 1, "404 Not Found): name another source with --from"),
-        ("500 always", 3, "500 Internal Server Error): check the network; what has arrived is kept"),
+        ("500 always", 3, "500 Internal Server Error): check the network, and then run the same command again"),
         ("cut always", 3, "IncompleteRead(150000 bytes read, 150000 more expected)): check the network"),
         ("stall always", 3, "timed out): check the network"),
         ("lie", 1, "is not the published file"),
@@ -251,7 +251,7 @@ def test_ctrl_c_leaves_nothing_half_written(site, tmp_path, project):
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert error.endswith("stopped; give the same command again to go on.\n") and "Traceback" not in error
+    assert error.endswith("stopped; run the same command again to continue.\n") and "Traceback" not in error
     assert files_in(tmp_path).keys() == {"sleepedfx/TERMS.txt"}
 
 
@@ -281,9 +281,9 @@ def test_a_full_disk(site, tmp_path, project):
     ("arguments", "told"),
     [
         (["isrucs"], "unknown database 'isrucs': did you mean isruc?"),
-        (["shhs"], "no weights of shhs are published: choose among isruc, sleepedf, sleepedfx, ucddb."),
-        (["--from", "absent"], "--from absent: there is no such folder."),
-        (["--from", "."], "cannot be read (No such file or directory): name with --from"),
+        (["shhs"], "no weights for shhs are published: choose among isruc, sleepedf, sleepedfx, ucddb."),
+        (["--from", "absent"], "--from absent: there is no such folder: name another"),
+        (["--from", "."], "cannot be read (No such file or directory): name a folder with --from"),
         (["--from", "ftp://a/b"], "--from ftp://a/b: name a server's address, http:// or https://, or a folder."),
         (["--from", "https://"], "--from https://: name a server's address"),
         (["--to", "file/models"], "the folder file/models cannot be written (Not a directory)"),
@@ -363,7 +363,7 @@ def test_help_imports_nothing_heavy(project):
 
 def test_staging_without_models_names_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    ways = "fetch RecSleepNet's published ones with `make weights` or `python -m recsleep.weights [DB]`"
+    ways = "fetch RecSleepNet's published models with `make weights` or `python -m recsleep.weights [DB]`"
     assert predict.main(["--recording", "night.edf"]) == 2
     assert f"the folder of models pretrained_model does not exist: {ways}" in capsys.readouterr().err
     with pytest.raises(InputError, match="the folder of models absent does not exist: fetch"):

@@ -58,7 +58,7 @@ def test_another_amplitude_gives_the_same_stages(stager, night, staged, tmp_path
 def test_without_calibration_it_fails_and_says_so(reference, stager):
     raw = recsleep.stage(reference / "nights" / "ucddb" / "ucddb018.npz", stager, calibrate=False)
     assert raw.agreement.accuracy < 0.7
-    assert "times that of training" in raw.about["warnings"][-1]
+    assert "times that of the training nights" in raw.about["warnings"][-1]
 
 
 def resampled(x: np.ndarray, rate: int) -> np.ndarray:
@@ -108,7 +108,7 @@ def test_a_day_with_two_nights(one, night, tmp_path):
     for first in (700, 2058):
         assert Scores.of(y, ours.stages[first : first + 822]).accuracy >= 0.87
     assert len(ours.periods()) == 2
-    assert "sleep comes in 2 periods" in ours.remarks[0]
+    assert "there are 2 periods of sleep" in ours.remarks[0]
 
 
 @pytest.mark.long

@@ -37,7 +37,7 @@ def test_a_card_says_what_the_metadata_say():
     assert "- Takes emg: chin, 100 Hz, µV, filtered to 25 to 49 Hz, scaled by its quartiles." in lines
     assert "- Was trained at a level of 11 µV." in lines
     assert "- Database: St. Vincent's / UCD Sleep Apnea Database." in lines
-    assert any(line.startswith("- 3 subjects trained it, 1 chose it, 2 tested it") for line in lines)
+    assert any(line.startswith("- It was trained on 3 subjects, chosen on 1 and tested on 2") for line in lines)
     assert [line for line in lines if line.startswith("| ")] == [
         *("| figure | value |", "| accuracy | 0.907 |", "| epochs | 473 |"),
         *("| F1 of W | 0.857 |", "| F1 of N1 | 0.682 |", "| F1 of N3 | none |"),
@@ -56,4 +56,4 @@ def test_a_card_leaves_open_what_nobody_knows(metadata):
 @pytest.mark.parametrize(("transductive", "saw"), [(True, "the signals, but not the stages"), (False, "nothing")])
 def test_a_card_says_what_was_seen_of_the_test_subjects(transductive, saw):
     trained = {**TRAINED, "config": {"training": {"transductive": transductive}}}
-    assert f"of whom it saw {saw}:" in card("RecSleepNet", trained)
+    assert f"of whom it saw {saw} in training:" in card("RecSleepNet", trained)

@@ -23,10 +23,10 @@ def end(how: str | int) -> str:
 
 
 ENDS = [
-    ("SIGKILL", "was killed, perhaps because the memory was full: give the same command again, with fewer"),
+    ("SIGKILL", "was killed, perhaps because the memory was full: run the same command again with fewer"),
     ("SIGSEGV", "was ended by the signal SIGSEGV"),
     ("SIGTERM", "was ended by the signal SIGTERM"),
-    (3, "ended with code 3 before its work was done: its error stands above"),
+    (3, "ended with code 3 before its work was done: its error is printed above"),
 ]
 
 

@@ -123,9 +123,9 @@ def test_models_that_cannot_be_used_are_told_once(nights, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--jobs", "0"], "--jobs 0: a number of processes"),
-        (["--jobs", "2", "--cluster", "tcp://a:1"], "give one of them"),
-        (["--spec", "lab.toml"], "give both"),
+        (["--jobs", "0"], "--jobs 0: give a number of processes"),
+        (["--jobs", "2", "--cluster", "tcp://a:1"], "give only one of them"),
+        (["--spec", "lab.toml"], "give --scoring too"),
     ],
 )
 def test_mistakes(models, nights, tmp_path, capsys, options, told):
@@ -135,7 +135,7 @@ def test_mistakes(models, nights, tmp_path, capsys, options, told):
 
 def test_side_by_side_is_of_staging(models, capsys):
     assert predict.main(["--dir", str(models), "--jobs", "2"]) == 2
-    assert "--jobs is of staging" in capsys.readouterr().err
+    assert "--jobs belongs to the staging" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_all_processes_at_once(models, nights, tmp_path, project):
@@ -161,7 +161,7 @@ def test_ctrl_c_ends_all_processes_at_once(models, nights, tmp_path, project):
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     # Joblib's own helper may tell afterwards that it tidied up.
-    assert errors.startswith("predict.py: stopped; give the same command again to go on.\n")
+    assert errors.startswith("predict.py: stopped; run the same command again to continue.\n")
     assert "Traceback" not in errors
     assert psutil.wait_procs(workers, timeout=10)[1] == []
     assert len(list(out.glob("*.json"))) < 30
@@ -197,7 +197,7 @@ def test_a_scoring_is_compared_with_later(models, nights, tmp_path, monkeypatch,
     csv.write_text("".join(csv.read_text().splitlines(keepends=True)[:-1]))
     other = ("--scoring", nights / "scored" / "n0.txt")
     assert predict.main(command(models, nights / "n0.edf", later, *other)) == 2
-    assert "'wach' is no stage" in capsys.readouterr().err
+    assert "'wach' is not a stage" in capsys.readouterr().err
     (nights / "scored" / "plain.txt").write_text("\n".join("W" * 10))
     assert predict.main(command(models, nights / "n0.edf", later, *other[:1], nights / "scored" / "plain.txt")) == 2
     assert "Stage the recording again with --overwrite." in capsys.readouterr().err

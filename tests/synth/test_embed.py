@@ -123,7 +123,7 @@ def test_an_encoder_of_one_modality_gives_its_cls_token(folder, edf, night):
 def test_the_only_channel_of_a_night_has_the_name_that_is_asked_for(folder, night, tmp_path):
     path, encoder = tmp_path / "night.npz", folder / "fold/unimodal/emg"
     np.savez(path, x=read_night(night, ["EMG_Chin"]).signals[:, 0])
-    with pytest.raises(InputError, match=r"no channel for emg \(EMG_Chin\).*it has EEG: name one with --channel"):
+    with pytest.raises(InputError, match=r"no channel for emg \(EMG_Chin\).*name one of EEG with --channel"):
         synth.embed_recording(path, encoder)
     for name in ("Chin", "emg=Chin"):
         assert synth.embed_recording(path, encoder, name).about["channels"][0]["name"] == "Chin"
@@ -166,7 +166,7 @@ def test_epochs_that_were_not_recorded_are_told(embedder, tmp_path):
     # 200 s, 90 s of nothing, 400 s: the epoch that is two thirds recorded counts.
     assert np.flatnonzero(found.missing).tolist() == [7, 8, 9] and len(found.missing) == 23
     assert [channel["name"] for channel in found.about["channels"]] == ["EEG C4-M1", "Chin EMG"]
-    assert "EEG C4-M1: 90 s of the recording are gaps." in found.about["warnings"]
+    assert "EEG C4-M1: 90 s are missing in the recording." in found.about["warnings"]
 
 
 def command(folder, out, *recordings, options=()) -> int:
@@ -232,9 +232,9 @@ def test_side_by_side_as_one_by_one(folder, many, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--channel", "C4"], "take MODALITY=NAME"),
+        (["--channel", "C4"], "write MODALITY=NAME"),
         (["--channel", "emg=Leg"], "has no channel Leg"),
-        (["--jobs", "0"], "--jobs 0: a number of processes"),
+        (["--jobs", "0"], "--jobs 0: give a number of processes"),
         (["--recording", "nowhere.edf"], "nowhere.edf does not exist"),
         (["--dir", "nowhere"], "nowhere holds no pretrained encoder: name a fold of SynthSleepNet"),
     ],
@@ -258,15 +258,17 @@ def test_a_recording_without_a_channel_of_the_encoder(embedder, tmp_path):
 def test_folders_without_one_usable_encoder(folder, tmp_path):
     encoder, recipe = NeuroNetEncoder(**BACKBONE), {"db": "shhs", "channels": {"eeg": "EEG_C4"}}
     save_model(tmp_path / "converted", encoder, {"source": {}})
-    with pytest.raises(InputError, match="does not say how the signals are made"):
+    with pytest.raises(InputError, match="does not say how to prepare signals"):
         synth.load_embedder(tmp_path / "converted")
     save_model(tmp_path / "head", keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]), recipe)
-    with pytest.raises(InputError, match="holds a Sequential, which is no pretrained encoder"):
+    with pytest.raises(InputError, match="holds a Sequential, which is not a pretrained encoder"):
         synth.load_embedder(tmp_path / "head")
     for name in ("eeg", "eeg-emg"):
         (tmp_path / "fold/multimodal" / name).mkdir(parents=True)
         (tmp_path / "fold/multimodal" / name / "metadata.json").touch()
-    with pytest.raises(InputError, match=r"holds encoders of eeg, eeg-emg: name one, such as .*fold/multimodal/eeg"):
+    with pytest.raises(
+        InputError, match=r"holds encoders of eeg, eeg-emg: name the folder of one, such as .*fold/multimodal/eeg"
+    ):
         synth.load_embedder(tmp_path / "fold")
     # An encoder that version 1 saved holds its channels instead of a recipe.
     save_model(tmp_path / "old", encoder, recipe)
@@ -275,7 +277,7 @@ def test_folders_without_one_usable_encoder(folder, tmp_path):
     )
     recipe = replace(synth.load_embedder(folder / "fold").recipe)
     save_model(tmp_path / "wrong", encoder, {"db": "shhs", "recipe": recipe.to_json()})
-    with pytest.raises(InputError, match="the encoder is not one of eeg, emg, as its recipe says"):
+    with pytest.raises(InputError, match="the encoder does not take eeg, emg, as its recipe says"):
         synth.load_embedder(tmp_path / "wrong")
 
 

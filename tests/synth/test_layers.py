@@ -378,7 +378,7 @@ def test_modules_of_pytorch():
 def test_unknown_modules_are_told():
     with pytest.raises(ValueError, match="no temporal context module 'gru': choose one of mamba2, mamba, lstm"):
         SequenceClassifier(64, 5, "gru")
-    with pytest.raises(ValueError, match=r"no temporal context module has layers \['gru'\]"):
+    with pytest.raises(ValueError, match=r"there are no layers \['gru'\]"):
         SequenceClassifier(64, 5, ["lstm", "gru"])
 
 
@@ -411,7 +411,7 @@ def test_every_tensor_that_does_not_fit_is_listed():
     told = str(error.value)
     assert told.startswith("best_model.pth does not fit Mamba2: ")
     assert "conv1d.weight is missing" in told and "norm.weight is missing" in told
-    assert "D has shape (3,), which does not suit" in told and "surplus is unexpected" in told
+    assert "D has the wrong shape (3,)" in told and "surplus is unexpected" in told
     assert np.array_equal(numpy(layer.a_log), before)
 
 

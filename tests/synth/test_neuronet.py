@@ -163,4 +163,4 @@ def test_from_nights_to_a_staged_recording(tmp_path, monkeypatch, capsys):
     assert "sleeper: " in capsys.readouterr().out
     shutil.rmtree(fold / "fine_tuning")
     assert predict.main([*where, *read]) == 2
-    assert "fine-tune some with `python trainer.py --model neuronet`" in capsys.readouterr().err
+    assert "fine-tune models with `python trainer.py --model neuronet`" in capsys.readouterr().err

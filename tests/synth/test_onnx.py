@@ -151,14 +151,14 @@ def test_the_file_is_made_at_first_use_and_again_of_other_weights(model, capsys)
 def test_a_folder_that_cannot_be_written_is_used_all_the_same(model, capsys):
     (model / "model.onnx").mkdir()
     assert FineTunedPredictor(model).probabilities(signals(("eeg", "emg"), 3)).shape == (3, 5)
-    assert "Every run will make it again" in capsys.readouterr().err
+    assert "So every run will make this file again" in capsys.readouterr().err
 
 
 def test_metadata_of_other_modalities_are_told(model):
     metadata = json.loads((model / "metadata.json").read_text())
     del metadata["channels"]["emg"]
     (model / "metadata.json").write_text(json.dumps(metadata))
-    with pytest.raises(InputError, match="its recipe is not that of the network's streams"):
+    with pytest.raises(InputError, match="the recipe there does not fit the network's streams"):
         FineTunedPredictor(model).probabilities(signals(("eeg",), 3))
 
 
@@ -172,7 +172,7 @@ def test_the_command_writes_every_model_and_says_what_it_is(model, capsys):
     assert about["recipe"] == FineTunedPredictor(apnea).recipe.to_json()
     assert about["models"][0]["model.weights.h5"] == sha256(apnea / "model.weights.h5")
     assert main([str(model)]) == 2
-    assert "holds no trained model: fine-tune some with `python trainer.py --model synth" in capsys.readouterr().err
+    assert "holds no trained model: fine-tune models with `python trainer.py --model synth" in capsys.readouterr().err
 
 
 def test_staging_imports_neither_keras_nor_tensorflow(model, make_night, project, tmp_path):

@@ -57,7 +57,7 @@ def test_every_step_leaves_an_encoder_and_its_log(trained):
     folder, printed = trained
     assert "5 subjects train, 5 of them with labels; 1 validate, 3 test" in printed
     where = shlex.join(["--dir", str(folder / "out" / "shhs"), "--data", str(folder / "nights")])
-    assert f"Evaluate again: python predict.py --model synthsleepnet --db shhs {where} --fold 1\n" in printed
+    assert f"To evaluate again: python predict.py --model synthsleepnet --db shhs {where} --fold 1\n" in printed
     for step in ("unimodal/eeg", "unimodal/airflow", "multimodal/eeg-airflow"):
         names = {"config.json", "model.weights.h5", "metadata.json", "MODEL_CARD.md", "log.csv", "tensorboard"}
         names.add("embedding.png")
@@ -110,7 +110,7 @@ def test_another_runs_fusion_serves_a_laboratory(trained, synthetic, tmp_path, c
     given = ["--db", "custom", *common, *(part for value in values for part in ("--set", value))]
     for step in ("unimodal", "multimodal", "linear_probing"):
         assert trainer.main([*given, "--step", step]) == 0
-    assert f"fold 0 takes over multimodal/eeg-airflow of {init}." in capsys.readouterr().out
+    assert f"fold 0 uses multimodal/eeg-airflow from {init}." in capsys.readouterr().out
     fold = tmp_path / "custom/0"
     # One model: of its own there are the probe, and the embeddings of its nights.
     (found,) = fold.rglob("metadata.json")
@@ -121,7 +121,7 @@ def test_another_runs_fusion_serves_a_laboratory(trained, synthetic, tmp_path, c
     # Fold 0 tests subjects whom fold 1 trained on.
     again = command(trained[0], *MODALITIES, "--step", "linear_probing", "--init", str(init), "--out", str(tmp_path))
     assert trainer.main([*again, "--from_fold", "0", "--to_fold", "0"]) == 2
-    assert "which this fold tests: begin with a model that saw none" in capsys.readouterr().err
+    assert "a test night of this fold: begin with a model that saw none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("reconstruction", "contrastive"), [(1.0, 1.0), (0.0, 2.0), (3.0, 0.0)])
@@ -195,7 +195,7 @@ def test_each_step_has_its_own_draws(trained, tmp_path):
 
 
 def test_rounds_that_are_too_small_to_learn_from_are_told(tmp_path):
-    with pytest.raises(InputError, match="a round of training has 1 epochs, which are too few to learn from"):
+    with pytest.raises(InputError, match="a round of training has only 1 epochs, too few to learn from"):
         step_of(tmp_path, 1, round_nights=1).prepare()
 
 

@@ -140,7 +140,7 @@ def test_labelled_subjects_are_pretrained_on_unless_they_are_held_out(protocol, 
 
 
 def test_someone_must_be_left_to_pretrain_on(tmp_path):
-    with pytest.raises(InputError, match="all 4 training subjects are labelled, so that none is left"):
+    with pytest.raises(InputError, match="all 4 training subjects are labelled, so none is left"):
         PretrainingStep(fold("published", tmp_path, (1, 2, 3, 4)), "unimodal", {"eeg": "EEG C4-M1"})
 
 
@@ -240,7 +240,7 @@ def test_networks_are_not_chosen_by_events_that_do_not_tell_them_apart(part, sub
     """It is said before the first pass, and by a dry run, which prepares the step too."""
     where = scored(fold("published", tmp_path, labelled=(1,)), make_night, subject, events)
     step = PretrainingStep(where, "unimodal", {"ecg": "ECG"})
-    told = f"cannot be chosen by apnea, for the {part} nights .* --set unimodal_ecg_chosen_by=sleep_stage"
+    told = f"cannot be chosen by apnea, because the {part} nights .* --set unimodal_ecg_chosen_by=sleep_stage"
     with pytest.raises(InputError, match=told):
         step.prepare()
 
@@ -249,7 +249,7 @@ def test_networks_are_not_chosen_by_events_that_do_not_tell_them_apart(part, sub
 def test_nights_that_were_not_scored_for_a_task_are_told_first(subject, tmp_path, make_night):
     where = scored(fold("corrected", tmp_path), make_night, subject, None)
     require_scored(where, "sleep_stage")
-    with pytest.raises(InputError, match=f"night {subject} holds no breathing events, from which to learn apnea"):
+    with pytest.raises(InputError, match=f"apnea cannot be learnt from night {subject}, which holds no"):
         require_scored(where, "apnea")
 
 

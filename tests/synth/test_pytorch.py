@@ -55,7 +55,7 @@ def test_what_suits_no_model_is_told(state):
         model_like({"weight": np.zeros(3)})
     with pytest.raises(InputError, match="--heads 5: 64 features"):
         model_like(tensors, heads=5)
-    with pytest.raises(InputError, match="--step 2: an epoch has 19 frames"):
+    with pytest.raises(InputError, match="--step 2: this does not give the model's 19 frames"):
         model_like(tensors, heads=4, step=2)
     del tensors["autoencoder.patch_embed.weight"]
     with pytest.raises(InputError, match=r"lacks autoencoder\.patch_embed\.weight"):
@@ -76,7 +76,7 @@ def test_the_command_writes_a_model_folder(state, tmp_path, capsys):
     np.testing.assert_allclose(model.encoder.backbone.linear1.kernel, expected, rtol=1e-6)
     assert read_metadata(folder)["source"]["file"] == "best_model.pth"
     assert main([str(file), str(folder)]) == 2
-    assert "holds a model already" in capsys.readouterr().err
+    assert "already holds a model" in capsys.readouterr().err
 
 
 def test_wrong_arguments_of_the_command(tmp_path, capsys):

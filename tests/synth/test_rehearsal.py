@@ -80,4 +80,7 @@ def test_a_dry_run_tells_of_a_night_that_was_not_scored_for_the_task(folder, cap
     arrays = read_arrays(tmp_path / "nights/shhs1-200001.npz", ("x", "y", "ch_names", "about"))
     write_arrays(tmp_path / "nights/shhs1-200001.npz", arrays)
     told = run(tmp_path, capsys, "--dry-run", expected=2)
-    assert "night shhs1-200001 holds no breathing events, from which to learn apnea: prepare it again" in told
+    assert (
+        "apnea cannot be learnt from night shhs1-200001, which holds no scored breathing events: prepare it again"
+        in told
+    )

@@ -116,9 +116,9 @@ def test_a_missing_modality_is_said(stager, arrays, tmp_path):
     assert night.events == {} and night.breathing is None
     assert night.about["warnings"] == [
         *night.doubts,
-        "it has no usable channel for emg (EMG): staged by the models that do without.",
-        "apnea is not looked for: its models need emg.",
-        "hypopnea is not looked for: its models need emg.",
+        "it has no usable channel for emg (EMG), so models that do not need one staged it.",
+        "apnea was not looked for, because its models need emg.",
+        "hypopnea was not looked for, because its models need emg.",
     ]
 
 
@@ -133,7 +133,9 @@ def test_channels_by_another_name(stager, arrays, tmp_path):
     ]
     named = staged(stager, path, ["emg=EOG L"])
     assert named.about["channels"][1]["name"] == "EOG L"
-    assert "EOG L is eog by its name, and is used as emg: name another" in " ".join(named.about["warnings"])
+    assert "EOG L is eog by its name, but is used as emg: if that is wrong, name another" in " ".join(
+        named.about["warnings"]
+    )
     assert " by its name" not in " ".join(night.about["warnings"])
     assert not np.array_equal(named.probabilities, night.probabilities)
 
@@ -287,7 +289,7 @@ def test_missing_folds_are_in_print_and_report(arrays, tmp_path, capsys):
     evaluated = ["--model", "synthsleepnet", "--dir", tmp_path / "models", "--data", tmp_path / "nights"]
     evaluated += ["--fold", "0", "3", "--json", tmp_path / "report.json", "--save", tmp_path / "saved"]
     assert predict.main([str(argument) for argument in evaluated]) == 0
-    assert "Not evaluated, for want of a model or of night files: fold 3." in capsys.readouterr().out
+    assert "Not evaluated, because the model or the night files are missing: fold 3." in capsys.readouterr().out
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["missing_folds"] == [3] and [model["fold"] for model in report["models"]] == [0]
     (table,) = (pd.read_csv(path) for path in (tmp_path / "saved").rglob("*.csv"))
@@ -301,11 +303,11 @@ def test_missing_folds_are_in_print_and_report(arrays, tmp_path, capsys):
     ("options", "told"),
     [
         (["--no-calibration"], "leave --no-calibration out"),
-        (["--channel", "EMG"], "take MODALITY=NAME"),
-        (["--channel", "eog=EOG L"], "they know eeg, emg, airflow"),
+        (["--channel", "EMG"], "write MODALITY=NAME"),
+        (["--channel", "eog=EOG L"], "with each of eeg, emg, airflow at most once"),
         (["--channel", "emg=Leg"], "has no channel Leg"),
-        (["--channel", "emg=EOG L", "--channel", "eeg=eog l"], "--channel names EOG L for emg and for eeg"),
-        (["--db", "shhs"], "was trained on synthetic, not shhs"),
+        (["--channel", "emg=EOG L", "--channel", "eeg=eog l"], "--channel names EOG L for both emg and eeg"),
+        (["--db", "shhs"], "was trained on synthetic, not on shhs"),
     ],
 )
 def test_mistakes_are_told(folds, recording, tmp_path, capsys, options, told):
@@ -332,5 +334,5 @@ def test_no_model_can_be_used(arrays, tmp_path):
     with pytest.raises(ValueError, match=r"no channel for emg \(EMG\), which the models need.*--channel emg=NAME"):
         staged(load_stager(tmp_path / "a"), write(tmp_path / "n.edf", arrays, leave_out=("EMG",)))
     write_model(tmp_path / "b", ("airflow",), "apnea")
-    with pytest.raises(ValueError, match="no model of sleep stages"):
+    with pytest.raises(ValueError, match="no model for sleep stages"):
         staged(load_stager(tmp_path / "b"), write(tmp_path / "n.edf", arrays))

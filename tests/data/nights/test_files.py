@@ -89,7 +89,7 @@ def spoil_column(name, values):
         (lambda night: (night / "y.parquet").write_bytes(b"PAR1 and nothing PAR1"), "is truncated or damaged"),
         (
             lambda night: pd.read_parquet(night / "x.parquet")[:-1].to_parquet(night / "x.parquet"),
-            "not a multiple of 3000",
+            "not a multiple of the 3000",
         ),
         (
             lambda night: pd.read_parquet(night / "y.parquet")[:-1].to_parquet(night / "y.parquet"),
@@ -110,7 +110,7 @@ def test_bad_tables_are_told(shhs, spoil, told):
 
 
 def test_a_missing_channel_is_named(shhs):
-    with pytest.raises(InputError, match="has no channel 'SpO2'; it has EEG_C4"):
+    with pytest.raises(InputError, match="has no channel 'SpO2': choose among EEG_C4"):
         read_night(shhs / "parquet" / "shhs1-200001", ["SpO2"])
 
 

@@ -54,7 +54,7 @@ def test_missing_subjects_leave_the_test_subjects_alone():
     assert ours.test == (18,)
     assert len(ours.validation) == 1
     assert sorted(ours.train + ours.validation) == [s for s in available if s != 18]
-    with pytest.raises(InputError, match="tests subject 7, who has no night file"):
+    with pytest.raises(InputError, match="is tested on subject 7, who has no night file"):
         split(spec, 4, available, 42, 0.10)
     with pytest.raises(InputError, match="at least 2 subjects"):
         split(spec, 14, (18, 2), 42, 0.10)
@@ -65,7 +65,7 @@ def test_validation_leaves_someone_to_train():
 
 
 def test_fold_outside_the_range():
-    with pytest.raises(InputError, match="folds 0 to 9; fold 10"):
+    with pytest.raises(InputError, match="no fold 10: isruc has the folds 0 to 9"):
         subjects_tested(DATABASES["isruc"], 10)
 
 
@@ -141,13 +141,13 @@ def test_each_name_belongs_to_the_subjects_whose_patterns_it_fits(patterns, name
         expected = by_definition(spec, folder)
         owned = [name for mine in expected.values() for name in mine]
         if len(owned) > len(set(owned)):
-            with pytest.raises(InputError, match=r"fits the names of subjects|holds one night as"):
+            with pytest.raises(InputError, match=r"fits the names of subjects|holds the same night as"):
                 find_nights(spec, folder)
             return
         # One night would be there under its subject's number and under another name that ends with it.
         stems = [[name.removesuffix(".npz") for name in mine] for mine in expected.values()]
         if any(n.isdecimal() and re.search(f"[^0-9]{n}$", other) for mine in stems for n in mine for other in mine):
-            with pytest.raises(InputError, match="holds one night as"):
+            with pytest.raises(InputError, match="holds the same night as"):
                 find_nights(spec, folder)
             return
         found = find_nights(spec, folder)
@@ -192,7 +192,7 @@ def test_a_test_subject_without_a_usable_night_is_left_out():
     tested, others = subjects_tested(spec, 0), [s for s in spec.subjects if s not in subjects_tested(spec, 0)]
     ours = split(spec, 0, [*tested[1:], *others], 42, 0.10, unusable=tested[:1])
     assert ours.test == tested[1:] and not set(tested) & {*ours.train, *ours.validation}
-    with pytest.raises(InputError, match="no night of the subjects that fold 0 of ucddb tests can be used"):
+    with pytest.raises(InputError, match="no night of the test subjects of fold 0 of ucddb can be used"):
         split(spec, 0, others, 42, 0.10, unusable=tested)
 
 
@@ -206,7 +206,7 @@ def test_one_shhs_night_under_two_names_is_refused(tmp_path):
         200002: ["shhs1-200002.npz"],
     }
     (tmp_path / "shhs1-200001.npz").touch()
-    with pytest.raises(InputError, match=r"holds one night as shhs1-200001\.npz and as 200001: remove one"):
+    with pytest.raises(InputError, match=r"holds the same night as shhs1-200001\.npz and as 200001: remove one"):
         find_nights(DATABASES["shhs"], tmp_path)
 
 
@@ -239,8 +239,8 @@ def test_the_list_of_the_published_recordings(reference):
         (b"2\n4\n", "line 2 of .*, '4', names no subject of ucddb"),
         (b"2\nshhs1-200001\n", "'shhs1-200001', names no subject of ucddb"),
         (b"2\n-3\n", "'-3', names no subject"),
-        (b" \n", "names none"),
-        (b"\xff\xfe2", "is not text"),
+        (b" \n", "is empty"),
+        (b"\xff\xfe2", "is not a text file"),
         (None, "does not exist"),
     ],
 )

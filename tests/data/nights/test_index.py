@@ -91,7 +91,7 @@ def test_the_channels_of_each_night_are_remembered(nights, tmp_path, make_night,
         (tmp_path / INDEX).write_text(json.dumps(held))
         assert channels_of(nights) == expected
     assert len(opened) == 7
-    with pytest.raises(InputError, match="no channel 'EMG'; it has EEG"):
+    with pytest.raises(InputError, match="no channel 'EMG': choose among EEG"):
         check_nights(nights, ("EMG",))
 
 

@@ -35,7 +35,7 @@ def test_channels_are_picked_by_name(tmp_path, make_night):
     night = read_night(path, ("C", "A"))
     np.testing.assert_array_equal(night.signals, x[:, [2, 0]])
     assert night.stages[2] == UNSCORED
-    with pytest.raises(InputError, match="no channel 'D'; it has A, B, C"):
+    with pytest.raises(InputError, match="no channel 'D': choose among A, B, C"):
         read_night(path, ("D",))
 
 
@@ -56,15 +56,15 @@ def spoiled(**changes) -> np.ndarray:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"y": None}, "no 'y'"),
-        ({"x": None}, "no 'x'"),
+        ({"y": None}, "no array 'y'"),
+        ({"x": None}, "no array 'x'"),
         ({"x": X[:, :2900]}, "epochs of 2900 samples"),
         ({"x": X[0]}, "shape (3000,)"),
-        ({"x": np.stack([X, X], axis=1)}, "2 channels and no ch_names"),
+        ({"x": np.stack([X, X], axis=1)}, "2 channels but no array ch_names"),
         ({"x": X[:, None], "ch_names": np.array(["A", "B"])}, "1 channels but 2 names"),
         ({"x": X[:0], "y": np.zeros(0, int)}, "no epochs"),
         ({"x": X.astype("complex64")}, "complex64"),
-        ({"x": np.full((6, 3000), "a")}, "not numbers"),
+        ({"x": np.full((6, 3000), "a")}, "must hold numbers"),
         ({"x": X.astype(object)}, "pickled"),
         ({"y": np.array([0, 1, 2, 3, 4, None])}, "pickled"),
         ({"x": spoiled(e3=np.nan)}, "NaN or infinite values in 1 of 6 epochs, first in epoch 3"),
@@ -76,7 +76,7 @@ def spoiled(**changes) -> np.ndarray:
         ({"y": np.array([0, 1.5, 2, 3, 4, 0])}, "epoch 1 is labelled 1.5"),
         ({"y": np.array([0, np.nan, 2, 3, 4, 0])}, "epoch 1 is labelled nan"),
         ({"y": np.array(list("WWWWWW"))}, "stages are numbers"),
-        ({"y": np.zeros(5, int)}, "y has shape (5,), but x has 6 epochs"),
+        ({"y": np.zeros(5, int)}, "y has the shape (5,), but x has 6 epochs"),
         ({"fs": 128.0}, "128.0 Hz"),
         ({"fs": "fast"}, "fast Hz"),
         ({"x": X[:, None], "ch_names": np.array(["EEG"]), "y": np.full(6, -1)}, "none of its epochs is scored"),
@@ -141,7 +141,7 @@ def test_events_are_read_by_name(tmp_path, make_night):
 
 @pytest.mark.parametrize(
     ("events", "told"),
-    [(np.zeros((5, 1)), r"shape \(5, 1\); \(6, 1\)"), (np.full((6, 1), 2), "other values than 0 and 1")],
+    [(np.zeros((5, 1)), r"shape \(5, 1\), but needs \(6, 1\)"), (np.full((6, 1), 2), "may hold only 0 and 1")],
 )
 def test_bad_events_are_told(tmp_path, make_night, events, told):
     path = make_night(tmp_path / "night.npz", 6, events=events, event_names=["Hypopnea"])

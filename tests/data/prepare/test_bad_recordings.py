@@ -48,23 +48,29 @@ SECONDS = 30 * len(CODES)
     ("spoil", "told"),
     [
         (lambda psg, _: psg.write_bytes(b""), "PSG.edf is empty"),
-        (lambda psg, _: psg.write_bytes(psg.read_bytes()[:-2]), "is truncated: its header promises"),
+        (lambda psg, _: psg.write_bytes(psg.read_bytes()[:-2]), "is truncated: it should have"),
         (lambda psg, _: psg.write_bytes(psg.read_bytes()[:700]), "is truncated within its header"),
         (lambda psg, _: psg.write_bytes(psg.read_bytes()[:100]), "has a damaged header"),
-        (spoil_header(0, b"PK\x03\x04"), "is not an EDF file: it does not begin like one"),
-        (spoil_header(236, b"-1      "), "gives -1 as its number of records: it was not closed properly"),
-        (spoil_header(236, b"many    "), "its number of records reads 'many'"),
-        (spoil_header(244, b"0       "), "damaged header: .* records of 0 s"),
-        (spoil_header(252, b"9999"), "its length does not suit 9999 signals"),
-        (lambda psg, scoring: psg.write_bytes(scoring.read_bytes()), "holds annotations only, no signal"),
+        (spoil_header(0, b"PK\x03\x04"), "is not an EDF or BDF file, because it does not begin like one"),
+        (spoil_header(236, b"-1      "), "was not closed properly: its number of records is -1"),
+        (spoil_header(236, b"many    "), "'many' is not a number of records"),
+        (spoil_header(244, b"0       "), "damaged header, with .* records of 0 s"),
+        (spoil_header(252, b"9999"), "whose length does not fit 9999 signals"),
+        (lambda psg, scoring: psg.write_bytes(scoring.read_bytes()), "holds only annotations and no signals"),
         (lambda psg, _: psg.unlink(), None),
-        (lambda _, scoring: scoring.unlink(), "has no scoring: SC4001..-Hypnogram.edf is not there"),
+        (lambda _, scoring: scoring.unlink(), "has no scoring: add SC4001..-Hypnogram.edf"),
         (lambda _, scoring: scoring.write_bytes(b""), "Hypnogram.edf holds no annotations"),
         (lambda psg, scoring: scoring.write_bytes(psg.read_bytes()), "Hypnogram.edf holds no annotations"),
-        (hypnogram(CODES + "WW"), "lasts 9 epochs of 30 s, its scoring SC4001EC-Hypnogram.edf 11: they may differ"),
-        (hypnogram(CODES[:-2]), "lasts 9 epochs of 30 s, its scoring SC4001EC-Hypnogram.edf 7: they may differ"),
+        (
+            hypnogram(CODES + "WW"),
+            "has 9 epochs of 30 s, but its scoring SC4001EC-Hypnogram.edf has 11, and they may differ",
+        ),
+        (
+            hypnogram(CODES[:-2]),
+            "has 9 epochs of 30 s, but its scoring SC4001EC-Hypnogram.edf has 7, and they may differ",
+        ),
         (hypnogram("?" * 9), "scores no epoch"),
-        (annotate([(0, SECONDS, "Sleep stage 7")]), "the annotation 'Sleep stage 7' at 0 s is no sleep stage"),
+        (annotate([(0, SECONDS, "Sleep stage 7")]), "the annotation 'Sleep stage 7' at 0 s is not a sleep stage"),
         (annotate([(0, 47, "Sleep stage 2")]), "the stage at 0 s lasts 47 s, which does not fit"),
         (rewrite(data=np.zeros(SECONDS * 100)), "channel EEG Fpz-Cz is flat all night"),
     ],
@@ -118,7 +124,7 @@ def test_a_recording_that_vanishes_while_listed(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(batch, "prepare_all", vanishing)
     folders = ["--data", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
     assert main(["--db", "sleepedf", *folders]) == 1
-    assert "SC4001E0-PSG.edf does not exist (any more)" in capsys.readouterr().out
+    assert "SC4001E0-PSG.edf does not exist, or no longer exists" in capsys.readouterr().out
 
 
 def test_nights_shorter_than_a_window_and_without_sleep_are_written(tmp_path):
@@ -134,7 +140,7 @@ def test_one_epoch_of_difference_is_cut_and_said(tmp_path, capsys):
     (path.parent / "1_1.txt").write_text("0 1 2 3 5")
     assert main(["--db", "isruc", "--data", str(tmp_path / "raw"), "--out", str(tmp_path)]) == 0
     assert read_night(tmp_path / "subject0.npz", ["C3-A2"]).stages.tolist() == [0, 1, 2, 3]
-    assert "note: subject0: signal of 4 epochs and scoring of 5 cut to the shorter" in capsys.readouterr().out
+    assert "note: subject0: signal has 4 epochs and scoring has 5: both cut to the shorter" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -143,15 +149,15 @@ def test_one_epoch_of_difference_is_cut_and_said(tmp_path, capsys):
         (["--db", "nsrr"], "unknown database 'nsrr': choose one of sleepedf"),
         (["--db", "isruc", "--data", "nowhere"], "the folder nowhere does not exist"),
         (["--db", "isruc", "--data_dir", "nowhere", "--output_dir", "out"], "the folder nowhere does not exist"),
-        (["--db", "isruc", "--data", "."], "holds no recording of isruc: a name like 1.rec is looked for"),
-        (["--db", "isruc", "--jobs", "0"], "--jobs 0: a number of processes"),
-        (["--db", "isruc", "--jobs", "2", "--cluster", "tcp://a:1"], "give one of them"),
-        (["--db", "custom"], "--db custom and --spec FILE go together"),
-        (["--db", "isruc", "--spec", "a.toml"], "--db custom and --spec FILE go together"),
-        (["--db", "isruc", "--download"], "--download serves sleepedf and sleepedfx"),
+        (["--db", "isruc", "--data", "."], "holds no recording of isruc, with a name like 1.rec"),
+        (["--db", "isruc", "--jobs", "0"], "--jobs 0: give a number of processes"),
+        (["--db", "isruc", "--jobs", "2", "--cluster", "tcp://a:1"], "give only one of them"),
+        (["--db", "custom"], "--db custom and --spec FILE belong together"),
+        (["--db", "isruc", "--spec", "a.toml"], "--db custom and --spec FILE belong together"),
+        (["--db", "isruc", "--download"], "--download works only for sleepedf and sleepedfx"),
         (["--db", "synthetic", "--data_dir", "raw"], "--data has no meaning for synthetic nights"),
         (["--db", "synthetic", "--list"], "--list has no meaning for synthetic nights"),
-        (["--db", "isruc", "--data", "ftp://a/b"], "ftp:// is not among the remote stores"),
+        (["--db", "isruc", "--data", "ftp://a/b"], "ftp:// is not a known kind of remote store"),
         (["--db", "isruc", "--data", "s3://"], "names no bucket"),
     ],
 )
@@ -173,7 +179,7 @@ def test_recordings_of_other_subjects_are_said(tmp_path, capsys):
     recordings.sleepedf(tmp_path / "raw", CODES)
     recordings.sleepedf(tmp_path / "raw", CODES, "SC4201E0")
     assert main(["--db", "sleepedf", "--data", str(tmp_path / "raw"), "--out", str(tmp_path)]) == 0
-    assert "SC4201E0-PSG.edf, are of subjects outside sleepedf's 0 to 19" in capsys.readouterr().out
+    assert "SC4201E0-PSG.edf, are left out: their subjects are not among sleepedf's 0 to 19" in capsys.readouterr().out
 
 
 def prepared(tmp_path, unit="uV", change=lambda content: content, channel="C3-A2"):
@@ -206,11 +212,11 @@ def patched(first: int, text: bytes):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (patched(192, b"EDF+D"), "is interrupted (EDF+D), so its epochs cannot be placed"),
+        (patched(192, b"EDF+D"), "has gaps (EDF+D), so its epochs cannot be placed"),
         (patched(256 + 16, b"C3-A2           "), "has 2 channels called C3-A2"),
-        (patched(256 + 2 * 112, b"-200    "), "channel C3-A2 has a damaged header: a range of it is empty"),
-        (patched(256 + 2 * 128, b"-32768  "), "channel C3-A2 has a damaged header: a range of it is empty"),
-        (patched(256 + 2 * 104, b"low     "), "its physical minimum of C3-A2 reads 'low'"),
+        (patched(256 + 2 * 112, b"-200    "), "channel C3-A2 has a damaged header, in which a range is empty"),
+        (patched(256 + 2 * 128, b"-32768  "), "channel C3-A2 has a damaged header, in which a range is empty"),
+        (patched(256 + 2 * 104, b"low     "), "'low' is not a physical minimum of C3-A2"),
     ],
 )
 def test_headers_that_would_be_read_wrongly(tmp_path, capsys, change, told):
@@ -257,4 +263,4 @@ def test_a_channel_named_twice(tmp_path, capsys):
     recordings.isruc(tmp_path / "raw", "0123", 1)
     folders = ["--data", str(tmp_path / "raw"), "--out", str(tmp_path)]
     assert main(["--db", "isruc", *folders, "--select_ch", "C3-A2", "c3-m2"]) == 2
-    assert "names a channel twice" in capsys.readouterr().err
+    assert "names one channel twice" in capsys.readouterr().err

@@ -37,9 +37,9 @@ def test_three_bad_nights_among_ten(ten, capfd, jobs):
     assert main(command(ten, "--jobs", jobs)) == 1
     printed = capfd.readouterr().out
     assert "3 of 10 failed:" in printed
-    assert "3.rec is truncated: its header promises" in printed
-    assert "5.rec has no scoring: 5_1.txt is not there." in printed
-    assert "8.rec has no channel C3-A2 (nor C3-M2); it has LOC-A2, F3-A2, SaO2." in printed
+    assert "3.rec is truncated: it should have" in printed
+    assert "5.rec has no scoring: add 5_1.txt." in printed
+    assert "8.rec has no channel C3-A2 (nor C3-M2): choose among LOC-A2, F3-A2, SaO2" in printed
     written = sorted(path.name for path in (ten / "out").glob("*.npz"))
     assert written == [f"subject{n}.npz" for n in (0, 1, 3, 5, 6, 8, 9)]
     table = pd.read_csv(ten / "out" / "nights.csv").set_index("night")
@@ -65,7 +65,7 @@ def test_finished_nights_are_skipped_and_mended_ones_made(ten, capsys):
 def test_other_settings_do_not_mix(ten, capsys):
     main(command(ten))
     assert main(command(ten, "--select_ch", "LOC-A2")) == 1
-    assert "subject0.npz is there, but was prepared with other channels or settings" in capsys.readouterr().out
+    assert "subject0.npz exists already, but was prepared with other channels or settings" in capsys.readouterr().out
 
 
 def test_changed_files_and_odd_ones_in_their_place_are_told(ten, capsys):
@@ -78,9 +78,9 @@ def test_changed_files_and_odd_ones_in_their_place_are_told(ten, capsys):
     (out / "subject6.npz").rename(out / "subject6")
     assert main(command(ten)) == 1
     printed = capsys.readouterr().out
-    assert "subject0.npz is there, but its recording or scoring has changed since" in printed
-    assert printed.count("is there, but is no whole night: remove it") == 3
-    assert "subject6 is this night in another --format" in printed
+    assert "subject0.npz exists already, but its recording or scoring has changed since" in printed
+    assert printed.count("exists already, but is not a whole night: remove it") == 3
+    assert "subject6 holds this night in another --format" in printed
     # These five, and the three that were bad from the start.
     assert "8 of 10 failed:" in printed
 
@@ -157,10 +157,10 @@ def test_a_list_of_subjects_is_prepared_alone(ten, capsys):
     wanted.write_text("subject0\n2.rec\n")
     assert main(command(ten, "--subjects", str(wanted))) == 0
     assert sorted(path.name for path in (ten / "out").glob("*.npz")) == ["subject0.npz", "subject1.npz"]
-    assert "8 recordings in" in (printed := capsys.readouterr().out) and "outside the 2 of the list" in printed
+    assert "8 recordings in" in (printed := capsys.readouterr().out) and "not among the 2 in --subjects" in printed
     wanted.write_text("subject0\nsubject40\nsubject41\n")
     assert main(command(ten, "--subjects", str(wanted))) == 2
-    assert "no recording of 2 of the 3 subjects of the list, such as subject 40" in capsys.readouterr().err
+    assert "no recording of 2 of the 3 subjects in --subjects, such as subject 40" in capsys.readouterr().err
 
 
 def test_a_spec_without_subjects_takes_no_list_of_them(tmp_path, capsys):
@@ -171,4 +171,4 @@ def test_a_spec_without_subjects_takes_no_list_of_them(tmp_path, capsys):
     (tmp_path / "raw").mkdir()
     options = ["--spec", str(tmp_path / "lab.toml"), "--subjects", str(tmp_path / "list.txt")]
     assert main(command(tmp_path, *options, db="custom")) == 2
-    assert "--subjects needs a spec whose subject finds" in capsys.readouterr().err
+    assert "--subjects cannot be used without a subject in the spec, which finds" in capsys.readouterr().err

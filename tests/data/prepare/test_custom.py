@@ -141,7 +141,7 @@ def test_the_trainer_takes_them(tmp_path, capsys):
     command = ["--db", "custom", "--data", str(tmp_path / "out"), "--out", str(tmp_path / "models"), "--to_fold", "0"]
     options = [part for value in small for part in ("--set", value)]
     assert trainer.main([*command, *options]) == 2
-    assert "name the channel that is to be staged, with --set channel=NAME" in capsys.readouterr().err
+    assert "name the channel to stage with --set channel=NAME" in capsys.readouterr().err
     assert trainer.main([*command, *options, "--set", "channel=C4"]) == 0
     assert "fold 0: 1 subjects train, 1 validate, 2 test." in capsys.readouterr().out
 
@@ -150,19 +150,19 @@ def test_the_trainer_takes_them(tmp_path, capsys):
     ("change", "told"),
     [
         (("recordings", "recording"), "'recording' is not part of a spec"),
-        (('form = "csv"', 'form = "edf"'), "form is 'edf'; it may be annotations, csv, lines, nsrr"),
+        (('form = "csv"', 'form = "edf"'), "form is 'edf': choose one of annotations, csv, lines, nsrr"),
         (('form = "csv"', "form = 3"), "form must be a text"),
-        (('form = "csv"\n', ""), "form is missing: how the scoring is written"),
+        (('form = "csv"\n', ""), "form is missing: give the form of the scoring"),
         (('"{name}.csv"', '"../{name}.csv"'), "scoring must be the scoring's file name"),
         (('"{name}.csv"', '"{0.__class__}"'), "scoring must be the scoring's file name"),
-        (('"N3"', '"S3"'), "labels names 'S3'; it may name W, N1, N2, N3, REM, unscored"),
+        (('"N3"', '"S3"'), "labels names 'S3': choose among W, N1, N2, N3, REM, unscored"),
         (('"Hypopnea"', '"Snoring"'), "events names 'Snoring'"),
-        (("[10, 45]", "[45, 10]"), "channel Chin: band is two frequencies"),
-        (("[10, 45]", "[10, 80]"), "channel Chin: band is two frequencies"),
-        (("(\\d+)", "(\\d+"), "subject is no regular expression"),
+        (("[10, 45]", "[45, 10]"), "channel Chin: band must be two frequencies"),
+        (("[10, 45]", "[10, 80]"), "channel Chin: band must be two frequencies"),
+        (("(\\d+)", "(\\d+"), "subject is not a valid regular expression"),
         (("(\\d+)", "\\d+"), "subject must have a group"),
         (("[labels]", "[labels"), "is not valid TOML"),
-        (('"Onset"', '"Onset", more = "x"'), "columns names start, duration, label"),
+        (('"Onset"', '"Onset", more = "x"'), "columns may hold only start, duration, label"),
     ],
 )
 def test_bad_specs_are_told(tmp_path, change, told):
@@ -179,14 +179,14 @@ YAML_HEAD = "recordings: a\nscoring: b\nform: csv\nchannels: {C4: []}\n"
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
-        ("lab.ini", "", "a spec is a .toml, .yaml or .yml file"),
+        ("lab.ini", "", "a spec must be a .toml, .yaml or .yml file"),
         ("lab.yaml", "a: [1", "is not valid YAML"),
         ("lab.yaml", "!!python/object/apply:os.system ['true']", "is not valid YAML"),
         ("lab.yaml", "a: !!timestamp x", "is not valid YAML"),
         (
             "lab.yaml",
             "recordings: a\nscoring: b\nform: csv\nchannels: {C4: []}\nlabels: {a: [1]}",
-            "something else than",
+            "must hold texts only",
         ),
         ("lab.yaml", "- a\n- b", "a spec is a table of names and values"),
         ("lab.toml", None, "does not exist"),
@@ -202,12 +202,12 @@ def test_bad_spec_files_are_told(tmp_path, name, text, told):
 @pytest.mark.parametrize(
     ("rows", "told"),
     [
-        ("Onset,Duration,Stage\n0,30,S9\n", "the label 'S9' is not in the spec's labels or events"),
-        ("Onset,Duration,Stage\nzero,30,S1\n", "line 2: start and duration are seconds"),
-        ("Onset,Duration,Stage\n0,-30,S1\n", "line 2: start and duration are seconds of one night"),
+        ("Onset,Duration,Stage\n0,30,S9\n", "the label 'S9' is not among the spec's labels and events"),
+        ("Onset,Duration,Stage\nzero,30,S1\n", "line 2: start and duration must be numbers of seconds"),
+        ("Onset,Duration,Stage\n0,-30,S1\n", "line 2: start and duration must be seconds within one night"),
         ("Onset,Length,Stage\n0,30,S1\n", "does not begin with a line that names the columns Onset, Duration, Stage"),
-        ("Onset,Duration,Stage\n0,30\n", "line 2: there is no value in the column 'Stage'"),
-        ('Onset,Duration,Stage\n0,30,"S1\n30,30,S2\n', "is not a table of values|a quotation mark is not closed"),
+        ("Onset,Duration,Stage\n0,30\n", "line 2: the column 'Stage' has no value"),
+        ('Onset,Duration,Stage\n0,30,"S1\n30,30,S2\n', "is not a valid table|a quotation mark is not closed"),
         ("Onset,Duration,Stage\n0,0,S1\n", "the stage at 0 s has no duration"),
         ("Onset,Duration,Stage\n0,60,S1\n30,30,REM\n", "the stage at 30 s contradicts another entry"),
         ("", "does not begin with a line that names the columns"),
@@ -250,7 +250,7 @@ def test_nobody_gets_another_recordings_scoring(tmp_path, capsys):
     spec = tmp_path / "lab.toml"
     spec.write_text(LINES.replace("{scoring}", "scoring.txt"))
     assert prepare(tmp_path, spec) == 1
-    assert "b.edf has no scoring: scoring.txt is not there" in capsys.readouterr().out
+    assert "b.edf has no scoring: add scoring.txt" in capsys.readouterr().out
     (tmp_path / "out").rename(tmp_path / "first")
     (tmp_path / "raw" / "s-10_hyp.txt").write_text("0 1")
     spec.write_text(LINES.replace("{scoring}", "{name}*.txt"))
@@ -280,4 +280,4 @@ def test_subjects_are_not_numbered_anew(tmp_path, capsys):
     assert prepare(tmp_path, spec) == 0
     record(tmp_path, "a")
     assert prepare(tmp_path, spec) == 2
-    assert "under another subject's number, as recordings were added" in capsys.readouterr().err
+    assert "under another subject's number, because recordings were added" in capsys.readouterr().err

@@ -108,13 +108,13 @@ def test_a_channel_of_a_night_file_that_is_not_staged_may_be_flat(tmp_path):
 
 def test_a_night_without_a_number_is_refused(tmp_path):
     np.savez(tmp_path / "n.npz", x=np.full((3, 3000), np.nan, "float32"))
-    with pytest.raises(InputError, match="channel EEG holds no number, only samples that are NaN"):
+    with pytest.raises(InputError, match="channel EEG holds no numbers, only samples that are NaN"):
         read(tmp_path / "n.npz")
 
 
 def test_records_out_of_order_are_refused(tmp_path):
     path = write_edf(tmp_path / "n.edf", {"C4-M1": (wave(90, 100), 100, "uV")}, annotations=[(0, 1, "start")])
-    with pytest.raises(InputError, match="not in the order"):
+    with pytest.raises(InputError, match="not in order of time"):
         read(interrupt(path, 45, -3))
 
 
@@ -155,7 +155,7 @@ def test_night_files(tmp_path, make_night):
 @pytest.mark.parametrize(
     ("seconds", "rate", "unit", "told"),
     [
-        (29, 100, "uV", "lasts 29 s"),
+        (29, 100, "uV", "lasts only 29 s"),
         (60, 50, "uV", "60 Hz or more"),
         (60, 100, "%", "differ in rate or unit"),
     ],

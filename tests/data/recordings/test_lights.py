@@ -39,12 +39,12 @@ def test_times_that_a_user_gives(tmp_path, off, on, expected):
 @pytest.mark.parametrize(
     ("off", "on", "told"),
     [
-        ("soon", "", "--lights-off soon: a clock time such as 22:58 or seconds"),
-        ("nan", "", "lies outside"),
-        ("601", "", "lies outside"),
-        ("-1", "", "lies outside"),
-        ("", "23:00", "--lights-on 23:00 lies outside"),
-        ("25:00", "", "is no time of day"),
+        ("soon", "", "--lights-off soon: give a clock time such as 22:58, or seconds"),
+        ("nan", "", "is outside"),
+        ("601", "", "is outside"),
+        ("-1", "", "is outside"),
+        ("", "23:00", "--lights-on 23:00 is outside"),
+        ("25:00", "", "is not a time of day"),
         ("300", "200", "no whole epoch lies between"),
         ("600", "", "no whole epoch lies between"),
     ],

@@ -131,7 +131,7 @@ def test_warnings(change, unit, told):
 def test_a_strange_level_is_told_where_it_is_not_mended():
     quality = assess(night(), NOTHING)
     ratio = quality.amplitude / 2
-    assert f"{ratio:.3g} times that of training" in warnings(quality, "as stored", Level(2))[0]
+    assert f"{ratio:.3g} times that of the training nights" in warnings(quality, "as stored", Level(2))[0]
     assert not warnings(quality, "as stored", Level(quality.amplitude * 0.5))
 
 

@@ -87,7 +87,7 @@ def test_by_the_rules_of_a_specification(tmp_path):
     scoring = read_scoring(path, FakeStart(), rules)
     assert scoring.stages.tolist() == STAGES and scoring.start == 0
     assert scoring.events == (Event("Obstructive Apnea", 75, 12),)
-    with pytest.raises(InputError, match="the label 'Traum' is not in the spec's labels"):
+    with pytest.raises(InputError, match="the label 'Traum' is not among the spec's labels"):
         read_scoring(path, FakeStart(), {**rules, "labels": {"Wach": 0, "S1": 1, "S2": 2, "Tief": 3}})
 
 
@@ -109,7 +109,7 @@ def test_bids_events_of_several_annotators(tmp_path):
     alone = read_scoring(write(tmp_path, "b_events.tsv", bids_of(software)), FakeStart())
     assert alone.stages.tolist() == [0, 2, 2, 2, 2, 2, 2]
     text = bids_of(("manual", "me", "W1"), ("manual", "you", "W2"))
-    with pytest.raises(InputError, match="holds the scorings of me, you: keep the rows of one of them"):
+    with pytest.raises(InputError, match="holds the scorings of me, you: keep the rows of only one of them"):
         read_scoring(write(tmp_path, "c_events.tsv", text), FakeStart())
 
 
@@ -178,29 +178,29 @@ def test_a_night_file(tmp_path, events):
 def test_a_prepared_night_that_lacks_epochs(tmp_path, about):
     stages = STAGES if about else STAGES[:4]
     np.savez(tmp_path / "n.npz", y=np.array(stages), about=np.array(json.dumps(about)))
-    with pytest.raises(InputError, match="preparation leaves some out"):
+    with pytest.raises(InputError, match="preparation left some out"):
         read_scoring(tmp_path / "n.npz", FakeStart())
 
 
 def test_bare_numbers_among_annotations(tmp_path):
     path = write_hypnogram(tmp_path / "h.edf", [(30.0 * i, 30.0, text) for i, text in enumerate("01234")])
-    with pytest.raises(InputError, match="its 4 may be stage 4 or REM"):
+    with pytest.raises(InputError, match="4 may mean stage 4 or REM"):
         read_scoring(path, FakeStart())
 
 
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
-        ("a.txt", "W\nN1\nbanana\n", "'banana' is no stage"),
-        ("a.txt", "0\n1\n2\n3\n4\n", "its 4 may be stage 4 or REM"),
-        ("a.txt", "0.0\n1.0\n4.0\n?\n", "its 4 may be stage 4 or REM"),
-        ("a.csv", "epoch,stage\n0, 0\n1, 4\n", "its 4 may be stage 4 or REM"),
+        ("a.txt", "W\nN1\nbanana\n", "'banana' is not a stage"),
+        ("a.txt", "0\n1\n2\n3\n4\n", "4 may mean stage 4 or REM"),
+        ("a.txt", "0.0\n1.0\n4.0\n?\n", "4 may mean stage 4 or REM"),
+        ("a.csv", "epoch,stage\n0, 0\n1, 4\n", "4 may mean stage 4 or REM"),
         ("a.txt", "W\n\nN1\n", "line 2 is empty"),
-        ("a.csv", "start,stage\n0,W\nnan,N1\n", "start or duration is no number"),
+        ("a.csv", "start,stage\n0,W\nnan,N1\n", "start or duration is not a number"),
         ("a.csv", "start,duration,stage\n0,0.002,W\n", "has no duration"),
         ("a.txt", "", "scores no epoch"),
-        ("a.txt", "W\n" * 12, "scores 5 epochs more than night.edf"),
-        ("a.csv", "start,stage\nsoon,W\n", "no table of stages"),
+        ("a.txt", "W\n" * 12, "scores 5 epochs beyond the end of night.edf"),
+        ("a.csv", "start,stage\nsoon,W\n", "is not a table of stages"),
         ("a.csv", "start,stage\n3000,W\n", "check that they belong together"),
         ("a.npz", "no zip", "never loaded"),
         ("a.edf", "no edf", "holds no annotations"),

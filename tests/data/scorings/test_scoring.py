@@ -104,7 +104,7 @@ def test_epochs_align_with_the_first_entry():
         ([(0, 600, UNSCORED)], "scores no epoch"),
         ([(0, 45, 2)], "lasts 45 s, which does not fit"),
         ([(0, 30, 2), (40, 30, 3)], "the stage at 40 s"),
-        ([(0, 1e9, 2)], "which no night does"),
+        ([(0, 1e9, 2)], "which is not a night"),
         ([(-60, 90, 2)], "scores from -60 s"),
     ],
 )
@@ -117,7 +117,7 @@ def test_intervals_off_the_grid_are_told(intervals, told):
     ("text", "told"),
     [
         ("", "scores no epoch"),
-        ("0\n1\n7\n", "epoch 2 is scored '7'; codes are '0', '1', '2', '3', '5'"),
+        ("0\n1\n7\n", "epoch 2 is scored '7': the only codes are '0', '1', '2', '3', '5'"),
         ("0\nN2\n", "epoch 1 is scored 'N2'"),
         ("\0\0\0", "is not a text file"),
     ],
@@ -131,7 +131,7 @@ def test_codes_out_of_range_are_told(tmp_path, text, told):
 @pytest.mark.parametrize(
     ("rows", "start", "told"),
     [
-        ("20:00:00  HYP-C  12\n", NIGHT.start, "the Hypopnea at 20:00:00 lies outside the recording"),
+        ("20:00:00  HYP-C  12\n", NIGHT.start, "the Hypopnea at 20:00:00 is outside the recording"),
         ("23:30:00  HYP-C  12\n", None, "does not say when it starts"),
         ("nothing of the kind", NIGHT.start, "no table of breathing events"),
     ],
@@ -162,7 +162,7 @@ LAUGHS = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10 if i else "ha"}">' for i i
     [
         ("", "is not valid XML"),
         ("<PSGAnnotation><Scored", "is not valid XML"),
-        ("<html/>", "is a <html>, neither"),
+        ("<html/>", "is XML of the kind html, but"),
         (f"{XML}<!DOCTYPE x [{LAUGHS}]><PSGAnnotation>&l9;</PSGAnnotation>", "declares XML entities"),
         (f'{XML}<!DOCTYPE x [<!ENTITY f SYSTEM "file:///etc/passwd">]><x>&f;</x>', "declares XML entities"),
         ("<PSGAnnotation><EpochLength>20</EpochLength></PSGAnnotation>", "in epochs of 20 s"),
@@ -172,7 +172,7 @@ LAUGHS = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10 if i else "ha"}">' for i i
         (recordings.profusion_xml("018", []), "epoch 2 is scored '8'"),
         (recordings.profusion_xml("01", [("Hypopnea", "nan", 3)]), "the Start of Hypopnea is 'nan'"),
         (recordings.profusion_xml("01", [("Hypopnea", 3, -1)]), "the Duration of Hypopnea is -1"),
-        (recordings.typed_xml("012", []).replace("|2", "|7"), "'Stage 2 sleep.7' is no sleep stage"),
+        (recordings.typed_xml("012", []).replace("|2", "|7"), "'Stage 2 sleep.7' is not a known sleep stage"),
         (recordings.typed_xml("012", []).replace(">30.0<", ">1e300<", 1), "not a number of seconds"),
         (recordings.typed_xml("012", []).replace("<Start>0.0</Start>", ""), "the Start of Wake.0 is ''"),
     ],

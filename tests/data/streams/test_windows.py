@@ -54,5 +54,5 @@ def test_unscored_epochs_weigh_nothing(tmp_path, make_night):
 
 def test_a_night_that_vanishes_is_told(nights):
     nights[3].unlink()
-    with pytest.raises(InputError, match=r"3\.npz does not exist \(any more\)\.$"), reading():
+    with pytest.raises(InputError, match=r"3\.npz does not exist, or no longer exists: check its name\.$"), reading():
         list(windows(nights, EEG, 2, 20))
