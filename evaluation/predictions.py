@@ -65,7 +65,7 @@ def saved_scores(path: Path, task: str) -> Scores | EventScores:
     names = classes(task)
     again = "evaluate the fold again with predict.py"
     if not path.is_file():
-        raise InputError(f"{path} does not exist (any more): {again}.")
+        raise InputError(f"{path} does not exist, or no longer exists: {again}.")
     file = BytesIO(content(path))
     try:
         table = pd.read_csv(file)
