@@ -70,7 +70,7 @@ def test_the_command_writes_a_model_folder(state, tmp_path, capsys):
     file, folder = tmp_path / "best_model.pth", tmp_path / "model"
     torch.save({"model_state": {name: torch.tensor(array) for name, array in tensors.items()}, "epoch": 3}, file)
     assert main([str(file), str(folder), "--heads", "4"]) == 0
-    assert "NeuroNet of" in capsys.readouterr().out
+    assert "NeuroNet with" in capsys.readouterr().out
     model = load_model(folder, [NeuroNet])
     expected = tensors["frame_backbone.feature_layer.0.weight"].T
     np.testing.assert_allclose(model.encoder.backbone.linear1.kernel, expected, rtol=1e-6)
