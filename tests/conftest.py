@@ -40,6 +40,13 @@ def reference() -> Path:
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def same_draws_of_a_module():
+    """What a module shares is drawn the same whatever ran before it in this process. Keras draws from ``random``."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - the libraries under test draw from it
+
+
 @pytest.fixture(autouse=True)
 def same_draws(request, monkeypatch):
     """A test draws the same weights and inputs whatever ran before it in this process."""
