@@ -1,8 +1,9 @@
 PYTHON ?= python3
 VENV := .venv
 LATEST := .venv-latest
-# Only the modules that are imported are compiled, when they are: an environment is ready a minute earlier.
-PIP_INSTALL := -m pip install --no-compile
+# Installs into the environment whose file is made. Only the modules that are imported are compiled, when they are: an
+# environment is ready a minute earlier. `.ci/run` puts uv in its place.
+INSTALL = $(@D)/bin/python -m pip install --no-compile
 
 .PHONY: environments demo weights docs test test-latest test-newest test-jax test-torch lint clean
 
@@ -55,18 +56,18 @@ clean:
 $(VENV)/ready: pyproject.toml requirements.txt
 	@echo "The packages are installed into $(VENV): 4 GB of disk, and some minutes."
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python $(PIP_INSTALL) --editable .
+	$(INSTALL) --editable .
 	touch $@
 
 $(VENV)/test-ready: $(VENV)/ready
-	$(VENV)/bin/python $(PIP_INSTALL) --quiet --editable ".[docs,test]"
+	$(INSTALL) --quiet --editable ".[docs,test]"
 	touch $@
 
 # The newest libraries contradict requirements.txt, so what the tests need is read from the extra and not installed as
-# one. PyTorch comes first: this is its build for CPUs where one is at hand.
+# one. PyTorch comes first, by pip: this is its build for CPUs where pip knows one.
 $(LATEST)/ready: pyproject.toml requirements-latest.txt
 	$(PYTHON) -m venv $(LATEST)
-	$(LATEST)/bin/python $(PIP_INSTALL) --quiet torch==2.13.0
+	$(LATEST)/bin/python -m pip install --no-compile --quiet torch==2.13.0
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["test"], sep="\n")' \
-		| $(LATEST)/bin/python $(PIP_INSTALL) --quiet jax --requirement requirements-latest.txt --requirement /dev/stdin
+		| $(INSTALL) --quiet jax --requirement requirements-latest.txt --requirement /dev/stdin
 	touch $@
