@@ -1,8 +1,8 @@
 """Does adapting to a laboratory help? ``python -m benchmarks.adaptation [LABORATORIES] [FOLDER]``.
 
 A small RecSleepNet learns from synthetic sleepers. Laboratories, three unless more are asked for, have other
-sleepers, whose EEG comes from another montage (with more or less of the eyes in it) through another amplifier (gain,
-band, noise). Each has two scored nights: one to train on, one to choose by. Four other sleepers of each are staged by
+sleepers, of another age, whose EEG comes from another montage (with more or less of the eyes in it) through another
+amplifier (gain, band, noise). Each has two scored nights: one to train on, one to choose by. Four other sleepers of each are staged by
 the network as it is, calibrated as every recording is, by the network that ``--init`` adapts, and by one that learns
 from these two nights alone. A command that was stopped goes on.
 """
@@ -55,7 +55,8 @@ def laboratory(folder: Path, number: int) -> dict[int, list]:
     for subject in range(TRAINED + TESTED):
         path = paths[subject] = folder / f"subject{subject}_night.npz"
         if not path.exists():
-            night = make_night(subject, SyntheticConfig(hours=HOURS, synthetic_seed=1000 + number))
+            config = SyntheticConfig(hours=HOURS, synthetic_seed=1000 + number)
+            night = make_night(subject, config, age=np.random.default_rng(1000 + number).uniform(20, 85))
             x = recorded(night, np.random.default_rng(number))
             write_arrays(path, {"x": x.astype("float32"), "y": night["y"], "fs": night["fs"]})
     return check_nights({subject: [path] for subject, path in paths.items()}, ["EEG"])

@@ -1,6 +1,6 @@
 // The page of a staged night: the whole night on one time axis, an epoch of its signals below, and the scorer's
 // corrections. What it shows is the JSON in the element "night" (evaluation/report.py writes it); Bokeh draws. Nothing is
-// fetched and nothing is sent: corrections stay in this browser until they are exported.
+// fetched and nothing is sent: corrections stay in this browser until they are saved.
 "use strict";
 
 const night = JSON.parse(document.getElementById("night").textContent);
@@ -15,7 +15,7 @@ const epochs = [...Array(EPOCHS).keys()];
 
 // ---------------------------------------------------------------------------------------------------- corrections
 
-// What was changed, in order: entries of {epoch, stage, who, when}. Undoing takes the last one away.
+// The corrections in the order in which they were made: entries of {epoch, stage, who, when}. Undoing takes the last one away.
 let changes = [];
 const STORE = `recsleep ${night.fingerprint}`;
 const doubtful = new Set(night.doubtful);
@@ -27,7 +27,7 @@ function restore() {
     changes = stored.filter(valid);
     element("who").value = localStorage.getItem("recsleep who") ?? "";
   } catch {
-    say("This browser keeps nothing of this page: export corrections before you close it.");
+    say("This browser cannot keep your corrections: save them before you close the page.");
   }
 }
 
@@ -35,7 +35,7 @@ function keep() {
   try {
     localStorage.setItem(STORE, JSON.stringify(changes));
   } catch {
-    say("This browser keeps nothing of this page: export corrections before you close it.");
+    say("This browser cannot keep your corrections: save them before you close the page.");
   }
 }
 
@@ -46,7 +46,7 @@ function stages() {
   return found;
 }
 
-// By epoch, who corrected it and when; only of epochs that differ from the models' stage.
+// Who corrected an epoch, and when, by epoch: only epochs whose stage is now another than the models'.
 function corrections() {
   const now = stages(), found = new Map();
   for (const {epoch, who, when} of [...night.corrections, ...changes]) found.set(epoch, {who, when});
@@ -85,7 +85,7 @@ function csv() {
   return ["epoch,stage,model_stage,probability,corrected,who,when", ...rows, ""].join("\n");
 }
 
-// Stretches of one stage: {first, end, stage}.
+// Stretches of epochs of the same stage: {first, end, stage}.
 function stretches(of) {
   const found = [];
   of.forEach((stage, epoch) => {
@@ -103,7 +103,7 @@ function edf() {
   const longest = Math.max(...lists.map((list) => list.length)) + 6; // "+0", two marks and the two zeros.
   const size = longest + (longest % 2);
   const field = (text, width) => String(text).replace(/[^\x20-\x7e]/g, "_").slice(0, width).padEnd(width);
-  // EDF knows no year before 1985 or after 2084, and begins there where nothing is known.
+  // EDF has no years before 1985 or after 2084. A night whose start is not known begins in 1985.
   let begin = new Date(night.start ?? Date.UTC(1985, 0));
   if (begin.getUTCFullYear() < 1985 || begin.getUTCFullYear() > 2084) begin = new Date(Date.UTC(1985, 0));
   const two = (number) => String(number).padStart(2, "0");
@@ -122,7 +122,7 @@ function edf() {
     field(lists.length, 8),
     field(0, 8),
     field(1, 4),
-    // Of the one signal: label, transducer, unit, ranges, filters, samples in a record, nothing.
+    // The header of the only signal: label, transducer, unit, ranges, filters, samples per record, reserved.
     field("EDF Annotations", 16),
     field("", 80),
     field("", 8),
@@ -278,7 +278,7 @@ function events(last) {
   return picture;
 }
 
-// The signals of an epoch, one below another: where they are in µV, lines 75 µV apart around each.
+// The signals of an epoch, one below another. Those in µV have lines 75 µV apart around them.
 const SPACING = 150;
 function epochPicture() {
   const count = night.signals.length;
@@ -301,7 +301,7 @@ function epochPicture() {
   const refresh = () => {
     for (const {trace, row, data, rails} of lines) {
       if (!trace.samples) continue;
-      // Of an unknown unit, what most of the signal spans is drawn as 100 µV.
+      // Where the unit is not known, the range of most of the signal is drawn as high as 100 µV.
       const scale = gain * trace.step * (trace.unit === "µV" ? 1 : 100 / (trace.span || 1));
       const part = trace.samples.subarray(current * x.length, (current + 1) * x.length);
       const middle = Float64Array.from(part).sort()[x.length >> 1];
@@ -317,7 +317,7 @@ function epochPicture() {
 const clock = (epoch) => new Date(at(epoch)).toISOString().slice(11, 19);
 const say = (text) => (element("said").textContent = text);
 
-// Show what is so now: the hypnogram with its changes, and the epoch.
+// Show the current state: the hypnogram with its corrections, and the epoch.
 function draw() {
   const now = stages(), by = corrections(), found = stretches(now).filter(({stage}) => stage >= 0);
   const level = ({stage}) => LEVELS.indexOf(stage);
@@ -366,7 +366,7 @@ function go(epoch) {
 function next() {
   const now = stages(), open = night.doubtful.filter((epoch) => now[epoch] === night.model[epoch]);
   const found = open.find((epoch) => epoch > current) ?? open[0];
-  if (found === undefined) say("No epoch is doubtful that is not corrected.");
+  if (found === undefined) say("No doubtful epoch is left to correct.");
   else go(found);
 }
 
@@ -419,7 +419,7 @@ element("who").addEventListener("change", ({target}) => {
   try {
     localStorage.setItem("recsleep who", target.value);
   } catch {
-    // It has been said that nothing is kept.
+    // The message that nothing can be kept has been shown already.
   }
 });
 
@@ -459,7 +459,7 @@ async function start() {
     paint();
     views.forEach((view) => view.repaint());
   });
-  document.documentElement.dataset.ready = Math.round(performance.now()); // In ms, for whoever waits for it.
+  document.documentElement.dataset.ready = Math.round(performance.now()); // In ms; tests wait for it.
 }
 
 start();

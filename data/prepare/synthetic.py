@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 CHANNELS = ("EEG C4-M1", "EOG L", "EOG R", "EMG", "ECG", "Airflow", "SpO2")
 """All in µV except airflow (arbitrary units) and SpO2 (%)."""
 
+YOUNG = 30.0
+"""The age, in years, of the sleepers that the amplitudes and rates below describe."""
+
 Rates = tuple[float, float, float, float, float]
 """Events per minute in W, N1, N2, N3 and REM."""
 
@@ -81,21 +84,21 @@ def ensure_nights(folder: Path, spec: Database, config: "SyntheticConfig") -> No
         write_arrays(path, make_night(subject, config))
 
 
-def make_night(subject: int, config: "SyntheticConfig") -> dict[str, np.ndarray]:
-    """The arrays of one subject's night file, the same for the same subject and configuration.
+def make_night(subject: int, config: "SyntheticConfig", age: float = YOUNG) -> dict[str, np.ndarray]:
+    """The arrays of one subject's night file, the same for the same subject, configuration and ``age`` in years.
 
     ``x`` is float32 (epochs, channels, 3000), ``y`` int32 (epochs,), ``events`` 0/1 (epochs, 5).
     """
     rng = np.random.default_rng((config.synthetic_seed, subject))
     epochs = max(20, round(config.hours * rng.uniform(0.94, 1.06) * 3600 / EPOCH_SECONDS))
-    true = _hypnogram(rng, epochs)
+    true = _hypnogram(rng, epochs, age)
     # The body changes its state within seconds, not at the borders of epochs.
     stage = np.roll(np.repeat(true, EPOCH_SAMPLES), int(rng.integers(-5, 6)) * SAMPLING_RATE)
     stage = _mixed(rng, stage)
     breathing = _breathing_events(rng, true)
     left, right, gaze = _eyes(rng, stage)
     airflow, saturation = _breathing(rng, stage, breathing)
-    eeg = rng.uniform(0.87, 1.15) * _brain(rng, stage) + 0.12 * gaze
+    eeg = rng.uniform(0.87, 1.15) * _brain(rng, stage, age) + 0.12 * gaze
     restless = _restless(rng, stage)
     electric = (eeg, left, right, _muscle(rng, stage), _heart(rng, stage))
     channels = (*(_recorded(rng, channel, restless) for channel in electric), airflow, saturation)
@@ -134,8 +137,16 @@ def write_recording(path: Path, subject: int, config: "SyntheticConfig") -> Path
     return scoring
 
 
-def _hypnogram(rng: Generator, epochs: int) -> np.ndarray:
-    """Stages (epochs,): sleep onset, cycles of about 90 minutes with N3 early and REM late, awakenings, waking up."""
+def _from_young(age: float, at_80: float) -> float:
+    """A factor that is 1 for young sleepers and ``at_80`` for those of 80 years."""
+    return float(np.interp(age, (YOUNG, 80), (1, at_80)))
+
+
+def _hypnogram(rng: Generator, epochs: int, age: float) -> np.ndarray:
+    """Stages (epochs,): sleep onset, cycles of about 90 minutes with N3 early and REM late, awakenings, waking up.
+
+    With age, N3 becomes less and awakenings become more (Ohayon et al., Sleep 27, 2004).
+    """
     cycle_epochs = 90 * 60 // EPOCH_SECONDS
     # The shares below describe a full night; a short one runs through the same cycles faster.
     scale = min(1.0, epochs / (4 * cycle_epochs))
@@ -147,7 +158,7 @@ def _hypnogram(rng: Generator, epochs: int) -> np.ndarray:
     cycle = 0
     while len(drawn) < epochs:
         drawn += [N1] * bout(5) + [N2] * bout(11)
-        drawn += [N3] * bout(max(8.0, 34 - 8 * cycle)) + [N2] * bout(15)
+        drawn += [N3] * bout(_from_young(age, 0.4) * max(8.0, 34 - 8 * cycle)) + [N2] * bout(15)
         if rng.random() < 0.6:
             drawn += [W] * bout(3) + [N1] * bout(3)
         drawn += [N2] * bout(7) + [REM] * bout(min(32.0, 11 + 7 * cycle))
@@ -156,7 +167,7 @@ def _hypnogram(rng: Generator, epochs: int) -> np.ndarray:
     stages = np.array(drawn[:epochs])
     stages[-bout(14) :] = W
     # Brief awakenings.
-    for start in np.flatnonzero(rng.random(epochs) < 0.012):
+    for start in np.flatnonzero(rng.random(epochs) < 0.012 * _from_young(age, 3)):
         stages[start : start + 1 + rng.integers(0, 3)] = W
     return stages
 
@@ -241,14 +252,15 @@ def _scatter(
     _add(track, starts, [draw() for _ in starts])
 
 
-def _brain(rng: Generator, stage: np.ndarray) -> np.ndarray:
-    """EEG in µV."""
+def _brain(rng: Generator, stage: np.ndarray, age: float) -> np.ndarray:
+    """EEG in µV. With age, slow waves and spindles become smaller (Carrier et al., Psychophysiology 38, 2001)."""
     samples = len(stage)
     fade = 1 / np.fft.rfftfreq(samples, 1 / SAMPLING_RATE).clip(0.3) ** rng.uniform(0.35, 0.75)
     background = np.fft.irfft(np.fft.rfft(rng.standard_normal(samples)) * fade, samples)
     eeg = 4.5 * background / background.std()
-    for (low, high), amplitudes in RHYTHMS.values():
+    for name, ((low, high), amplitudes) in RHYTHMS.items():
         own = rng.lognormal(0, 0.15) * _drift(rng, samples, 0.2)
+        own *= _from_young(age, 0.65) if name in ("slow", "delta") else 1
         eeg += own * _by_stage(stage, amplitudes) * _rhythm(rng, samples, low, high)
     peak = rng.uniform(8.7, 11.0)
     own = rng.lognormal(0, 0.3) * _drift(rng, samples, 0.35)
@@ -257,7 +269,8 @@ def _brain(rng: Generator, stage: np.ndarray) -> np.ndarray:
     starts = _starts(rng, stage, (0.0, 0.2, 4.5, 1.2, 0.0))
     lengths = rng.integers(SAMPLING_RATE // 2, 3 * SAMPLING_RATE // 2, len(starts))
     tone = np.sin(2 * np.pi * spindle_rate * np.arange(3 * SAMPLING_RATE // 2) / SAMPLING_RATE)
-    _add(eeg, starts, [rng.uniform(14, 30) * np.hanning(n) * tone[:n] for n in lengths])
+    height = _from_young(age, 0.6)
+    _add(eeg, starts, [height * rng.uniform(14, 30) * np.hanning(n) * tone[:n] for n in lengths])
     time = np.arange(SAMPLING_RATE) / SAMPLING_RATE
     complex_shape = -np.exp(-(((time - 0.25) / 0.09) ** 2)) + 0.6 * np.exp(-(((time - 0.6) / 0.16) ** 2))
     _scatter(eeg, rng, stage, (0.0, 0.05, 1.6, 0.3, 0.0), lambda: rng.uniform(70, 130) * complex_shape)

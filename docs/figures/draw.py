@@ -135,7 +135,7 @@ FIGURES = {
             [("frozen", "Maximum of every 8 steps, dropout\n63 steps x 128")],
             [
                 ("learnt", "Block (CRB)\n3 convolutions\n63 x 128"),
-                ("loss", "in training alone\n2 more convolutions must\nrebuild the block's first"),
+                ("loss", "only in training\n2 more convolutions must\nrebuild the block's first"),
             ],
             [("frozen", "Maximum of every 4 steps\n16 steps x 128")],
             [("frozen", "Average over steps\n128"), ("frozen", "Maximum over steps\n128")],
@@ -196,7 +196,7 @@ FIGURES = {
         ],
     ),
     "packages": flow(
-        "Which package may import which: each the ones above it",
+        "Each package may import those above it",
         [
             [("frozen", "data\nrecordings, scorings, nights, streams; knows no other package")],
             [("frozen", "evaluation\nscores, hypnogram, page"), ("frozen", "runs\nsaved models, workers")],

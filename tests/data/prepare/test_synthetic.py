@@ -18,7 +18,7 @@ W, N1, N2, N3, REM = range(5)
 
 @pytest.fixture(scope="module")
 def nights():
-    return [make_night(subject, SyntheticConfig(hours=4)) for subject in range(3)]
+    return [make_night(subject, SyntheticConfig(hours=2)) for subject in range(3)]
 
 
 def band_power(x: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -28,21 +28,30 @@ def band_power(x: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def test_same_subject_same_night_other_subject_other_night(nights):
-    again = make_night(1, SyntheticConfig(hours=4))
+    again = make_night(1, SyntheticConfig(hours=2))
     for key, value in nights[1].items():
         np.testing.assert_array_equal(again[key], value)
-    other = make_night(1, SyntheticConfig(hours=4, synthetic_seed=1))
+    other = make_night(1, SyntheticConfig(hours=2, synthetic_seed=1))
     assert not np.array_equal(other["x"][:50], again["x"][:50])
     assert nights[0]["y"][:300].tolist() != nights[1]["y"][:300].tolist()
 
 
 def test_a_whole_night_has_all_stages_and_no_majority():
-    for subject in range(2):
-        y = make_night(subject, SyntheticConfig())["y"]
-        assert 850 < len(y) < 1050
-        shares = np.bincount(y, minlength=5) / len(y)
-        assert shares.max() < 0.5
-        assert shares.min() > 0.02
+    y = make_night(0, SyntheticConfig())["y"]
+    assert 850 < len(y) < 1050
+    shares = np.bincount(y, minlength=5) / len(y)
+    assert shares.max() < 0.5
+    assert shares.min() > 0.02
+
+
+def test_the_old_sleep_less_deeply_and_wake_more_often():
+    young, old = (make_night(0, SyntheticConfig(hours=2), age=age) for age in (30, 80))
+    deep = [night["y"] == N3 for night in (young, old)]
+    assert 0 < deep[1].sum() < 0.6 * deep[0].sum()
+    wakes = [np.count_nonzero((night["y"][1:] == W) & (night["y"][:-1] != W)) for night in (young, old)]
+    assert wakes[1] > wakes[0]
+    slow = [np.median(band_power(n["x"][:, 0], 0.5, 2)[d]) for n, d in zip((young, old), deep, strict=True)]
+    assert slow[1] < 0.7 * slow[0]
 
 
 def test_each_stage_shows_its_signs(nights):
