@@ -4,6 +4,8 @@ LATEST := .venv-latest
 # Installs into the environment whose file is made. Only the modules that are imported are compiled, when they are: an
 # environment is ready a minute earlier. `.ci/run` puts uv in its place.
 INSTALL = $(@D)/bin/python -m pip install --no-compile
+# Without compiled modules, every process that starts TensorFlow would need 7 s more.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: environments demo weights docs test test-latest test-newest test-jax test-torch lint clean
 

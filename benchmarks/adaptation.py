@@ -2,9 +2,9 @@
 
 A small RecSleepNet learns from synthetic sleepers. Laboratories, three unless more are asked for, have other
 sleepers, of another age, whose EEG comes from another montage (with more or less of the eyes in it) through another
-amplifier (gain, band, noise). Each has two scored nights: one to train on, one to choose by. Four other sleepers of each are staged by
-the network as it is, calibrated as every recording is, by the network that ``--init`` adapts, and by one that learns
-from these two nights alone. A command that was stopped goes on.
+amplifier (gain, band, noise). Each has two scored nights: one to train on, one to choose by. Four other sleepers of
+each are staged by the network as it is, calibrated as every recording is, by the network that ``--init`` adapts, and by
+one that learns from these two nights alone. A command that was stopped goes on.
 """
 
 import sys

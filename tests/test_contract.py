@@ -230,7 +230,15 @@ def shapes(tensors: Iterable[Any]) -> list[tuple[int, ...]]:
     return [tuple(tensor.shape) for tensor in tensors]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+WHOLE = [pytest.mark.whole_model]
+"""Of the largest models, which the goldens test on every backend."""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=WHOLE if case.kind in (SynthSleepNet, FineTuning) else []) for case in CASES],
+    ids=str,
+)
 def test_contract(case, tmp_path):
     """One test for all promises, since building the larger models is most of the work."""
     inputs = case.inputs()

@@ -12,6 +12,8 @@ from recordings import write_edf
 from recsleep.model import RecSleepNet
 from runs.networks import save_model
 
+pytestmark = pytest.mark.long
+
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 STAGE = "import recsleep; recsleep.stage('night.edf', 'models')"
 STARTS = (STAGE, "import synth; synth.NeuroNet", "from runs.networks import load_model", "from synth.steps import plan")

@@ -135,7 +135,7 @@ def test_staging_needs_neither_the_commands_nor_preparation(graph, for_staging):
     assert chains == []
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
+@pytest.mark.parametrize("backend", [pytest.param("tensorflow", marks=pytest.mark.long), "torch"])
 def test_staging_needs_no_tensorflow(backend, for_staging, project):
     if not find_spec(backend):
         pytest.skip(f"{backend} is not installed: the newest libraries of `make test-latest` include it")

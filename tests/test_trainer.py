@@ -74,6 +74,7 @@ def test_folds_elsewhere_give_the_same_weights(trained, tmp_path, first, request
     assert_same_weights(trained / "out/synthetic/1", tmp_path / "synthetic/1")
 
 
+@pytest.mark.long
 def test_what_a_worker_refuses_is_told(trained, capsys):
     assert trainer.main(options("--jobs", 2, *of_fold_1(trained), "--set", "passes=6")) == 2
     refused = capsys.readouterr().err

@@ -9,6 +9,8 @@ import pytest
 from data.terms import InputError
 from runs.workers import Alone, each
 
+pytestmark = pytest.mark.long
+
 
 def end(how: str | int) -> str:
     """End this process by the signal of that name, with that exit code, or by an error."""

@@ -25,7 +25,7 @@ from runs.networks import save_model
 from staging.stager import Stager
 
 # One process makes the folds and stages the recordings that several tests look at.
-pytestmark = pytest.mark.xdist_group("recordings side by side")
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("recordings side by side")]
 
 TINY = {"filters": 4, "first_kernel": 12, "lstm_units": 4, "block_kernel": 3}
 SPEC = """

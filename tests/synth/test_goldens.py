@@ -80,7 +80,7 @@ def neuronet(golden):
     return file, model
 
 
-@pytest.mark.parametrize(("key", "ratio"), [("mr50", 0.5), ("mr80", 0.8)])
+@pytest.mark.parametrize(("key", "ratio"), [("mr50", 0.5), pytest.param("mr80", 0.8, marks=pytest.mark.whole_model)])
 def test_neuronet(neuronet, key, ratio):
     file, model = neuronet
     noise = ops.stack([file.given(f"{key}/noise1"), file.given(f"{key}/noise2")])
@@ -128,7 +128,7 @@ def fusion(golden):
     return file, model, {name: file.given(f"x/{name}") for name in MODALITIES}
 
 
-@pytest.mark.parametrize(("key", "ratio"), [("mr40", 0.4), ("mr80", 0.8)])
+@pytest.mark.parametrize(("key", "ratio"), [("mr40", 0.4), pytest.param("mr80", 0.8, marks=pytest.mark.whole_model)])
 def test_fusion(fusion, key, ratio):
     file, model, signals = fusion
     noise = {name: file.given(f"{key}/noise/{name}") for name in MODALITIES}

@@ -14,6 +14,8 @@ import recordings
 from data.nights.night import read_night
 from data.prepare.__main__ import main
 
+pytestmark = pytest.mark.long
+
 CODES = "0012233355001122"
 
 

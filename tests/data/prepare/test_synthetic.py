@@ -13,6 +13,8 @@ from data.prepare.synthetic import CHANNELS, ensure_nights, make_night, write_re
 from data.terms import EVENTS, STAGES, InputError
 from runs.settings import configure
 
+pytestmark = pytest.mark.long
+
 W, N1, N2, N3, REM = range(5)
 
 
