@@ -33,7 +33,7 @@ STAGES = "W123RW"
 
 MANY = settings.get_current_profile_name() == "many"
 HOSTILE = settings(
-    max_examples=1000 if MANY else 25, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=200 if MANY else 25, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
 SECONDS, BYTES = 10 if MANY else 60, 2 << 30
 """What an answer may take; more time where other tests run beside it."""
