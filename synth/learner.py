@@ -89,6 +89,16 @@ class Learner:
         self.differentiate = tf.function(lambda inputs: replicas.run(differentiate, inputs), autograph=False)
         self.update = tf.function(lambda gradients: replicas.run(update, gradients), autograph=False)
 
+        # Keras has no public way to visit layers inside layers.
+        dropouts = (layer for layer in network._flatten_layers() if isinstance(layer, keras.layers.Dropout))
+        self._generators = [dropout.seed_generator for dropout in dropouts if dropout.rate > 0]
+
+        def reseed(own: tf.Tensor) -> None:
+            for number, generator in enumerate(self._generators):
+                generator.state.assign(own[0, number])
+
+        self._reseed = tf.function(lambda states: replicas.run(reseed, states), autograph=False)
+
     def step(self, batches: Any) -> dict[str, tf.Tensor]:
         """Make one update from nested tensors, whose first axis holds ``accumulation`` batches one after another.
 
@@ -103,6 +113,12 @@ class Learner:
         losses, gradients = tf.nest.map_structure(lambda *values: tf.add_n(values), *parts) if parts[1:] else parts[0]
         self.update(gradients)
         return {name: value / self.accumulation for name, value in losses.items()}
+
+    def reseed_dropout(self, seed: np.random.SeedSequence) -> None:
+        """Let all later dropout be drawn from ``seed``, differently on each device."""
+        count = self.replicas.count
+        states = seed.generate_state(2 * count * len(self._generators)).reshape(count, -1, 2)
+        self._reseed(self.replicas.share(states))
 
     def state(self) -> list[np.ndarray]:
         """What :meth:`restore` needs: the network's weights and the optimizer's variables."""
@@ -122,18 +138,3 @@ class Learner:
     @property
     def _variables(self) -> list[Any]:
         return [*self.network.weights, *self.optimizer.variables]
-
-
-def reseed_dropout(network: keras.Model, seed: np.random.SeedSequence, replicas: Replicas) -> None:
-    """Let all later dropout be drawn from ``seed``, differently on each device."""
-    # Keras has no public way to visit layers inside layers.
-    dropouts = (layer for layer in network._flatten_layers() if isinstance(layer, keras.layers.Dropout))
-    generators = [dropout.seed_generator for dropout in dropouts if dropout.rate > 0]
-    states = seed.generate_state(2 * replicas.count * len(generators)).reshape(replicas.count, -1, 2)
-
-    def assign(own: np.ndarray | tf.Tensor) -> None:
-        for number, generator in enumerate(generators):
-            generator.state.assign(own[0, number])
-
-    shared = replicas.share(states)
-    tf.function(lambda: replicas.run(assign, shared))()

@@ -17,7 +17,7 @@ from runs.networks import save_model
 from runs.resumable import ResumableRun, arrays_in
 from runs.saved import METADATA, read_metadata, require_unseen
 from runs.settings import recorded
-from synth.learner import Learner, reseed_dropout, scheduled
+from synth.learner import Learner, scheduled
 from synth.replicas import Replicas
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Step(ResumableRun):
     def draws_of(self, number: int) -> np.random.Generator:
         """The random generator of a unit; the network's dropout is seeded from the same seed."""
         seed = np.random.SeedSequence((*self.seed, number))
-        reseed_dropout(self.network, seed, self.fold.replicas)
+        self.learner.reseed_dropout(seed)
         return np.random.default_rng(seed.spawn(1)[0])
 
     def save_state(self, folder: Path) -> None:
