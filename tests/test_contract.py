@@ -1,6 +1,6 @@
 """What every layer and model of both packages must do, on every Keras backend.
 
-Each is built, called, described in JSON, saved, loaded again, trained for a step and run in mixed precision.
+Each is built, called, also as in training, described in JSON, saved, loaded again and run in mixed precision.
 """
 
 import inspect

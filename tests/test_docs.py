@@ -4,6 +4,7 @@ import doctest
 import re
 import runpy
 import shlex
+import tomllib
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,19 +13,19 @@ import edfio
 import numpy as np
 import pytest
 from small_backbone import SIZES
+from toolkit import PACKAGES
 
 PROJECT = Path(__file__).resolve().parent.parent
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted(PROJECT.glob("docs/**/*.md"))]
 PAGES = [page for page in PAGES if "_build" not in page.parts]
 BLOCK = re.compile(r"^( *)(`{3,}|:{3,})(\S*)[^\n]*\n(.*?)^\1\2 *$", re.MULTILINE | re.DOTALL)
-PACKAGES = ("data", "evaluation", "recsleep", "runs", "staging", "synth")
 MODULES = [
     ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
     for package in PACKAGES
     for path in sorted((PROJECT / package).rglob("*.py"))
     if re.search(r"^ *>>> ", path.read_text(), re.MULTILINE)
 ]
-COMMANDS = {"recsleep-train": "trainer", "recsleep-predict": "predict", "recsleep-prepare": "data.prepare.__main__"}
+SCRIPTS = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["scripts"]
 
 # One process makes the models.
 pytestmark = pytest.mark.xdist_group("manual")
@@ -96,8 +97,8 @@ def commands(page: Path) -> list[list[str]]:
 def module_of(words: list[str]) -> tuple[str, list[str]]:
     """The module of ours that a command runs, or "" if it is none, and the words after its name."""
     program, *rest = words
-    if Path(program).name in COMMANDS:
-        return COMMANDS[Path(program).name], rest
+    if Path(program).name in SCRIPTS:
+        return SCRIPTS[Path(program).name].partition(":")[0], rest
     if Path(program).name != "python":
         return "", []
     if rest[0] == "-m" and rest[1].partition(".")[0] in (*PACKAGES, "benchmarks"):
@@ -160,6 +161,16 @@ def test_the_specification_on_the_page_can_be_read(tmp_path):
     (text,) = blocks(PROJECT / "docs/how_to/prepare.md", "toml")
     (tmp_path / "lab.toml").write_text(text)
     assert [channel.name for channel in load_spec(tmp_path / "lab.toml").channels] == ["C4-M1"]
+
+
+@pytest.mark.parametrize(("page", "left_out"), [("how_to/prepare.md", {"synthetic"}), ("reference/files.md", set())])
+def test_every_database_has_its_row(page, left_out):
+    """Synthetic nights are not made from recordings."""
+    from data.databases import DATABASES
+
+    table = (PROJECT / "docs" / page).read_text().partition("\n| `--db` |")[2].partition("\n\n")[0]
+    first_cells = re.findall(r"^\| (.+?) \|", table, re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(first_cells))) == sorted(DATABASES.keys() - left_out)
 
 
 def test_the_figures_are_those_that_the_script_draws():

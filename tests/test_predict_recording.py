@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from datetime import datetime
 
 import mne
@@ -253,16 +251,3 @@ def test_remote_recordings_and_results(models, nights, s3_server):  # noqa: ARG0
     assert sorted(path.name for path in (folder / "results").iterdir()) == sorted(
         [f"good{ending}" for ending in RESULTS] + ["summary.csv"]
     )
-
-
-def test_help_starts_no_backend(project):
-    code = (
-        "import sys, predict\n"
-        "try: predict.parse(['--help'])\n"
-        "except SystemExit: pass\n"
-        "import recsleep\n"
-        "print(sorted({'keras', 'tensorflow', 'mne', 'yasa', 'matplotlib'} & set(sys.modules)), file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == "[]"
-    assert "--recording" in done.stdout

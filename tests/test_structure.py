@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 import grimp
 import pytest
+from toolkit import COMMANDS
 
 # Each package, and the others that it may import.
 MAY_IMPORT = {
@@ -19,39 +20,30 @@ MAY_IMPORT = {
     "recsleep": {"data", "evaluation", "runs", "staging"},
     "synth": {"data", "evaluation", "runs", "staging"},
 }
-# The exceptions: these packages have commands of their own, and what trains takes its hyper-parameters from config.py.
+# The exceptions: commands share command_line.py, and what trains takes its hyper-parameters from config.py.
 EXCEPTIONS = {
-    ("data.prepare.__main__", "command_line"),
+    *((command, "command_line") for command in COMMANDS),
     ("data.prepare.__main__", "config"),
     ("data.prepare.batch", "runs.workers"),
-    ("recsleep.weights", "command_line"),
     ("runs.settings", "config"),
-    ("synth.pytorch.__main__", "command_line"),
-    ("recsleep.onnx.__main__", "command_line"),
-    ("synth.embed", "command_line"),
-    ("synth.onnx.__main__", "command_line"),
 }
-# The modules that prepare nights, train or fetch weights. All others are what a recording is staged with.
+# The commands, and the modules that prepare nights or train. All others are what a recording is staged with.
 NOT_FOR_STAGING = (
+    *COMMANDS,
     "data.prepare",
     "data.streams",
     "recsleep.beginning",
     "recsleep.fold",
     "recsleep.losses",
-    "recsleep.onnx.__main__",
-    "recsleep.weights",
     "runs.budget",
     "runs.cross_validation",
     "runs.identity",
     "runs.machine",
     "runs.resumable",
     "runs.settings",
-    "synth.embed",
     "synth.embeddings",
     "synth.in_training",
     "synth.learner",
-    "synth.onnx.__main__",
-    "synth.pytorch.__main__",
     "synth.replicas",
     "synth.steps",
 )

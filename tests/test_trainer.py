@@ -577,22 +577,6 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, ucddb, capsys):
     assert "cannot be written" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("script", ["trainer.py", "predict.py", "data/prepare/__main__.py"])
-def test_help_starts_no_framework(project, script):
-    code = (
-        "import runpy, sys; sys.argv = [sys.argv[1], '--help']\n"
-        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
-        "except SystemExit as end: assert end.code == 0\n"
-        "heavy = {'tensorflow', 'keras', 'numpy', 'pandas', 'sklearn'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, script], cwd=project, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "--db" in done.stdout
-
-
 def test_unknown_option_is_one_line(capsys):
     with pytest.raises(SystemExit) as end:
         trainer.main(["--db", "isruc", "--folds", "3"])

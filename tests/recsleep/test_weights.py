@@ -350,17 +350,6 @@ def test_the_published_weights_stage(reference, tmp_path, capsys):
     assert main(["--to", str(tmp_path), "--from", "http://no-such-host.invalid"]) == 0
 
 
-def test_help_imports_nothing_heavy(project):
-    code = (
-        "import sys; from recsleep.weights import main\n"
-        "try: main(['--help'])\n"
-        "except SystemExit: pass\n"
-        "print({'keras', 'tensorflow', 'pandas', 'mne', 'numpy', 'requests', 'pooch'} & set(sys.modules))"
-    )
-    ran = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True)
-    assert "--from URL|DIR" in ran.stdout and ran.stdout.endswith("set()\n"), ran.stderr
-
-
 def test_staging_without_models_names_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     ways = "fetch RecSleepNet's published models with `make weights` or `python -m recsleep.weights [DB]`"
