@@ -62,7 +62,6 @@ def test_tensorflow_follows_it(setting, used, project):
     assert output(project, "-c", USED, **setting) == used
 
 
-@pytest.mark.long
 def test_the_models_equal_the_published_ones_without_them(reference, project):
     """All other tests show that they do with them."""
     golden = (

@@ -31,12 +31,13 @@ pytestmark = [
     pytest.mark.usefixtures("small_backbone"),
 ]
 
-# Every task with all labels and with few.
+# Every task with all labels and with few; few do not change what fine-tuning does with a task.
 SHARES = [(task, fraction) for task, few in zip(TASKS, (0.05, 0.01, 0.05), strict=True) for fraction in (few, 1)]
+CASES = [("linear_probing", "", task, fraction) for task, fraction in SHARES]
+CASES += [("fine_tuning", "mamba2", task, fraction) for task, fraction in [("sleep_stage", 0.05), *SHARES[1::2]]]
 
 
-@pytest.mark.parametrize(("task", "fraction"), SHARES)
-@pytest.mark.parametrize(("step", "tcm"), [("linear_probing", ""), ("fine_tuning", "mamba2")])
+@pytest.mark.parametrize(("step", "tcm", "task", "fraction"), CASES)
 def test_every_task_by_either_step_with_any_share_of_the_labels(trained, synthetic, capsys, step, tcm, task, fraction):
     """From recordings to test figures, which are those of what the nights were made with."""
     folder, _ = trained
@@ -159,16 +160,14 @@ def test_interrupted_and_continued_ends_with_the_same_weights(
     assert_same_weights(fold_of(tmp_path) / results, fold_of(folder) / results)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("tcm", ["mamba", "lstm_mha"])
-def test_fine_tuning_changes_lora_and_the_classifier_alone(trained, tcm):
-    """With each module, one stretch at a time, of which each is longer than a night."""
+def test_fine_tuning_changes_lora_and_the_classifier_alone(trained):
+    """One stretch at a time, of which each is longer than a night."""
     folder, _ = trained
     fold = fold_of(folder)
-    options = [*MODALITIES, "--step", "fine_tuning", "--label_fraction", 0.05, "--tcm", tcm]
+    options = [*MODALITIES, "--step", "fine_tuning", "--label_fraction", 0.05, "--tcm", "lstm_mha"]
     short = ["--set", "stretch_epochs=150", "--set", "fine_tuning_batch=1", "--set", "fine_tuning_passes=1"]
-    assert trainer.main(command(folder, *options, *(() if tcm == "mamba2" else short))) == 0
-    results = fold / "fine_tuning" / "sleep_stage_0.05" / "eeg-airflow" / tcm
+    assert trainer.main(command(folder, *options, *short)) == 0
+    results = fold / "fine_tuning" / "sleep_stage_0.05" / "eeg-airflow" / "lstm_mha"
     network = load_model(results, [FineTuning])
     fusion = load_model(fold / "multimodal" / "eeg-airflow", [SynthSleepNetEncoder])
     for name, backbone in network.encoder.backbones.items():
@@ -178,7 +177,6 @@ def test_fine_tuning_changes_lora_and_the_classifier_alone(trained, tcm):
         assert any(np.any(v) for v in backbone.weights if v.name == "lora_b" and "linear" in v.path)
 
 
-@pytest.mark.long
 def test_convolutions_that_are_too_large_to_keep_change_nothing(trained, tmp_path, capsys):
     folder, _ = trained
     prepared(folder, tmp_path)

@@ -137,7 +137,6 @@ def test_the_parts_of_the_loss_have_their_weights(tmp_path, reconstruction, cont
     assert parts["loss"] == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.long
 def test_without_lora_the_fusion_changes_nothing_of_the_encoders(trained, tmp_path, capsys):
     """From its pretraining to a fine-tuned model; and no fold is mixed of both."""
     folder, _ = trained
@@ -223,7 +222,6 @@ def test_the_fusion_keeps_its_pretrained_backbones(trained):
         assert learnt and all(np.any(v) for v in learnt)
 
 
-@pytest.mark.long
 def test_killed_and_continued_ends_with_the_same_weights(trained, tmp_path, capsys):
     folder, _ = trained
     arguments = command(prepared(folder, tmp_path), "--modality", "eeg", "--step", "unimodal")
@@ -320,7 +318,6 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.mark.long
 def test_two_workers_train_as_one(trained, tmp_path):
     """For a pass: rounding errors grow from update to update."""
     (tmp_path / "nights").symlink_to(trained[0] / "nights")
