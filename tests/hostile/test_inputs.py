@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import recordings
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
@@ -371,6 +371,8 @@ def test_command_line(place, data, command, monkeypatch):
     arguments = []
     for option in data.draw(st.lists(st.sampled_from(OPTIONS[command].split()), max_size=5), "options"):
         arguments += [f"--{option}", data.draw(SET if option == "set" else VALUE, option)]
+    # Twenty whole nights would be made.
+    assume(command is not prepare.main or "synthetic" not in arguments)
     # The trainer finds no nights.
     arguments += ["--db", "sleepedf", "--data", place.nights] if command is trainer.main else []
     answer(command, place, *arguments, "--out", place.out)
