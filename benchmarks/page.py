@@ -32,9 +32,10 @@ const press = (key) => new Promise((answered) => {
 
 def write_page(path: Path) -> None:
     """The page of a night of random stages and noise of 1/f."""
-    from evaluation.hypnogram import Hypnogram, spectra
+    from evaluation.hypnogram import Hypnogram
     from evaluation.report import page
     from evaluation.signals import Trace
+    from evaluation.spectra import spectra
 
     rng, epochs = np.random.default_rng(0), HOURS * 120
     spectrum = np.fft.rfft(rng.normal(size=(6, epochs * 3000)), axis=1)

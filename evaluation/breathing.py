@@ -78,6 +78,25 @@ class ScoredEvents:
         return {how: as_json({"index": scored, "difference": own - scored}) for how, scored in found.items()}
 
 
+def breathing_line(breathing: dict[str, Any]) -> str:
+    """What the ``breathing`` of a hypnogram tells, in one line."""
+    events = [
+        f"{name} in {told['epochs']} epochs, {told['runs']} {'run' if told['runs'] == 1 else 'runs'}"
+        for name, told in breathing.items()
+        if isinstance(told, dict) and "runs" in told
+    ]
+    index, scored = breathing["apnea_hypopnea_index"], scorer_index(breathing)
+    estimate = [] if index is None else [f"estimated apnea-hypopnea index {index:.1f} per hour of sleep"]
+    counted = [] if scored is None else [f"the scorer's {scored:.1f}"]
+    return "; ".join([*events, *estimate, *counted])
+
+
+def scorer_index(breathing: dict[str, Any]) -> float | None:
+    """The scorer's apnea-hypopnea index, counted from events, or None; from the ``breathing`` of a hypnogram."""
+    scorer = breathing.get("scorer")
+    return scorer and scorer["counted"]["index"]
+
+
 @dataclass(frozen=True)
 class Agreement:
     """A figure of several nights, as estimated and as scored.

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.lib.stride_tricks import sliding_window_view
 
 from data.recordings.positions import POSITIONS
 from data.recordings.quality import stretches
 from data.store import content
-from data.terms import EPOCH_SECONDS, SAMPLING_RATE, STAGES, TASKS, UNSCORED, InputError, in_one_line
+from data.terms import EPOCH_SECONDS, STAGES, TASKS, UNSCORED, InputError, in_one_line
 from data.writing import written_aside
 from evaluation.breathing import ScoredEvents, apnea_hypopnea_index
 from evaluation.signals import Trace
@@ -41,8 +40,6 @@ LEAST_HOURS = 3
 """With more scored hours than this, a night of almost one stage, or without N2, N3 and REM, is suspicious."""
 LARGEST_SHARE = 0.9
 """No stage should have a larger share of a night than this; N2, the most frequent one, is seldom above 0.6."""
-HIGHEST_FREQUENCY = 30
-"""The highest frequency of the spectrogram, in Hz."""
 
 
 @dataclass(frozen=True)
@@ -395,22 +392,3 @@ def _listed(stages: np.ndarray) -> str:
     """The stages that occur, the most frequent first."""
     found, counts = np.unique(stages, return_counts=True)
     return ", ".join(_names(found[np.argsort(-counts, kind="stable")]))
-
-
-def spectra(signals: np.ndarray) -> np.ndarray:
-    """Power of ``signals`` (epochs, 3000) at 0, 0.5, … 30 Hz, in dB of the night's median: float32 (epochs, 61).
-
-    Welch's method (IEEE Trans. Audio Electroacoust. 15, 1967) with Hann windows of two seconds that begin every second,
-    as ``scipy.signal.welch`` computes it; loading SciPy's signal package takes longer than computing the spectra.
-    """
-    size, bins = 2 * SAMPLING_RATE, 2 * HIGHEST_FREQUENCY + 1
-    hann = np.hanning(size + 1)[:-1]
-    power = np.empty((len(signals), bins))
-    for epoch, signal in enumerate(signals):
-        windows = sliding_window_view(signal, size)[::SAMPLING_RATE]
-        centred = windows - windows.mean(axis=1, keepdims=True)
-        power[epoch] = np.mean(np.abs(np.fft.rfft(centred * hann)[:, :bins]) ** 2, axis=0)
-    # Every frequency except 0 also exists as a negative one, with the same power.
-    power[:, 1:] *= 2
-    median = np.median(power[power > 0]) if (power > 0).any() else 1.0
-    return (10 * np.log10(np.maximum(power / median, 1e-6))).astype(np.float32)

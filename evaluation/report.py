@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from data.recordings.edf import said
 from data.terms import EPOCH_SECONDS, STAGES, VERSION
+from evaluation.breathing import breathing_line
 from evaluation.figures import COLOURS, FROM_TOP, extent_of_spectra
 from evaluation.hypnogram import NAMES, UNSURE, Hypnogram
 from evaluation.signals import packed
@@ -215,25 +216,6 @@ def _statistics(night: Hypnogram, statistics: dict[str, Any]) -> Section:
 def _third(statistics: dict[str, Any], stage: str) -> dict[str, str]:
     names = ("first", "second", "last")
     return {name: _number(third[stage], "min") for name, third in zip(names, statistics["thirds"], strict=True)}
-
-
-def breathing_line(breathing: dict[str, Any]) -> str:
-    """What :attr:`Hypnogram.breathing` tells, in one line."""
-    events = [
-        f"{name} in {told['epochs']} epochs, {told['runs']} {'run' if told['runs'] == 1 else 'runs'}"
-        for name, told in breathing.items()
-        if isinstance(told, dict) and "runs" in told
-    ]
-    index, scored = breathing["apnea_hypopnea_index"], scorer_index(breathing)
-    estimate = [] if index is None else [f"estimated apnea-hypopnea index {index:.1f} per hour of sleep"]
-    counted = [] if scored is None else [f"the scorer's {scored:.1f}"]
-    return "; ".join([*events, *estimate, *counted])
-
-
-def scorer_index(breathing: dict[str, Any]) -> float | None:
-    """The scorer's apnea-hypopnea index, counted of events, that :attr:`Hypnogram.breathing` tells, if it is there."""
-    scorer = breathing.get("scorer")
-    return scorer and scorer["counted"]["index"]
 
 
 def _breathing(breathing: dict[str, Any]) -> Section:

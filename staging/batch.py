@@ -22,9 +22,8 @@ from data.scorings.any_form import read_scoring
 from data.store import content, is_remote, location, reaching
 from data.terms import STAGES, UNPRINTABLE, InputError
 from data.writing import alone_in, as_table, failed, remove_unfinished, written_aside
-from evaluation.breathing import ScoredEvents
+from evaluation.breathing import ScoredEvents, scorer_index
 from evaluation.corrections import corrected
-from evaluation.report import scorer_index
 from evaluation.statistics import columns
 from runs import workers
 from staging.recordings import Source

@@ -9,9 +9,10 @@ from data.recordings import edf
 from data.store import read_json
 from data.terms import EPOCH_SECONDS, InputError, in_one_line
 from data.writing import write_json, written_together
+from evaluation.breathing import breathing_line
 from evaluation.exchange import save_bids, save_nsrr
 from evaluation.hypnogram import Hypnogram
-from evaluation.report import breathing_line, page
+from evaluation.report import page
 from runs.saved import versions
 from staging.recordings import HYPNOGRAM
 

@@ -29,7 +29,8 @@ from data.recordings.modalities import assigned
 from data.recordings.quality import near_sleep, unscored
 from data.recordings.recording import Recording
 from data.terms import MODALITIES, STAGES, TASKS, UNSCORED, InputError, modality_of
-from evaluation.hypnogram import Hypnogram, spectra
+from evaluation.hypnogram import Hypnogram
+from evaluation.spectra import spectra
 from staging.montage import Montage, Signals, assessed, weights_of, without_bad
 from staging.predictor import Predictor, predict
 from staging.smoothing import smoothed

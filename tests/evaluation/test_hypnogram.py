@@ -21,7 +21,8 @@ from data.scorings.scoring import Event, Scoring
 from data.terms import STAGES, InputError
 from evaluation.breathing import ScoredEvents
 from evaluation.exchange import save_bids, save_nsrr
-from evaluation.hypnogram import Hypnogram, spectra
+from evaluation.hypnogram import Hypnogram
+from evaluation.spectra import spectra
 
 DESATURATION = ("SpO2 Desaturation",)
 START = datetime(2020, 2, 29, 23, 30, 15, tzinfo=UTC)

@@ -14,9 +14,10 @@ import pytest
 
 from evaluation.breathing import ScoredEvents
 from evaluation.corrections import corrected
-from evaluation.hypnogram import Hypnogram, spectra
+from evaluation.hypnogram import Hypnogram
 from evaluation.report import page
 from evaluation.signals import BITS, Trace, packed
+from evaluation.spectra import spectra
 
 # One process starts the browser.
 pytestmark = pytest.mark.xdist_group("browser")
