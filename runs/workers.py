@@ -180,9 +180,10 @@ def _connected(address: str, function: Callable[..., Any]) -> Iterator[None]:
                 f"the workers of {address} do not run Python {ours} as this machine does: install the same version on "
                 "both."
             )
-        # A worker that cannot even import this module answers with an error.
+        # A worker that cannot even import this module answers with an error. One that has ended meanwhile gives an
+        # OSError: the others do its work.
         for worker, able in client.run(_prepare_worker, function.__module__, on_error="return").items():
-            if able is not True:
+            if able is not True and not isinstance(able, OSError):
                 raise InputError(
                     f"worker {worker} of {address} cannot import this project: start workers in the project's folder, "
                     "with its requirements installed."

@@ -1,5 +1,6 @@
 """What the tests share: night files written on the spot, and the reference material where it is at hand."""
 
+import importlib
 import os
 import random
 import socket
@@ -114,7 +115,7 @@ def _running(*commands: list[str], **options):
 
 
 @contextmanager
-def dask_workers(count: int, folder: Path, python_path: Path):
+def dask_workers(count: int, folder: Path, python_path: Path | str):
     """The address of a Dask scheduler with ``count`` worker processes, started in ``folder``."""
     address = f"tcp://127.0.0.1:{_free_port()}"
     scheduler = ["distributed.cli.dask_scheduler", "--no-dashboard", "--port", address.rpartition(":")[2]]
@@ -141,6 +142,22 @@ def cluster_without_the_project(tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['runs'] = sys.modules['data'] = None\n")
     with dask_workers(1, tmp_path, tmp_path) as address:
         yield address
+
+
+@pytest.fixture
+def fatal(tmp_path, monkeypatch):
+    """The address of a cluster of two workers, and a function whose module kills the first of them that imports it."""
+    (tmp_path / "fatal.py").write_text(
+        "import os, signal\nfrom pathlib import Path\n\n\ndef double(value):\n    return 2 * value\n\n\n"
+        "if 'FATAL' in os.environ:\n    try:\n        Path(__file__).with_name('killed').touch(exist_ok=False)\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n    except FileExistsError:\n        pass\n"
+    )
+    monkeypatch.setenv("FATAL", "1")
+    with dask_workers(2, tmp_path, f"{PROJECT}{os.pathsep}{tmp_path}") as address:
+        monkeypatch.delenv("FATAL")
+        monkeypatch.syspath_prepend(tmp_path)
+        yield address, importlib.import_module("fatal").double
+    sys.modules.pop("fatal")
 
 
 @pytest.fixture(scope="session")

@@ -93,6 +93,12 @@ def test_a_cluster_without_the_project_is_refused(cluster_without_the_project):
         list(each(Alone(gpu_memory), range(2), cluster=cluster_without_the_project))
 
 
+def test_the_others_do_the_work_of_a_worker_that_ends_when_it_is_asked(fatal, tmp_path):
+    address, double = fatal
+    assert list(each(double, range(4), cluster=address)) == [0, 2, 4, 6]
+    assert (tmp_path / "killed").exists()
+
+
 def test_a_command_sets_it_and_a_user_may_set_it_otherwise(monkeypatch):
     import command_line
 
