@@ -58,8 +58,7 @@ def page(night: Hypnogram, statistics: dict[str, Any]) -> str:
         after.append(_agreement("Agreement of the models with the corrections", correction, "corrected"))
     if scores := night.agreement:
         after.append(_agreement("Agreement with the scoring", scores, "scorer"))
-        longest = {"The longest differences": _readable(night, night.differing())}
-        after.append(Section("Where the two differ", tables=longest))
+        after.append(_differing(night))
     return TEMPLATE.render(
         title=night.title,
         before=before,
@@ -270,6 +269,13 @@ def _agreement(title: str, scores: Scores, who: str) -> Section:
     told = f"{scores.line()} that both have scored."
     crossed = confusion.rename_axis(who).reset_index()
     return Section(title, text=[told], tables={"Stage by stage": by_stage, "Epochs": crossed})
+
+
+def _differing(night: Hypnogram) -> Section:
+    title, table = "Where the two differ", night.differing()
+    if table.empty:
+        return Section(title, text=["The models and the scorer agree in every epoch that both have scored."])
+    return Section(title, tables={"The longest differences": _readable(night, table)})
 
 
 def _readable(night: Hypnogram, table: pd.DataFrame) -> pd.DataFrame:

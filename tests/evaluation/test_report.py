@@ -280,3 +280,13 @@ def test_data_of_the_page_are_json_that_no_name_ends(pages):
     data = data.split('id="night">')[1]
     assert "<" not in data
     assert json.loads(data)["name"] == HOSTILE
+
+
+def test_a_page_says_so_where_nothing_differs(whole):
+    alike = replace(whole, scored=whole.stages)
+    assert "agree in every epoch that both have scored" in page(alike, alike.statistics())
+    other = whole.stages.copy()
+    other[0] = 1 if other[0] != 1 else 2
+    differing = replace(whole, scored=other)
+    text = page(differing, differing.statistics())
+    assert "The longest differences" in text and "agree in every epoch" not in text
