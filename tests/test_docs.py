@@ -173,6 +173,13 @@ def test_every_database_has_its_row(page, left_out):
     assert sorted(re.findall(r"`(\w+)`", " ".join(first_cells))) == sorted(DATABASES.keys() - left_out)
 
 
+def test_every_benchmark_has_its_row():
+    files = [*(PROJECT / "benchmarks").glob("*.py"), *(PROJECT / "benchmarks").glob("*/__main__.py")]
+    runnable = {path.relative_to(PROJECT).with_suffix("").parts[1] for path in files if "def main(" in path.read_text()}
+    table = (PROJECT / "docs/reference/commands.md").read_text().partition("## Benchmarks")[2]
+    assert runnable == set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+
+
 def test_the_figures_are_those_that_the_script_draws():
     drawn = runpy.run_path(str(PROJECT / "docs/figures/draw.py"))["FIGURES"]
     kept = {path.stem: path.read_text() for path in (PROJECT / "docs/figures").glob("*.svg")}
