@@ -43,7 +43,9 @@ def watched(command: list[str], seconds: float = np.inf) -> tuple[pd.DataFrame, 
     while process.poll() is None:
         passed = time.monotonic() - started
         if passed > seconds:
+            # A second signal would end it before it has tidied up.
             process.terminate()
+            seconds = np.inf
         try:
             found.append((passed, process.memory_info().rss / 2**20, process.num_fds()))
         except psutil.Error:
