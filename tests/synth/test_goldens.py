@@ -96,6 +96,7 @@ def test_neuronet(neuronet, key, ratio):
     file.check("forward_latent", model.encoder(file.given("x"))[:, 0])
 
 
+@pytest.mark.whole_model
 def test_a_modality_alone_in_onnx_runtime(neuronet):
     file, model = neuronet
     network = InferenceEncoder(encoder_to_onnx(model.encoder, ["eeg"]))
@@ -145,6 +146,7 @@ def test_fusion(fusion, key, ratio):
     file.check("multimodal_embed", model.encoder(signals))
 
 
+@pytest.mark.whole_model
 def test_fusion_in_onnx_runtime(fusion):
     file, model, _ = fusion
     network = InferenceEncoder(encoder_to_onnx(model.encoder, MODALITIES))
@@ -191,6 +193,7 @@ def fine_tuned(golden):
     return file, model, modalities
 
 
+@pytest.mark.whole_model
 def test_fine_tuned_model(fine_tuned):
     file, model, modalities = fine_tuned
     file.check("logits", model({"signals": {name: file.given(f"x/{name}") for name in modalities}}))
@@ -199,6 +202,7 @@ def test_fine_tuned_model(fine_tuned):
     assert ours == set(file.meta["trainable_parameters"])
 
 
+@pytest.mark.whole_model
 def test_fine_tuned_model_in_onnx_runtime(fine_tuned):
     file, model, modalities = fine_tuned
     network, x = InferenceNetwork(to_onnx(model)), {name: file.arrays[f"in/x/{name}"] for name in modalities}

@@ -382,6 +382,7 @@ def test_unknown_modules_are_told():
         SequenceClassifier(64, 5, ["lstm", "gru"])
 
 
+@pytest.mark.whole_model
 @pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("tcm", ["mamba2", "mamba", "lstm", "mha"])
 def test_models_of_version_1_are_read_as_they_were(tmp_path, tcm):
