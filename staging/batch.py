@@ -212,10 +212,10 @@ def work_on_all(
 
 @contextmanager
 def _tidied(folder: Path, processes: bool) -> Iterator[None]:
-    """Remove from ``folder`` what a killed run left half-written, and, if this run fails, what its ``processes`` leave.
+    """Remove from ``folder`` what a killed run left half-written, and what a killed worker of this run leaves.
 
-    Nothing of a cluster's workers is removed, because they finish what they began. No other run can work on the same
-    folder meanwhile.
+    If this run fails, only what its ``processes`` leave is removed: a cluster's workers finish what they began. No
+    other run can work on the same folder meanwhile.
     """
     local = not is_remote(folder)
     with alone_in(folder):
@@ -227,6 +227,8 @@ def _tidied(folder: Path, processes: bool) -> Iterator[None]:
             if local and processes:
                 remove_unfinished(folder, below=False)
             raise
+        if local:
+            remove_unfinished(folder, below=False)
 
 
 @contextmanager
