@@ -7,7 +7,8 @@ import sys
 import pytest
 from toolkit import COMMANDS
 
-HEAVY = {"jax", "keras", "mne", "numpy", "onnxruntime", "pandas", "pooch", "requests", "scipy", "tensorflow", "torch"}
+HEAVY = {"jax", "keras", "matplotlib", "mne", "numpy", "onnxruntime", "pandas", "pooch", "requests", "scipy", "sklearn"}
+HEAVY |= {"tensorflow", "torch", "yasa"}
 
 HELP = f"""
 import runpy, sys

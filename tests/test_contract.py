@@ -231,7 +231,7 @@ def shapes(tensors: Iterable[Any]) -> list[tuple[int, ...]]:
 
 
 WHOLE = [pytest.mark.whole_model]
-"""Of the largest models, which the goldens test on every backend."""
+"""Of the largest models: JAX, which leaves them out, tests their parts."""
 
 
 @pytest.mark.parametrize(
