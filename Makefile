@@ -27,7 +27,7 @@ docs: $(VENV)/test-ready demo
 # SlipCover counts the lines that ran, at a small part of the time that tracing takes. It takes Python's frozen modules
 # for a file ``frozen`` in this folder.
 test: $(VENV)/test-ready
-	$(VENV)/bin/python -m slipcover --source . --omit "*/frozen,.venv*,benchmarks/*,tests/*" --skip-covered \
+	$(VENV)/bin/python -m slipcover --source . --omit "*/frozen,.venv*,build/*,benchmarks/*,tests/*" --skip-covered \
 		-m pytest -n 2
 
 # The suite on the newest libraries, except the longest tests: those of the models on JAX and PyTorch, all others on

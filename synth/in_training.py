@@ -1,6 +1,7 @@
 """Run whole nights through networks in training, with Keras; :mod:`synth.predictor` stages with finished networks."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import keras
@@ -21,7 +22,9 @@ def compiled(function: Callable) -> Callable:
         return function
     import tensorflow as tf
 
-    return tf.function(function, autograph=False)
+    # TensorFlow warns if the same code is compiled often. With ``partial``, it counts for each function on its own,
+    # also if several functions are the same method of different networks.
+    return tf.function(partial(function), autograph=False)
 
 
 def in_batches(function: Callable[[dict[str, Any]], Any], signals: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:

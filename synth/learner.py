@@ -1,6 +1,7 @@
 """How SynthSleepNet's networks learn: a compiled update on one TensorFlow device or several."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -86,8 +87,9 @@ class Learner:
             shares = [gradient / parts for gradient in gradients] if parts > 1 else gradients
             self.optimizer.apply(shares, network.trainable_variables)
 
-        self.differentiate = tf.function(lambda inputs: replicas.run(differentiate, inputs), autograph=False)
-        self.update = tf.function(lambda gradients: replicas.run(update, gradients), autograph=False)
+        # Not lambdas: TensorFlow would count how often all learners together compile their code, and warn.
+        self.differentiate = tf.function(partial(replicas.run, differentiate), autograph=False)
+        self.update = tf.function(partial(replicas.run, update), autograph=False)
 
         # Keras has no public way to visit layers inside layers.
         dropouts = (layer for layer in network._flatten_layers() if isinstance(layer, keras.layers.Dropout))
@@ -97,7 +99,7 @@ class Learner:
             for number, generator in enumerate(self._generators):
                 generator.state.assign(own[0, number])
 
-        self._reseed = tf.function(lambda states: replicas.run(reseed, states), autograph=False)
+        self._reseed = tf.function(partial(replicas.run, reseed), autograph=False)
 
     def step(self, batches: Any) -> dict[str, tf.Tensor]:
         """Make one update from nested tensors, whose first axis holds ``accumulation`` batches one after another.

@@ -33,6 +33,7 @@ class Replicas:
         resolver = strategy.cluster_resolver
         kind, number = (resolver.task_type, resolver.task_id) if resolver else (None, None)
         jobs = resolver.cluster_spec().jobs if resolver else []
+        self._meet = tf.function(lambda: self.run(lambda: self.mean(tf.zeros(()))), autograph=False)
         self.chief = not kind or kind == "chief" or (kind == "worker" and number == 0 and "chief" not in jobs)
 
     def share(self, batch: Any) -> Any:
@@ -79,7 +80,7 @@ class Replicas:
     def wait(self) -> None:
         """Return when all processes have reached this point."""
         if self.count > 1:
-            self.run(tf.function(lambda: self.mean(tf.zeros(()))))
+            self._meet()
 
 
 @lru_cache

@@ -57,3 +57,12 @@ def test_whole_nights_are_embedded_few_epochs_at_a_time():
     expected = keras.ops.convert_to_numpy(keras.ops.softmax(network(inputs))).reshape(-1, 5)[:epochs]
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert sizes == {EPOCHS_AT_ONCE}
+
+
+def test_networks_of_one_kind_are_compiled_without_a_warning(caplog):
+    """TensorFlow took them for one function that is compiled again and again."""
+    network = FineTuning({"modalities": ("eeg",), "backbone": BACKBONE, "dim": 16, "heads": 2, "depth": 1}, tcm="none")
+    for _ in range(6):
+        predictor = TrainingPredictor(network, Recipe({}), "sleep_stage", 20)
+        predictor.convolve["eeg"](np.zeros((1, 3000), "float32"))
+    assert "retracing" not in caplog.text
