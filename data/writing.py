@@ -115,6 +115,33 @@ def alone_in(folder: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
+@contextmanager
+def working_in(folder: Path, processes: bool) -> Iterator[None]:
+    """Be :func:`alone_in` a folder, from which goes what a killed run left half-written, and what a killed worker of
+    this run leaves.
+
+    Args:
+        folder: the folder, local or remote.
+        processes: whether this machine's processes do the work. If the work fails, what they leave goes too; a
+            cluster's workers finish what they began.
+
+    Raises:
+        InputError: as in :func:`alone_in`.
+    """
+    with alone_in(folder):
+        if is_remote(folder):
+            yield
+            return
+        remove_unfinished(folder, below=False)
+        try:
+            yield
+        except BaseException:
+            if processes:
+                remove_unfinished(folder, below=False)
+            raise
+        remove_unfinished(folder, below=False)
+
+
 def failed(error: Exception, path: Path, log: Path) -> str:
     """What ended the work on ``path``, in one sentence; the traceback of an unexpected error is written to ``log``."""
     sentence = failure(error, path)

@@ -19,9 +19,9 @@ from data.recordings.edf import NoSignals
 from data.recordings.lights import lights
 from data.recordings.positions import noted, of_epochs
 from data.scorings.any_form import read_scoring
-from data.store import content, is_remote, location, reaching
+from data.store import content, location, reaching
 from data.terms import STAGES, UNPRINTABLE, InputError
-from data.writing import alone_in, as_table, failed, remove_unfinished, written_aside
+from data.writing import as_table, failed, working_in, written_aside
 from evaluation.breathing import ScoredEvents, scorer_index
 from evaluation.corrections import corrected
 from evaluation.statistics import columns
@@ -194,7 +194,7 @@ def work_on_all(
         threads = 1 if cluster else max(1, cpu_count() // jobs)
         work = kind(replace(models, threads=threads, sha256=known), folder, settings)
     found = workers.each(work, sources, jobs, cluster)
-    with _tidied(folder, jobs > 1 and cluster is None), closing(found), _progress(kind.doing, sources) as bar:
+    with working_in(folder, jobs > 1 and cluster is None), closing(found), _progress(kind.doing, sources) as bar:
         for outcome in found:
             if alone and outcome.status == "failed":
                 raise InputError(outcome.reason)
@@ -208,27 +208,6 @@ def work_on_all(
         as_table(_row(kind, outcome) for outcome in ordered).to_csv(aside, index=False)
     print(_summary(ordered, folder, kind.table))
     return ordered
-
-
-@contextmanager
-def _tidied(folder: Path, processes: bool) -> Iterator[None]:
-    """Remove from ``folder`` what a killed run left half-written, and what a killed worker of this run leaves.
-
-    If this run fails, only what its ``processes`` leave is removed: a cluster's workers finish what they began. No
-    other run can work on the same folder meanwhile.
-    """
-    local = not is_remote(folder)
-    with alone_in(folder):
-        if local:
-            remove_unfinished(folder, below=False)
-        try:
-            yield
-        except BaseException:
-            if local and processes:
-                remove_unfinished(folder, below=False)
-            raise
-        if local:
-            remove_unfinished(folder, below=False)
 
 
 @contextmanager

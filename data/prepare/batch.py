@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,8 @@ from data.databases import ChannelSpec, Database
 from data.nights.files import about_of, read_arrays, write_arrays
 from data.prepare.conversion import convert, settings, sizes
 from data.prepare.sources import TABLE, Source
-from data.store import is_remote
 from data.terms import STAGES, UNSCORED, InputError
-from data.writing import alone_in, as_table, failed, remove_unfinished, written_aside
+from data.writing import as_table, failed, working_in, written_aside
 from runs import workers
 
 if TYPE_CHECKING:
@@ -122,11 +122,8 @@ def prepare_all(jobs: Sequence[Job], output: Path, processes: int = 1, cluster: 
     from tqdm import tqdm
 
     outcomes: list[Outcome] = []
-    with alone_in(output):
-        if not is_remote(output):
-            # Remove what a killed run left.
-            remove_unfinished(output, below=False)
-        done = workers.each(prepare, jobs, processes, cluster)
+    done = workers.each(prepare, jobs, processes, cluster)
+    with working_in(output, processes > 1 and cluster is None), closing(done):
         with tqdm(done, total=len(jobs), desc=f"preparing {output.name}", unit="night", smoothing=0) as bar:
             for outcome in bar:
                 outcomes.append(outcome)

@@ -5,7 +5,7 @@ import pytest
 
 from data.store import files_below, read_json
 from data.terms import InputError
-from data.writing import new_folder, remove_unfinished, require_writable, write_json, written_aside
+from data.writing import new_folder, remove_unfinished, require_writable, working_in, write_json, written_aside
 
 
 def test_nothing_appears_when_writing_fails(tmp_path):
@@ -82,3 +82,16 @@ def test_a_folder_under_a_file_cannot_be_written(tmp_path):
         require_writable(tmp_path / "file" / "results")
     require_writable(tmp_path / "some" / "results")
     assert not (tmp_path / "some").exists()
+
+
+@pytest.mark.parametrize("processes", [True, False])
+def test_nothing_half_written_stays_of_a_killed_worker(processes, tmp_path):
+    """Other workers did its work. If the run fails, workers of a cluster may still be writing."""
+    left = tmp_path / ".unfinished-n0"
+    with working_in(tmp_path, processes):
+        left.mkdir()
+    assert not left.exists()
+    with pytest.raises(RuntimeError), working_in(tmp_path, processes):
+        left.mkdir()
+        raise RuntimeError
+    assert left.exists() != processes

@@ -22,7 +22,6 @@ import predict
 from recsleep.model import RecSleepNet
 from recsleep.predictor import load_stager
 from runs.networks import save_model
-from staging.batch import _tidied
 from staging.stager import Stager
 
 # One process makes the folds and stages the recordings that several tests look at.
@@ -113,19 +112,6 @@ def test_finished_ones_are_kept_by_several_processes(models, nights, one_by_one,
     assert predict.main(command(models, nights / "*.edf", out, "--jobs", 2)) == 1
     assert "3 kept, 1 failed" in capfd.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in before} == before
-
-
-@pytest.mark.parametrize("processes", [True, False])
-def test_nothing_half_written_stays_of_a_killed_worker(processes, tmp_path):
-    """Other workers did its work. If the run fails, workers of a cluster may still be writing."""
-    left = tmp_path / ".unfinished-n0"
-    with _tidied(tmp_path, processes):
-        left.mkdir()
-    assert not left.exists()
-    with pytest.raises(RuntimeError), _tidied(tmp_path, processes):
-        left.mkdir()
-        raise RuntimeError
-    assert left.exists() != processes
 
 
 def test_models_that_cannot_be_used_are_told_once(nights, tmp_path, capfd):
