@@ -17,15 +17,22 @@ from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from data.terms import InputError, in_one_line
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 SHARED_GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 """The environment variable that makes TensorFlow leave GPU memory to other processes."""
+
+PATIENCE = 30
+"""The seconds without a result after which it is looked whether a cluster still has workers."""
 
 
 class Alone(Generic[Item, Result]):
@@ -79,18 +86,18 @@ def each(
     if jobs == 1 and cluster is None:
         yield from map(function, items)
         return
-    from joblib import Parallel, delayed, parallel_config
+    if cluster is not None:
+        with _connected(cluster, function) as client:
+            yield from _on_cluster(client, function, items, cluster)
+        return
+    from joblib import Parallel, delayed
     from joblib.externals.loky import get_reusable_executor
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     with ExitStack() as stack:
-        if cluster is not None:
-            stack.enter_context(_connected(cluster, function))
-            stack.enter_context(parallel_config(backend="dask"))
-            jobs = -1
         # Threads are enough to wait for processes.
-        threads = {"backend": "threading"} if isinstance(function, Alone) and cluster is None else {}
-        if cluster is None and not threads:
+        threads = {"backend": "threading"} if isinstance(function, Alone) else {}
+        if not threads:
             # joblib keeps its processes for the next call. They end when they were idle for long, and joblib does not
             # notice if their replacements are killed. So they are shut down here.
             stack.callback(lambda: get_reusable_executor(reuse=True).shutdown())
@@ -106,6 +113,42 @@ def each(
             raise InputError(_how_it_ended(next(filter(None, codes), None))) from None
 
 
+def _on_cluster(
+    client: "Client", function: Callable[[Item], Result], items: Sequence[Item], address: str
+) -> Iterator[Result]:
+    """The results of a cluster's workers; it is told on the terminal if there are no workers any more."""
+    from distributed import CancelledError, Future, KilledWorker
+    from tqdm import tqdm
+
+    finished: SimpleQueue[Future] = SimpleQueue()
+    # The cluster does only the work whose futures are kept. Without ``pure=False``, equal items would share a result.
+    futures = {future.key: future for future in client.map(function, items, pure=False)}
+    for future in futures.values():
+        future.add_done_callback(finished.put)
+    missed = False
+    while futures:
+        try:
+            future = finished.get(timeout=PATIENCE)
+            result = future.result()
+        except Empty:
+            before, missed = missed, not client.scheduler_info(n_workers=1)["workers"]
+            if missed and not before:
+                told = (
+                    f"{address} has no workers any more: start some with `dask worker {address}`; this command waits."
+                )
+                tqdm.write(told, file=sys.stderr)
+            continue
+        except KilledWorker:
+            raise InputError(_how_it_ended(None)) from None
+        except CancelledError:
+            raise InputError(
+                f"the Dask scheduler at {address} has ended: start it and its workers, and run the same command again "
+                "to continue."
+            ) from None
+        del futures[future.key]
+        yield result
+
+
 class _WithItsParent(Generic[Item, Result]):
     """``function`` in a process that ends with its parent, so that a killed command leaves no process running."""
 
@@ -119,6 +162,9 @@ class _WithItsParent(Generic[Item, Result]):
 
 @lru_cache
 def _watch(parent: int) -> None:
+    # Ctrl-C reaches all processes of a terminal. This one is ended by its parent, without a message of its own.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
     def wait() -> None:
         while os.getppid() == parent:
             time.sleep(1)
@@ -148,7 +194,7 @@ def _how_it_ended(code: int | None) -> str:
 
 
 @contextmanager
-def _connected(address: str, function: Callable[..., Any]) -> Iterator[None]:
+def _connected(address: str, function: Callable[..., Any]) -> Iterator["Client"]:
     """A connection to the cluster at ``address``, after checking that its workers can import ``function``."""
     try:
         from distributed import Client
@@ -188,7 +234,7 @@ def _connected(address: str, function: Callable[..., Any]) -> Iterator[None]:
                     f"worker {worker} of {address} cannot import this project: start workers in the project's folder, "
                     "with its requirements installed."
                 )
-        yield
+        yield client
 
 
 def _prepare_worker(module: str) -> bool:

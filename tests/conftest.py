@@ -145,6 +145,14 @@ def cluster_without_the_project(tmp_path):
 
 
 @pytest.fixture
+def small_cluster(tmp_path_factory, monkeypatch):
+    """The address of a Dask scheduler with one worker, of one thread, which gives up work that killed two workers."""
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "1")
+    with dask_workers(1, tmp_path_factory.mktemp("workers"), PROJECT) as address:
+        yield address
+
+
+@pytest.fixture
 def fatal(tmp_path, monkeypatch):
     """The address of a cluster of two workers, and a function whose module kills the first of them that imports it."""
     (tmp_path / "fatal.py").write_text(

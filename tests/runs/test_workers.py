@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -97,6 +98,26 @@ def test_the_others_do_the_work_of_a_worker_that_ends_when_it_is_asked(fatal, tm
     address, double = fatal
     assert list(each(double, range(4), cluster=address)) == [0, 2, 4, 6]
     assert (tmp_path / "killed").exists()
+
+
+def fall(item: tuple[Path, int]) -> int:
+    """The number of this process, after as many of them have been killed as ``item`` says."""
+    folder, times = item
+    killed = len(list(folder.iterdir()))
+    if killed < times:
+        (folder / str(killed)).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
+def test_a_cluster_with_one_thread_does_the_work_and_is_waited_for(small_cluster, tmp_path, monkeypatch, capfd):
+    """The worker that takes its place comes after seconds; the work that kills each of them is given up."""
+    monkeypatch.setattr("runs.workers.PATIENCE", 0.1)
+    results = each(fall, [(tmp_path, 1)], cluster=small_cluster)
+    assert next(results) != os.getpid()
+    assert capfd.readouterr().err.count(f"{small_cluster} has no workers any more: start some with `dask worker") == 1
+    with pytest.raises(InputError, match="a worker process ended before its work was done"):
+        list(each(fall, [(tmp_path, 9)], cluster=small_cluster))
 
 
 def test_a_command_sets_it_and_a_user_may_set_it_otherwise(monkeypatch):
