@@ -6,7 +6,8 @@ as on one device with the same batch.
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -20,7 +21,7 @@ class Replicas:
     """The devices of a TensorFlow strategy, which share each batch.
 
     Args:
-        strategy: the strategy, under whose scope network and optimizer must be made.
+        strategy: the strategy; network and optimizer must be made in :meth:`scope`.
 
     Attributes:
         count: the number of devices in all processes.
@@ -35,6 +36,24 @@ class Replicas:
         jobs = resolver.cluster_spec().jobs if resolver else []
         self._meet = tf.function(lambda: self.run(lambda: self.mean(tf.zeros(()))), autograph=False)
         self.chief = not kind or kind == "chief" or (kind == "worker" and number == 0 and "chief" not in jobs)
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """The strategy's scope, in which networks are made and trained.
+
+        Raises:
+            InputError: a process on another machine ended, or could not be reached.
+        """
+        try:
+            with self.strategy.scope():
+                yield
+        except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+            if not self.strategy.cluster_resolver:
+                raise
+            raise InputError(
+                "a process of this training on another machine has ended or cannot be reached: see what it printed, "
+                "and run the same command again on each machine to continue."
+            ) from error
 
     def share(self, batch: Any) -> Any:
         """Each device's part of nested tensors, whose first axis is the batch; the order is kept."""
@@ -80,7 +99,8 @@ class Replicas:
     def wait(self) -> None:
         """Return when all processes have reached this point."""
         if self.count > 1:
-            self._meet()
+            with self.scope():
+                self._meet()
 
 
 @lru_cache

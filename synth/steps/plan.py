@@ -59,7 +59,7 @@ def train_fold(task: FoldTask) -> tuple[int, dict[str, Path]]:
 
     Raises:
         InputError: a folder holds another run's results, an earlier step is missing, a night could no longer be read,
-            or the training diverged.
+            the training diverged, or a process on another machine ended.
     """
     shared = replicas(task.strategy)
     fold = fold_of(task, shared)
@@ -73,7 +73,7 @@ def train_fold(task: FoldTask) -> tuple[int, dict[str, Path]]:
                 "choose other modalities with --modality."
             )
         print(f"fold {task.split.fold} uses {', '.join(taken)} from {task.init}.", flush=True)
-    with shared.strategy.scope():
+    with shared.scope():
         if "unimodal" in task.steps and not whole:
             for modality in task.modalities:
                 if fold.taken_over("unimodal", modality):
@@ -87,7 +87,7 @@ def train_fold(task: FoldTask) -> tuple[int, dict[str, Path]]:
         tested.append(LinearProbingStep(fold, (*task.streams,), task.task, task.label_fraction))
         tested[-1].train()
     if "fine_tuning" in task.steps:
-        with shared.strategy.scope():
+        with shared.scope():
             tested.append(FineTuningStep(fold, (*task.streams,), task.task, task.label_fraction, task.tcm))
             tested[-1].train()
     shared.wait()

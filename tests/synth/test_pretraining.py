@@ -318,27 +318,36 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def test_two_workers_train_as_one(trained, tmp_path):
+def two_workers(folder):
+    """Two processes that train together."""
+    arguments = command(folder, "--modality", "eeg", "--step", "unimodal", "--strategy", "multiworker")
+    cluster = {"worker": [f"127.0.0.1:{free_port()}" for _ in range(2)]}
+    for index in (0, 1):
+        told = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+        yield subprocess.Popen(
+            [*TRAINER, *arguments],
+            env=ENVIRONMENT | {"TF_CONFIG": told},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+def test_two_workers_train_as_one_also_after_one_was_killed(trained, tmp_path):
     """For a pass: rounding errors grow from update to update."""
     (tmp_path / "nights").symlink_to(trained[0] / "nights")
-    arguments = command(tmp_path, "--modality", "eeg", "--step", "unimodal", "--strategy", "multiworker")
-    ports = [free_port() for _ in range(2)]
-    workers = []
-    for index in (0, 1):
-        cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
-        told = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-        workers.append(
-            subprocess.Popen(
-                [*TRAINER, *arguments],
-                env=ENVIRONMENT | {"TF_CONFIG": told},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
+    results = fold_of(tmp_path) / "unimodal/eeg"
+    one, other = two_workers(tmp_path)
+    while not (results / "progress" / "1").exists() and one.poll() is other.poll() is None:
+        time.sleep(0.01)
+    other.kill()
+    told = one.communicate(timeout=60)[0]
+    assert one.returncode == 2 and "a process of this training on another machine has ended" in told
+    workers = [*two_workers(tmp_path)]
     printed = [worker.communicate(timeout=300)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], printed
-    shared, alone = (pd.read_csv(fold_of(folder) / "unimodal/eeg/log.csv") for folder in (tmp_path, trained[0]))
+    assert "continues after" in printed[0]
+    shared, alone = (pd.read_csv(folder / "log.csv") for folder in (results, fold_of(trained[0]) / "unimodal/eeg"))
     assert len(shared) == len(alone) == 4
     assert np.allclose(shared["loss"][:2], alone["loss"][:2], rtol=1e-3), (shared["loss"], alone["loss"])
     assert shared["loss"][0] == pytest.approx(alone["loss"][0], rel=1e-5)
