@@ -208,7 +208,9 @@ def train(arguments: argparse.Namespace) -> None:
 
         ensure_nights(data, config.database, config.synthetic)
     if (not of_synth or of_neuronet) and not config.database.channel:
-        raise InputError(f"--db {db}: name the channel to stage with --set channel=NAME.")
+        raise InputError(
+            f"--db {db}: name the channel to stage with --set channel=NAME, or give the --spec that names it."
+        )
     wanted = ["eeg"] if of_neuronet else arguments.modality
     modalities = _modalities(config.database, wanted) if of_synth else ()
     listed_all = arguments.subjects is not None

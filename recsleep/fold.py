@@ -53,6 +53,13 @@ class FoldTask:
     bar: bool = True
     init: SavedFold | None = None
 
+    def __post_init__(self) -> None:
+        """Raise InputError if the network ``init`` was, or may have been, trained on the fold's test nights."""
+        if self.init:
+            said = {**self.init.metadata, "db": self.init.db}
+            tested = [night.path.name for subject in self.split.test for night in self.nights[subject]]
+            require_unseen(self.init.folder, said, self.config.database.db, self.split.fold, tested)
+
 
 def train_fold(task: FoldTask) -> tuple[int, dict[str, Path]]:
     """Train one fold, or find it finished, in this process.
@@ -88,9 +95,6 @@ class FoldTrainer(ResumableRun):
     Args:
         task: the run's configuration, the fold's subjects, all subjects' checked night files, the folder for the fold's
             results and, until they are complete, its progress, and the network to begin with.
-
-    Raises:
-        InputError: the network to begin with was trained on nights on which the fold is tested.
     """
 
     decided_by = identity.RECSLEEPNET
@@ -106,9 +110,6 @@ class FoldTrainer(ResumableRun):
         nights = {part: [night.path.name for night in files] for part, files in self.files.items()}
         record: dict[str, Any] = {"config": recorded(task.config), "split": task.split.to_json(), "nights": nights}
         self.init = task.init
-        if self.init:
-            said = {**self.init.metadata, "db": self.init.db}
-            require_unseen(self.init.folder, said, task.config.database.db, nights["test"])
         record["init"] = next(iter(self.init.hashes.values())) if self.init else None
         super().__init__(task.folder, f"fold {task.split.fold}", task.config, record, task.bar)
         self.seed = (task.config.training.seed, task.split.fold)

@@ -108,7 +108,7 @@ class Folds:
             )
 
 
-def require_unseen(folder: Path, metadata: Mapping[str, Any], db: str, tested: Collection[str]) -> None:
+def require_unseen(folder: Path, metadata: Mapping[str, Any], db: str, fold: int, tested: Collection[str]) -> None:
     """Refuse to begin a fold with a network that was, or may have been, trained on the fold's test nights.
 
     Args:
@@ -116,6 +116,7 @@ def require_unseen(folder: Path, metadata: Mapping[str, Any], db: str, tested: C
         metadata: what the network says about its training: its database ``db``, and its ``nights``, which a published
             checkpoint does not say.
         db: the database of the fold. Databases with the same names of nights may share some, as the two Sleep-EDF do.
+        fold: the fold's number, for the message.
         tested: the names of the fold's test nights.
 
     Raises:
@@ -131,7 +132,7 @@ def require_unseen(folder: Path, metadata: Mapping[str, Any], db: str, tested: C
     held = [*nights["train"], *nights["validation"]] if isinstance(nights, dict) else nights
     seen = sorted(set(held) & set(tested))
     if seen:
-        which = f"--init: {folder} was trained on {seen[0]}, a test night of this fold"
+        which = f"--init: {folder} was trained on {seen[0]}, a test night of fold {fold}"
         raise InputError(f"{which}: begin with a model that saw none of the test nights.")
 
 

@@ -68,9 +68,14 @@ def prepare(arguments: argparse.Namespace) -> int:
     if arguments.list:
         from data.prepare.listing import listing
 
+        able = 0
         for source in sources:
-            print(listing(source, spec, channels))
-        return 0
+            text, usable = listing(source, spec, channels)
+            print(text)
+            able += usable
+        others = "" if able == len(sources) else "; see MISSING and CANNOT BE USED above"
+        print(f"{able} of {len(sources)} recordings can be prepared{others}.")
+        return int(able < len(sources))
     require_writable(output)
     jobs = make_jobs(sources, output, arguments.format, spec, channels, PreparationConfig())
     outcomes = prepare_all(jobs, output, arguments.jobs, arguments.cluster)

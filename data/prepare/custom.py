@@ -34,8 +34,8 @@ KINDS: dict[str, tuple[type, str]] = dict.fromkeys(("channels", "labels", "colum
 KINDS |= dict.fromkeys(("as_stored", "multimodal"), (bool, "true or false"))
 """Of which kind these values of a spec must be; all other values are texts."""
 
-KNOWING = ("nsrr", ANY)
-"""The forms whose labels the spec need not explain."""
+KNOWING = {"nsrr": ("labels", "events", "columns"), ANY: ("events", "columns")}
+"""The forms whose labels the spec need not explain, and what it may not even hold, because it would have no effect."""
 FORMS = ("annotations", "csv", "lines", *KNOWING)
 COLUMNS = {"start": "start", "duration": "duration", "label": "label"}
 
@@ -74,6 +74,11 @@ def _database(values: Any) -> Database:
             raise InputError(f"{key} must be {name}: give {KEYS[key]}.")
     if values["form"] not in FORMS:
         raise InputError(f"form is {values['form']!r}: choose one of {', '.join(FORMS)}.")
+    for key in KNOWING.get(values["form"], ()):
+        if values.get(key):
+            raise InputError(
+                f"{key} has no effect with the form {values['form']}: leave it out, or choose another form."
+            )
     if not re.fullmatch(r"[^/\\\0{}]*(\{name\}[^/\\\0{}]*)?", values["scoring"]):
         raise InputError(f"scoring must be {KEYS['scoring']}: leave out folders, other braces and backslashes.")
     columns = COLUMNS | _mapping(values, "columns")

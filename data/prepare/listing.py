@@ -14,13 +14,19 @@ from data.scorings import read_scoring
 from data.terms import EPOCH_SECONDS, InputError, failure
 
 
-def listing(source: Source, database: Database, channels: Sequence[ChannelSpec]) -> str:
-    """A text with length, start, channels with rate and unit, and scoring; ``->`` marks channels that would be used."""
+def listing(source: Source, database: Database, channels: Sequence[ChannelSpec]) -> tuple[str, bool]:
+    """What a recording holds, and whether it can be prepared.
+
+    Returns:
+        A text with length, start, channels with rate and unit, and scoring, in which ``->`` marks channels that would
+        be used; and whether all that preparation needs is there.
+    """
+    usable = False
     lines = [f"{source.recording} -> night {source.night}"]
     try:
         with open_recording(source.recording) as recording:
             start = f", starts at {said(recording.start)}" if recording.start else ""
-            lines.append(f"  {recording.seconds / 3600:.2f} h ({recording.seconds / EPOCH_SECONDS:.1f} epochs){start}")
+            lines.append(f"  {recording.seconds / 3600:.2f} h ({recording.seconds / EPOCH_SECONDS:.5g} epochs){start}")
             found = {channel.name: channel.find(recording.channels) for channel in channels}
             used = {recorded: name for name, recorded in found.items()}
             for name in recording.channels:
@@ -43,6 +49,7 @@ def listing(source: Source, database: Database, channels: Sequence[ChannelSpec])
             if scoring.event_names:
                 counts = Counter(event.name for event in scoring.events)
                 lines.append(f"  events: {', '.join(f'{name} {counts[name]}' for name in scoring.event_names)}")
+            usable = not missing
     except Exception as error:
         lines.append(f"  CANNOT BE USED: {failure(error, source.recording)}")
-    return "\n".join(lines)
+    return "\n".join(lines), usable

@@ -120,12 +120,12 @@ def _subject(database: Database, path: Path, folder: Path, groups: dict[str, str
         found = regex.search(database.subject, below, timeout=SEARCH_SECONDS)
     except TimeoutError:
         raise InputError(
-            f"{path}: searching for the spec's subject, {database.subject!r}, takes more than {SEARCH_SECONDS} s: "
+            f"{path}: searching for the spec's subject, '{database.subject}', takes more than {SEARCH_SECONDS} s: "
             "write it without a repetition inside another."
         ) from None
     if not found or not found[1] or not found[1].isdecimal():
         raise InputError(
-            f"{path}: the spec's subject, {database.subject!r}, finds no number in {below}: correct the spec."
+            f"{path}: the spec's subject, '{database.subject}', finds no number in {below}: correct the spec."
         )
     return int(found[1])
 

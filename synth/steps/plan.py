@@ -9,6 +9,7 @@ import tensorflow as tf
 from data.nights.folds import Split, labelled_subjects
 from data.nights.index import NightFile
 from data.terms import InputError
+from runs.saved import METADATA, read_metadata, require_unseen
 from synth.replicas import Replicas, replicas
 from synth.steps.fine_tuning import FineTuningStep
 from synth.steps.labelled import LabelledStep
@@ -38,6 +39,16 @@ class FoldTask:
     strategy: str | None
     bar: bool = True
     init: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Raise InputError if a network of ``init`` was, or may have been, trained on the fold's test nights."""
+        if self.init is None:
+            return
+        tested = [night.path.name for subject in self.split.test for night in self.nights[subject]]
+        encoders = [f"unimodal/{modality}" for modality in self.modalities]
+        for folder in (self.init / part for part in (f"multimodal/{'-'.join(self.streams)}", *encoders)):
+            if (folder / METADATA).is_file():
+                require_unseen(folder, read_metadata(folder), self.config.database.db, self.split.fold, tested)
 
     @property
     def streams(self) -> dict[str, str]:

@@ -121,7 +121,7 @@ def test_another_runs_fusion_serves_a_laboratory(trained, synthetic, tmp_path, c
     # Fold 0 tests subjects whom fold 1 trained on.
     again = command(trained[0], *MODALITIES, "--step", "linear_probing", "--init", str(init), "--out", str(tmp_path))
     assert trainer.main([*again, "--from_fold", "0", "--to_fold", "0"]) == 2
-    assert "a test night of this fold: begin with a model that saw none" in capsys.readouterr().err
+    assert "a test night of fold 0: begin with a model that saw none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("reconstruction", "contrastive"), [(1.0, 1.0), (0.0, 2.0), (3.0, 0.0)])

@@ -114,13 +114,13 @@ def test_annotations_nsrr_and_corrections(tmp_path):
     (tmp_path / "out").rename(tmp_path / "second")
     rows = [
         "epoch,stage,model_stage,probability,corrected",
-        "0,N1,W,0.5,me",
+        "0,S one,W,0.5,me",
         "1,W,W,0.9,",
         "2,N2,N2,0.9,",
         "3,REM,N1,0.4,me",
     ]
     (raw / "a.csv").write_text("\n".join([*rows, "4,N3,N3,0.9,"]))
-    spec.write_text(f'scoring = "{{name}}.csv"\nform = "any"\n{head}')
+    spec.write_text(f'scoring = "{{name}}.csv"\nform = "any"\n{head}[labels]\n"S one" = "N1"\n')
     assert prepare(tmp_path, spec) == 0
     assert read_night(tmp_path / "out" / "subject0_a.npz", ["C4"]).stages.tolist() == [1, 0, 2, 4, 3]
 
@@ -162,6 +162,7 @@ def test_the_trainer_takes_them(tmp_path, capsys):
         (("(\\d+)", "(\\d+"), "subject is not a valid regular expression"),
         (("(\\d+)", "\\d+"), "subject must have a group"),
         (("[labels]", "[labels"), "is not valid TOML"),
+        (('form = "csv"', 'form = "any"'), "events has no effect with the form any: leave it out"),
         (('"Onset"', '"Onset", more = "x"'), "columns may hold only start, duration, label"),
     ],
 )
