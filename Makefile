@@ -19,9 +19,10 @@ demo: $(VENV)/ready
 weights: $(VENV)/ready
 	$(VENV)/bin/python -m recsleep.weights
 
-# The manual, built without network. Its notebooks stage with the demo's model; a warning counts as an error.
+# The manual, built without network in some minutes. Its notebooks stage with the demo's model; a warning counts as an
+# error.
 docs: $(VENV)/test-ready demo
-	$(VENV)/bin/python -m sphinx --jobs 2 --fail-on-warning --keep-going --quiet docs docs/_build/html
+	$(VENV)/bin/python -m sphinx --jobs 2 --fail-on-warning --keep-going docs docs/_build/html
 	@echo "The manual: docs/_build/html/index.html"
 
 # SlipCover counts the lines that ran, at a small part of the time that tracing takes. It takes Python's frozen modules

@@ -14,6 +14,8 @@ os.environ["IPYTHONDIR"] = str(ROOT / "build/ipython")
 startup = ROOT / "build/ipython/profile_default/startup"
 startup.mkdir(parents=True, exist_ok=True)
 shutil.copy(ROOT / "docs/bash_cells.py", startup)
+# Every kernel would warn that others could listen, but it serves this machine alone.
+(startup.parent / "ipython_kernel_config.py").write_text("get_config().IPKernelApp.log_level = 'ERROR'\n")
 
 from sphinx.ext.autodoc.mock import mock  # noqa: E402
 
