@@ -24,7 +24,7 @@ ORIGIN = ("recording", "settings", "scoring")
 """What the JSON of a finished recording says about its origin: the files, and how it was staged."""
 COMPUTED = ("name", "start", "epochs", "remarks", "statistics", "breathing", "confidence", "to_check", "agreement")
 """What the JSON holds that follows from the hypnogram."""
-NEWER = ("corrected", "lights", "scorer_statistics", "correction")
+NEWER = ("corrected", "lights", "scorer_statistics", "compared_statistics", "correction")
 """More values that follow from it, which the JSON files of earlier versions lack."""
 NEEDED = {*ORIGIN, *COMPUTED, "channels", "assumptions", "warnings", "took"}
 """What the JSON must hold so that the result can be printed, or compared with a scoring."""
@@ -55,7 +55,7 @@ def _described(
     night: Hypnogram, statistics: dict[str, Any], origin: dict[str, Any], started: float, computed: float
 ) -> dict[str, Any]:
     """The content of a night's JSON file; its statistics were computed between ``started`` and ``computed``."""
-    about = dict(night.about)
+    about, compared = dict(night.about), night.compared_statistics()
     took = {**about.pop("took"), "statistics": computed - started, "report": time.perf_counter() - computed}
     return {
         "name": night.name,
@@ -68,7 +68,9 @@ def _described(
         "remarks": night.remarks,
         "lights": night.lights and dict(zip(("off_epoch", "on_epoch"), night.lights, strict=True)),
         "statistics": statistics,
-        "scorer_statistics": night.scorer_statistics(),
+        "scorer_statistics": compared and compared[1],
+        # Those of the models on the epochs that a partial scoring has.
+        "compared_statistics": compared and compared[0] if night.partly_scored else None,
         "breathing": night.breathing,
         "confidence": night.mean_confidence,
         "to_check": night.unsure().to_dict("records"),

@@ -1,5 +1,6 @@
 """The command that stages recordings: what it writes and prints, and how it ends."""
 
+import html
 import json
 import os
 import shutil
@@ -146,6 +147,17 @@ def test_scoring_and_overwriting(models, nights, capsys, tmp_path):
     assert figures["agreement"]["epochs"] == 20
     page = (tmp_path / "good.html").read_text()
     assert "Stage by stage" in page and "Where the two differ" in page
+    assert "where scored" not in page and figures["compared_statistics"] is None
+    # A scoring of half the night is compared with that half.
+    (tmp_path / "half.txt").write_text("\n".join(10 * ["N2"]))
+    assert stage(models, nights / "good.edf", tmp_path, "--scoring", str(tmp_path / "half.txt")) == 0
+    note = "the scoring has 10 of the recording's 20 epochs; figures that compare are of these only."
+    assert f"  note: {note}" in capsys.readouterr().out
+    page, figures = ((tmp_path / f"good.{ending}").read_text() for ending in ("html", "json"))
+    assert f"Note: {note}" in html.unescape(page) and '<th scope="col">models, where scored</th>' in page
+    result = json.loads(figures)
+    assert result["compared_statistics"]["TIB"] == result["scorer_statistics"]["TIB"] == 5
+    assert result["statistics"]["TIB"] == 10
 
 
 def test_corrections_of_finished_results(staged, models, nights, tmp_path, capsys):
