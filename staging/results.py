@@ -22,6 +22,8 @@ SCORES = ("accuracy", "macro_f1", "kappa")
 """The figures of an agreement that are printed."""
 ORIGIN = ("recording", "settings", "scoring")
 """What the JSON of a finished recording says about its origin: the files, and how it was staged."""
+LIGHTS = ("lights_off", "lights_on")
+"""The settings that only figures depend on, so that a finished recording can get others without being staged again."""
 COMPUTED = ("name", "start", "epochs", "remarks", "statistics", "breathing", "confidence", "to_check", "agreement")
 """What the JSON holds that follows from the hypnogram."""
 NEWER = ("corrected", "lights", "scorer_statistics", "compared_statistics", "correction")
@@ -83,7 +85,7 @@ def _described(
 def finished(path: Path, origin: dict[str, Any], needed: Collection[str]) -> dict[str, Any] | None:
     """The JSON of a finished recording, or None if it is not finished; InputError if it has another ``origin``.
 
-    Another scoring is allowed, because a finished recording can be compared with it later.
+    Another scoring, and other :data:`LIGHTS`, are allowed, because a finished recording can get them later.
 
     Args:
         path: the path of the JSON file.
@@ -96,13 +98,37 @@ def finished(path: Path, origin: dict[str, Any], needed: Collection[str]) -> dic
         if path.exists():
             raise
         return None
-    if not isinstance(result, dict) or not result.keys() >= set(needed):
+    other = {"recording": "is of another recording", "settings": "was made with other settings"}
+    if (
+        not isinstance(result, dict)
+        or not result.keys() >= set(needed)
+        or not all(isinstance(result[key], dict) for key in other)
+    ):
         raise InputError(f"{path} is not a result of this command: remove it, or name another --out.")
-    changed = next((key for key in ("recording", "settings") if result[key] != origin[key]), None)
-    if changed:
-        other = {"recording": "is of another recording", "settings": "was made with other settings"}[changed]
-        raise InputError(f"{path} {other}: give --overwrite to replace it, or name another --out.")
+    for key, what in other.items():
+        held, wanted = result[key], origin[key]
+        for name in held | wanted:
+            if name not in LIGHTS and held.get(name) != wanted.get(name):
+                raise InputError(
+                    f"{path} {what} ({name} {_as_text(held.get(name))}, not {_as_text(wanted.get(name))}): give "
+                    f"{_overwriting(result)} to replace it, or name another --out."
+                )
     return result
+
+
+def _as_text(value: Any) -> str:
+    """The value of a setting in a message; of models, the beginnings of their hashes."""
+    if isinstance(value, list):
+        return ", ".join(str(each)[:20] for each in value) or "of the command's choice"
+    if value is None or isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def _overwriting(result: dict[str, Any]) -> str:
+    """The option that replaces a finished ``result``, and what is lost with it."""
+    lost = " (which drops its corrections, unless --corrections is given too)" if result.get("corrections") else ""
+    return f"--overwrite{lost}"
 
 
 def stored(folder: Path, name: str, result: dict[str, Any]) -> Hypnogram:
@@ -118,7 +144,7 @@ def stored(folder: Path, name: str, result: dict[str, Any]) -> Hypnogram:
         if len(night.stages) != result["epochs"]:
             raise InputError(f"{path} and the JSON file beside it differ in the number of epochs.")
     except (InputError, TypeError, ValueError) as error:
-        raise InputError(f"{in_one_line(error)} Stage the recording again with --overwrite.") from None
+        raise InputError(f"{in_one_line(error)} Stage the recording again with {_overwriting(result)}.") from None
     return night
 
 

@@ -124,8 +124,14 @@ def test_finished_ones_are_kept(staged, models, nights, tmp_path, capsys):
     assert stage(models, [nights / "good.edf", nights / "gap.edf"], out) == 0
     assert "2 kept" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert stage(models, nights / "good.edf", out, "--no-calibration") == 2
-    assert "give --overwrite" in capsys.readouterr().err
+    for option, told in (
+        (["--no-calibration"], "calibrate yes, not no"),
+        (["--channel", "C3-A2"], "channels of the command's choice, not C3-A2"),
+        (["--show-patient"], "patient no, not yes"),
+    ):
+        assert stage(models, nights / "good.edf", out, *option) == 2
+        error = capsys.readouterr().err
+        assert f"was made with other settings ({told}): give --overwrite to replace it, or" in error
 
 
 @pytest.mark.parametrize("name", [b"night_$1_$2.edf", "M\u00fcller.edf".encode("latin-1")])
@@ -188,6 +194,8 @@ def test_corrections_of_finished_results(staged, models, nights, tmp_path, capsy
     assert stage(models, nights / "good.edf", out, "--scoring", str(nights / "good-scored.edf")) == 0
     assert "agreement with the scoring: accuracy 1.000" in capsys.readouterr().out
     assert json.loads((out / "good.json").read_text())["corrections"]["who"] == ["Ann"]
+    assert stage(models, nights / "good.edf", out, "--no-smoothing") == 2
+    assert "--overwrite (which drops its corrections, unless --corrections is given too)" in capsys.readouterr().err
     # Those of another night are refused.
     other = "N1" if model[0] == "N3" else "N3"
     path.write_text(path.read_text().replace(f"0,W,{model[0]},", f"0,W,{other},", 1))
@@ -206,8 +214,8 @@ def test_what_the_page_shows_is_a_choice(models, nights, tmp_path, capsys):
     assert figures["lights"] == {"off_epoch": 4, "on_epoch": 40} and figures["statistics"]["TIB"] == 18
     assert figures["subject"] == "MCH-0234567" and "MCH-0234567" in text
     assert "Haagse" not in text + str(figures) and '"signals": []' in text
-    assert stage(models, recording, tmp_path / "out", *options, "--show-patient") == 2
-    assert "was made with other settings" in capsys.readouterr().err
+    assert stage(models, recording, tmp_path / "out", "--no-signals", "--show-patient") == 2
+    assert "other settings (patient no, not yes)" in capsys.readouterr().err
     assert stage(models, recording, tmp_path / "out", "--show-patient", "--overwrite") == 0
     text = (tmp_path / "out" / "n.html").read_text()
     assert "Haagse_Harry" in text and "Haagse" not in (tmp_path / "out" / "n.json").read_text()
