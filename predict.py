@@ -62,7 +62,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add("--spec", metavar="FILE", help=spec)
     corrections = (
-        "file of corrected stages that was exported from the page of a night; {name} stands for the recording's name"
+        "file of corrected stages, saved from the page of a night or a table of epoch and stage; {name} stands for the "
+        "recording's name"
     )
     add("--corrections", metavar="FILE", help=corrections)
     when = (
