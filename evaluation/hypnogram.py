@@ -312,8 +312,7 @@ class Hypnogram:
 
     def clock(self, epoch: int) -> str:
         """When an epoch begins: the clock time if the start is known, else the time since the first sample."""
-        passed = timedelta(seconds=int(epoch) * EPOCH_SECONDS)
-        return f"{self.start + passed:%H:%M:%S}" if self.start else str(passed)
+        return clock(self.start, epoch)
 
     @property
     def doubtful(self) -> np.ndarray:
@@ -413,6 +412,12 @@ def _agreement(scored: np.ndarray, found: np.ndarray) -> Scores | None:
     """Agreement over the epochs (epochs,) that both have scored; None if there are none."""
     both = (scored != UNSCORED) & (found != UNSCORED)
     return Scores.of(scored[both], found[both]) if both.any() else None
+
+
+def clock(start: datetime | None, epoch: int) -> str:
+    """When an epoch begins: the clock time if the ``start`` is known, else the time since the first sample."""
+    passed = timedelta(seconds=int(epoch) * EPOCH_SECONDS)
+    return f"{start + passed:%H:%M:%S}" if start else str(passed)
 
 
 def numbers(names: Iterable[str]) -> np.ndarray:

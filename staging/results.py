@@ -11,7 +11,7 @@ from data.terms import EPOCH_SECONDS, InputError, in_one_line
 from data.writing import write_json, written_together
 from evaluation.breathing import breathing_line
 from evaluation.exchange import save_bids, save_nsrr
-from evaluation.hypnogram import Hypnogram
+from evaluation.hypnogram import Hypnogram, clock
 from evaluation.report import page
 from runs.saved import versions
 from staging.recordings import HYPNOGRAM
@@ -161,6 +161,9 @@ def told(night: dict[str, Any]) -> str:
         *(f"  WARNING: {text}" for text in night["warnings"]),
         f"  minutes: {minutes}{unscored}",
     ]
+    if lights := night.get("lights"):
+        off, on = (clock(edf.from_json(night["start"]), lights[f"{which}_epoch"]) for which in ("off", "on"))
+        lines.append(f"  lights: off {off}, on {on}")
     if night["breathing"]:
         lines.append(f"  breathing: {breathing_line(night['breathing'])}")
     lines += [f"  assumed: {text}" for text in night["assumptions"]]

@@ -210,6 +210,7 @@ def test_what_the_page_shows_is_a_choice(models, nights, tmp_path, capsys):
     recording.write_bytes(data)
     options = ("--lights-off", "23:12:30", "--lights-on", "1200", "--no-signals")
     assert stage(models, recording, tmp_path / "out", *options) == 0
+    assert "\n  lights: off 23:12:30, on 23:30:30\n" in capsys.readouterr().out
     text, figures = (tmp_path / "out" / "n.html").read_text(), json.loads((tmp_path / "out" / "n.json").read_text())
     assert figures["lights"] == {"off_epoch": 4, "on_epoch": 40} and figures["statistics"]["TIB"] == 18
     assert figures["subject"] == "MCH-0234567" and "MCH-0234567" in text

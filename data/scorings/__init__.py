@@ -14,5 +14,5 @@ def read_scoring(database: Database, files: dict[str, Path], recording: Recordin
     """The scoring of ``recording`` in ``files``, by part; InputError if they are not in the database's form."""
     if database.rules.get("form") == any_form.ANY:
         # Of events each file there has its own kinds, and the nights of a database must have the same.
-        return Scoring(any_form.read_scoring(files["stages"], recording).stages)
+        return Scoring(any_form.read_scoring(files["stages"], recording, database.rules).stages)
     return FORMS[database.form].read_scoring(files, recording, **database.rules)

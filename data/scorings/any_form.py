@@ -61,13 +61,15 @@ def read_scoring(path: Path, recording: Recording | NightRecording, rules: dict[
             with an epoch's stage on each line, or a file from which MNE reads annotations, such as EDF+; local or
             remote.
         recording: the recording that was scored.
-        rules: form, labels and columns from a custom specification; if given, the scoring is read by them.
+        rules: form, labels and columns from a custom specification; if given, the scoring is read by them. Of the form
+            :data:`ANY`, only the labels count, and only where the scoring names stages by words of its own.
 
     Raises:
         InputError: the file has none of these forms, uses an unknown label, or belongs to another recording.
     """
     epochs = whole_epochs(recording.seconds)
     ending = path.suffix.lower()
+    own = rules["labels"] if rules else {}
     if rules and rules["form"] != ANY:
         scoring = table.read_scoring({"stages": path}, recording, **rules)
     elif ending == ".npz":
@@ -75,13 +77,13 @@ def read_scoring(path: Path, recording: Recording | NightRecording, rules: dict[
     elif ending == ".xml":
         scoring = nsrr.read_scoring({"stages": path})
     elif ending in (".csv", ".tsv", ".txt"):
-        scoring = _from_text(path)
+        scoring = _from_text(path, own)
     else:
         # Files of annotations hold much else besides stages.
         noticed = read_annotations(path, recording)
-        entries = [entry for entry in noticed if _stage(entry[2]) is not None]
+        entries = [entry for entry in noticed if _stage(entry[2], own) is not None]
         starts, lengths, labels = zip(*entries, strict=True) if entries else ((), (), ())
-        found = from_intervals(path, zip(starts, lengths, _checked(path, labels), strict=True))
+        found = from_intervals(path, zip(starts, lengths, _checked(path, labels, own), strict=True))
         scoring = _with_events(*found, noticed)
     stages, start = scoring.stages, scoring.start
     if not len(stages):
@@ -120,8 +122,8 @@ def _of_night(path: Path, epochs: int) -> Scoring:
     return Scoring(scored.stages, 0.0, events, tuple(scored.events), events_in_sleep=scored.events_in_sleep)
 
 
-def _from_text(path: Path) -> Scoring:
-    """The scoring in a table, or in a label on each line."""
+def _from_text(path: Path, own: dict[str, int]) -> Scoring:
+    """The scoring in a table, or in a label on each line, with the scorer's ``own`` labels."""
     lines = [line.strip() for line in read_text(path).rstrip().splitlines()]
     if "" in lines:
         raise InputError(f"{path}: line {lines.index('') + 1} is empty: write ? for an unscored epoch.")
@@ -133,11 +135,16 @@ def _from_text(path: Path) -> Scoring:
         next((header.index(plain(name)) for name in names if plain(name) in header), None) for names in COLUMNS.values()
     )
     if stage is None:
-        return Scoring(np.array(_checked(path, lines), np.int32))
+        if len(header) > 1 and _stage(lines[0], own) is None:
+            raise InputError(
+                f"{path} begins with {lines[0][:40]!r}, where no column is called stage: begin the table with a line "
+                f"such as epoch{delimiter}stage."
+            )
+        return Scoring(np.array(_checked(path, lines, own), np.int32))
     try:
         rows, named = list(csv.reader(lines[1:], delimiter=delimiter, strict=True)), []
         if start is not None and path.name.endswith("_events.tsv"):
-            rows, others = _by_a_scorer(path, header, rows, stage)
+            rows, others = _by_a_scorer(path, header, rows, stage, own)
             kind = header.index(BIDS_KIND) if BIDS_KIND in header else stage
             told = [row for row in others if _event(row[kind]) or noted([(0.0, row[kind])])]
             named = [(float(row[start]), _seconds(row, duration), row[kind]) for row in told]
@@ -148,7 +155,7 @@ def _from_text(path: Path) -> Scoring:
         raise InputError(
             f"{path} is not a table of stages and their starts in seconds ({error}): correct it."
         ) from None
-    stages = _checked(path, labels)
+    stages = _checked(path, labels, own)
     if start is None:
         return Scoring(np.array(stages, np.int32))
     lengths = [length or EPOCH_SECONDS for length in lengths]
@@ -156,15 +163,15 @@ def _from_text(path: Path) -> Scoring:
 
 
 def _by_a_scorer(
-    path: Path, header: list[str], rows: list[list[str]], stage: int
+    path: Path, header: list[str], rows: list[list[str]], stage: int, own: dict[str, int]
 ) -> tuple[list[list[str]], list[list[str]]]:
     """The rows of BIDS events that are stages, and the others; of a human scorer only, if software scored too.
 
     Raises:
         InputError: several persons scored the night.
     """
-    scored = [row for row in rows if _stage(row[stage]) not in (None, UNSCORED)]
-    others = [row for row in rows if _stage(row[stage]) in (None, UNSCORED)]
+    scored = [row for row in rows if _stage(row[stage], own) not in (None, UNSCORED)]
+    others = [row for row in rows if _stage(row[stage], own) in (None, UNSCORED)]
     method, who = (header.index(plain(name)) if plain(name) in header else None for name in BIDS_SCORER)
     if method is not None:
         scored = [row for row in scored if row[method] != "automated"] or scored
@@ -189,20 +196,26 @@ def _event(label: str) -> str | None:
     return "Hypopnea" if match[2] == "hypo" else f"{(match[1] or match[3] or 'obstructive').title()} Apnea"
 
 
-def _checked(path: Path, labels: Sequence[str]) -> list[int]:
+def _checked(path: Path, labels: Sequence[str], own: dict[str, int]) -> list[int]:
     """The stages that the labels stand for."""
-    found = [_stage(label) for label in labels]
+    found = [_stage(label, own) for label in labels]
     if None in found:
-        raise InputError(f"{path}: {labels[found.index(None)][:40]!r} is not a stage: write W, N1, N2, N3, REM or ?.")
+        raise InputError(
+            f"{path}: {labels[found.index(None)][:40]!r} is not a stage: write W, N1, N2, N3, REM or ?, or say what it "
+            "means in the labels of a --spec FILE."
+        )
     stages = [stage for stage in found if stage is not None]
-    numbers = {_short(label) for label in labels if re.fullmatch(r"\s*-?\d+(\.0)?\s*", label)}
+    unexplained = (label for label in labels if label.strip() not in own)
+    numbers = {_short(label) for label in unexplained if re.fullmatch(r"\s*-?\d+(\.0)?\s*", label)}
     if "4" in numbers and REM not in stages:
         raise InputError(f"{path}: 4 may mean stage 4 or REM: write the stages by name, W, N1, N2, N3, REM.")
     return stages
 
 
-def _stage(label: str) -> int | None:
-    """The stage that a label stands for; None if it stands for no stage."""
+def _stage(label: str, own: dict[str, int]) -> int | None:
+    """The stage that a label stands for, one of the scorer's ``own`` or a common one; None if it stands for none."""
+    if label.strip() in own:
+        return own[label.strip()]
     return LABELS.get(_short(label).removeprefix("sleep").removeprefix("stage").removesuffix("sleep"))
 
 
