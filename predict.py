@@ -131,7 +131,7 @@ def predict(arguments: argparse.Namespace) -> int | None:
     from runs.saved import require_models
 
     # Checked here too, before a framework is imported, which takes seconds.
-    require_models(arguments.dir, arguments.model)
+    require_models(arguments.dir, arguments.model, import_module(MODELS[arguments.model]).is_fold)
     if arguments.recording:
         return stage(arguments)
     given = vars(arguments) | {"jobs": arguments.jobs != 1}

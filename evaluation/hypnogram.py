@@ -67,6 +67,8 @@ class Hypnogram:
     Example:
 
     >>> night = Hypnogram("night", stages=np.array([0, 2, 2, 4]), probabilities=np.full((4, 5), 0.2, np.float32))
+    >>> night
+    Hypnogram('night', 4 epochs, 0.0 h: W 25%, N1 0%, N2 50%, N3 0%, REM 25%)
     >>> night.statistics()["TST"]  # Minutes.
     1.5
     """
@@ -86,6 +88,12 @@ class Hypnogram:
     patient: str = ""
     scored_events: ScoredEvents | None = None
     positions: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        epochs, each = len(self.stages), zip(NAMES, (*range(len(STAGES)), UNSCORED), strict=True)
+        shares = ((name, np.count_nonzero(self.stages == stage) / max(1, epochs)) for name, stage in each)
+        told = ", ".join(f"{name} {share:.0%}" for name, share in shares if share or name in STAGES)
+        return f"Hypnogram({self.name!r}, {epochs} epochs, {epochs * EPOCH_SECONDS / 3600:.1f} h: {told})"
 
     @property
     def title(self) -> str:
