@@ -62,7 +62,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add("--spec", metavar="FILE", help=spec)
     corrections = (
-        "file of corrected stages that was exported from the page of a night; {name} stands for the recording's name"
+        "file of corrected stages, saved from the page of a night or a table of epoch and stage; {name} stands for the "
+        "recording's name"
     )
     add("--corrections", metavar="FILE", help=corrections)
     when = (
@@ -130,7 +131,7 @@ def predict(arguments: argparse.Namespace) -> int | None:
     from runs.saved import require_models
 
     # Checked here too, before a framework is imported, which takes seconds.
-    require_models(arguments.dir, arguments.model)
+    require_models(arguments.dir, arguments.model, import_module(MODELS[arguments.model]).is_fold)
     if arguments.recording:
         return stage(arguments)
     given = vars(arguments) | {"jobs": arguments.jobs != 1}

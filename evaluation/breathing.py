@@ -70,12 +70,14 @@ class ScoredEvents:
     def beside(self, index: float | None) -> dict[str, dict[str, float | None]]:
         """The scorer's index, ``counted`` of events and ``estimated`` as that of networks is, and ``index`` less it.
 
-        ``index`` is the networks'. What is not known or has no meaning is None.
+        ``index`` is the networks', which is ``models`` in the result. What is not known or has no meaning is None.
         """
         counted = float("nan") if self.in_sleep is None else _per_hour(self.in_sleep, self.asleep)
         found = {"counted": counted, "estimated": apnea_hypopnea_index(self.epochs, self.asleep)}
         own = float("nan") if index is None else index
-        return {how: as_json({"index": scored, "difference": own - scored}) for how, scored in found.items()}
+        return {
+            how: as_json({"index": scored, "models": own, "difference": own - scored}) for how, scored in found.items()
+        }
 
 
 def breathing_line(breathing: dict[str, Any]) -> str:

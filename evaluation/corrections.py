@@ -1,5 +1,8 @@
-"""Read a scorer's corrections from the table that the page of a night exports."""
+"""Read a scorer's corrections from the table that the page of a night exports, or from one written by hand."""
 
+import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -11,14 +14,19 @@ from data.scorings.scoring import read_text
 from data.terms import InputError, in_one_line
 from evaluation.hypnogram import NAMES, Hypnogram, numbers
 
-COLUMNS = ("epoch", "stage", "model_stage", "probability", "corrected")
-"""Columns of the table, which has a row for every epoch; ``who`` and ``when`` follow, empty without a correction."""
+COLUMNS = ("epoch", "stage")
+"""The columns that the table must have.
+
+The page's table has a row for every epoch, and also ``model_stage``, ``probability``, ``corrected``, and ``who`` and
+``when``, which are empty without a correction. A table without ``model_stage`` may list only the corrected epochs.
+"""
 
 
 def corrected(night: Hypnogram, path: Path) -> Hypnogram:
     """``night`` with the stages of the corrections at ``path``, local or remote.
 
-    The models' own stages stay in ``model_stages``; ``about`` says who corrected what.
+    The models' own stages stay in ``model_stages``; ``about`` says who corrected what. Epochs that the table does not
+    list keep the models' stages.
 
     Raises:
         InputError: the file is absent, is not such a table, or is of another night or other models.
@@ -26,30 +34,60 @@ def corrected(night: Hypnogram, path: Path) -> Hypnogram:
     text = read_text(path)
     try:
         # All values stay texts: a name must not become a number or a missing value.
-        table = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)
-        lacking = [name for name in COLUMNS if name not in table]
-        if lacking:
-            raise ValueError(f"it has no column {lacking[0]}")
-        stages, found = numbers(table["stage"]), numbers(table["model_stage"])
-        epochs = table["epoch"].astype(int).to_numpy()
-    except (ValueError, KeyError, OverflowError) as error:
-        needed = f"the columns {', '.join(COLUMNS)} and the stages {', '.join(NAMES)}"
-        raise InputError(f"{path} is not a table of corrections ({in_one_line(error)}): it needs {needed}.") from None
-    model = night.stages if night.model_stages is None else night.model_stages
-    if not np.array_equal(epochs, np.arange(len(model))):
+        table = pd.read_csv(StringIO(text.rstrip()), dtype=str, keep_default_na=False, skip_blank_lines=False)
+    except ValueError as error:
+        raise InputError(f"{path} is not a table of corrections ({in_one_line(error)}): correct it there.") from None
+    lacking = [name for name in COLUMNS if name not in table]
+    if lacking:
         raise InputError(
-            f"{path} does not list each of the {len(model)} epochs of {night.name} once, counted from 0: export it "
-            "again."
+            f"{path} is not a table of corrections, because it has no column {lacking[0]}: it needs a first line that "
+            f"names {' and '.join(COLUMNS)}, and a line for each epoch."
         )
-    other = np.flatnonzero(found != model)
-    if len(other):
-        epoch = other[0]
-        told = (
-            f"its model_stage of epoch {epoch} is {NAMES[found[epoch]]}, but the models find {NAMES[model[epoch]]} now"
-        )
-        raise InputError(f"{path} is of another night or other models: {told}; name the right file.")
-    changed = table[stages != model].reindex(columns=["who", "when"], fill_value="")
+    model = night.stages if night.model_stages is None else night.model_stages
+    epochs = _epochs(path, table["epoch"], len(model))
+    stages = model.copy()
+    stages[epochs] = _stages(path, table["stage"])
+    if "model_stage" in table:
+        if len(epochs) < len(model):
+            raise InputError(
+                f"{path} lists {len(epochs)} of the {len(model)} epochs of {night.name}, although a table with "
+                "model_stage lists each: export it again, or leave that column out."
+            )
+        found = _stages(path, table["model_stage"])
+        other = np.flatnonzero(found != model[epochs])
+        if len(other):
+            epoch, was = epochs[other[0]], NAMES[found[other[0]]]
+            told = f"its model_stage of epoch {epoch} is {was}, but the models find {NAMES[model[epoch]]} now"
+            raise InputError(f"{path} is of another night or other models: {told}; name the right file.")
+    changed = table.set_index(epochs)[stages[epochs] != model[epochs]].sort_index()
+    changed = changed.reindex(columns=["who", "when"], fill_value="")
     each = [[int(epoch), *row] for epoch, *row in changed.itertuples()]
     who = sorted(set(changed["who"]) - {""})
     about = {**night.about, "corrections": {"epochs": len(each), "who": who, "each": each}}
     return replace(night, stages=stages, model_stages=model, about=about)
+
+
+def _epochs(path: Path, texts: Iterable[str], count: int) -> np.ndarray:
+    """The numbers int (rows,) of the table's epochs, each of which is one of ``count`` and listed once."""
+    found: list[int] = []
+    for line, text in enumerate(texts, 2):
+        number = int(text) if re.fullmatch(r" *\d{1,9} *", text, re.ASCII) else count
+        if number >= count:
+            raise InputError(
+                f"{path}, line {line}: {text[:40]!r} is not an epoch of this night: write 0 to {count - 1}."
+            )
+        found.append(number)
+    twice = next((number for number, times in Counter(found).items() if times > 1), None)
+    if twice is not None:
+        raise InputError(f"{path} lists epoch {twice} more than once: keep one of these lines.")
+    return np.array(found, int)
+
+
+def _stages(path: Path, texts: Iterable[str]) -> np.ndarray:
+    """The stages int32 (rows,) that the table names."""
+    texts = list(texts)
+    for line, text in enumerate(texts, 2):
+        if text not in NAMES:
+            known = f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
+            raise InputError(f"{path}, line {line}: {text[:40]!r} is not a stage: write {known}.")
+    return numbers(texts)

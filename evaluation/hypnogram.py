@@ -19,7 +19,7 @@ from data.writing import written_aside
 from evaluation.breathing import ScoredEvents, apnea_hypopnea_index
 from evaluation.signals import Trace
 from evaluation.stages import Scores, as_json
-from evaluation.statistics import statistics
+from evaluation.statistics import LATENCIES, statistics
 
 if TYPE_CHECKING:
     import mne
@@ -67,6 +67,8 @@ class Hypnogram:
     Example:
 
     >>> night = Hypnogram("night", stages=np.array([0, 2, 2, 4]), probabilities=np.full((4, 5), 0.2, np.float32))
+    >>> night
+    Hypnogram('night', 4 epochs, 0.0 h: W 25%, N1 0%, N2 50%, N3 0%, REM 25%)
     >>> night.statistics()["TST"]  # Minutes.
     1.5
     """
@@ -86,6 +88,12 @@ class Hypnogram:
     patient: str = ""
     scored_events: ScoredEvents | None = None
     positions: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        epochs, each = len(self.stages), zip(NAMES, (*range(len(STAGES)), UNSCORED), strict=True)
+        shares = ((name, np.count_nonzero(self.stages == stage) / max(1, epochs)) for name, stage in each)
+        told = ", ".join(f"{name} {share:.0%}" for name, share in shares if share or name in STAGES)
+        return f"Hypnogram({self.name!r}, {epochs} epochs, {epochs * EPOCH_SECONDS / 3600:.1f} h: {told})"
 
     @property
     def title(self) -> str:
@@ -179,8 +187,9 @@ class Hypnogram:
 
         ``index_by_stage`` gives, for each stage of sleep, the runs in this stage per hour of it, ``index_by_position``
         the same for each position, with the minutes of sleep in it. ``scorer`` is what :meth:`ScoredEvents.beside`
-        gives, if the scorer's events are known. An index is None if there is no such sleep, or if the models do not
-        look for both apnea and hypopnea. The result is None if they look for neither.
+        gives, if the scorer's events are known, of the epochs that both have if the night is :attr:`partly_scored`. An
+        index is None if there is no such sleep, or if the models do not look for both apnea and hypopnea. The result is
+        None if they look for neither.
         """
         if not self.events:
             return None
@@ -190,7 +199,13 @@ class Hypnogram:
         }
         asleep, events = self.stages > 0, np.any(list(found.values()), axis=0)
         lain = self._asleep_in_positions()
-        every = {"sleep": asleep, **{stage: self.stages == number for number, stage in enumerate(STAGES)}, **lain}
+        compared = asleep & (self.scored != UNSCORED) if self.partly_scored else asleep
+        every = {
+            "sleep": asleep,
+            "compared": compared,
+            **{stage: self.stages == number for number, stage in enumerate(STAGES)},
+            **lain,
+        }
         indices = as_json({name: apnea_hypopnea_index(events, where) for name, where in every.items()})
         if not {"apnea", "hypopnea"} <= found.keys():
             indices = dict.fromkeys(indices)
@@ -200,7 +215,7 @@ class Hypnogram:
             "apnea_hypopnea_index": indices["sleep"],
             "index_by_stage": {stage: indices[stage] for stage in STAGES[1:]},
             "index_by_position": {name: {"minutes": minutes[name], "index": indices[name]} for name in lain},
-            "scorer": self.scored_events and self.scored_events.beside(indices["sleep"]),
+            "scorer": self.scored_events and self.scored_events.beside(indices["compared"]),
         }
 
     def _asleep_in_positions(self) -> dict[str, np.ndarray]:
@@ -216,9 +231,35 @@ class Hypnogram:
         """The figures of the night between lights off and on: see :func:`evaluation.statistics.statistics`."""
         return statistics(self.stages, self.lights)
 
-    def scorer_statistics(self) -> dict[str, Any] | None:
-        """The same figures for the scorer's stages; None if there are none."""
-        return None if self.scored is None else statistics(self.scored, self.lights)
+    @property
+    def partly_scored(self) -> bool:
+        """Whether the scorer lacks epochs in bed that the models have staged."""
+        if self.scored is None:
+            return False
+        lacking = (self.scored == UNSCORED) & (self.stages != UNSCORED)
+        return bool(lacking[slice(*(self.lights or (None,)))].any())
+
+    def compared_statistics(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """The figures of these stages and those of the scorer's, to compare with each other.
+
+        If the night is :attr:`partly_scored`, both are of the epochs that both have, as if lights went off at the first
+        of these and on after the last. Latencies are None then if the scorer lacks epochs before the first sleep.
+        The result is None without a scorer's stages, or if no epoch in bed has stages of both.
+        """
+        if self.scored is None:
+            return None
+        if not self.partly_scored:
+            return self.statistics(), statistics(self.scored, self.lights)
+        off, on = self.lights or (0, len(self.stages))
+        both = (self.stages != UNSCORED) & (self.scored != UNSCORED)
+        there = off + np.flatnonzero(both[off:on])
+        if not len(there):
+            return None
+        span = int(there[0]), int(there[-1]) + 1
+        own, other = (statistics(np.where(both, stages, UNSCORED), span) for stages in (self.stages, self.scored))
+        awake = np.cumsum(self.scored[off:on] > 0) == 0
+        unknown = dict.fromkeys(LATENCIES if (awake & (self.scored[off:on] == UNSCORED))[: span[1] - off].any() else ())
+        return own | unknown, other | unknown
 
     def periods(self) -> list[tuple[int, int]]:
         """The sleep periods, each from its first epoch of N2, N3 or REM to the one after its last.
@@ -241,6 +282,9 @@ class Hypnogram:
         if (self.stages == UNSCORED).any():
             unscored = (self.stages == UNSCORED).sum()
             told.append(f"{unscored} epochs are unscored, in stretches of more than ten minutes without EEG.")
+        if self.scored is not None and self.partly_scored:
+            there = f"{np.count_nonzero(self.scored != UNSCORED)} of the recording's {len(self.stages)} epochs"
+            told.append(f"the scoring has {there}; figures that compare are of these only.")
         periods = self.periods()
         if len(periods) > 1:
             spans = ", ".join(f"{self.clock(first)} to {self.clock(end)}" for first, end in periods)
@@ -276,8 +320,7 @@ class Hypnogram:
 
     def clock(self, epoch: int) -> str:
         """When an epoch begins: the clock time if the start is known, else the time since the first sample."""
-        passed = timedelta(seconds=int(epoch) * EPOCH_SECONDS)
-        return f"{self.start + passed:%H:%M:%S}" if self.start else str(passed)
+        return clock(self.start, epoch)
 
     @property
     def doubtful(self) -> np.ndarray:
@@ -377,6 +420,12 @@ def _agreement(scored: np.ndarray, found: np.ndarray) -> Scores | None:
     """Agreement over the epochs (epochs,) that both have scored; None if there are none."""
     both = (scored != UNSCORED) & (found != UNSCORED)
     return Scores.of(scored[both], found[both]) if both.any() else None
+
+
+def clock(start: datetime | None, epoch: int) -> str:
+    """When an epoch begins: the clock time if the ``start`` is known, else the time since the first sample."""
+    passed = timedelta(seconds=int(epoch) * EPOCH_SECONDS)
+    return f"{start + passed:%H:%M:%S}" if start else str(passed)
 
 
 def numbers(names: Iterable[str]) -> np.ndarray:

@@ -180,7 +180,7 @@ def _corrected_by(night: Hypnogram) -> str:
 
 def _statistics(night: Hypnogram, statistics: dict[str, Any]) -> Section:
     """The figures of the night, and beside them, if there is a scorer, the scorer's and the differences."""
-    others = night.scorer_statistics()
+    compared = night.compared_statistics()
     ours = "models" if night.model_stages is None else "corrected"
 
     def beside(names: Mapping[str, tuple[str, str]], part: str = "") -> pd.DataFrame:
@@ -188,8 +188,10 @@ def _statistics(night: Hypnogram, statistics: dict[str, Any]) -> Section:
         for label, (key, unit) in names.items():
             own = (statistics[part] if part else statistics)[key]
             row = {"figure": label, ours: _number(own, unit)}
-            if others:
-                other = (others[part] if part else others)[key]
+            if compared:
+                own, other = ((of[part] if part else of)[key] for of in compared)
+                if night.partly_scored:
+                    row[f"{ours}, where scored"] = _number(own, unit)
                 difference = None if own is None or other is None else own - other
                 row |= {"scorer": _number(other, unit), "difference": _number(difference, unit, "+")}
             rows.append(row)
@@ -235,7 +237,7 @@ def _breathing(breathing: dict[str, Any]) -> Section:
     if scorer := breathing["scorer"]:
         beside = {
             "the scorer's": list(scorer),
-            "models": _number(indices["sleep"], "/h"),
+            "models": [_number(of["models"], "/h") for of in scorer.values()],
             "scorer": [_number(of["index"], "/h") for of in scorer.values()],
             "difference": [_number(of["difference"], "/h", "+") for of in scorer.values()],
         }

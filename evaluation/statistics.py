@@ -39,6 +39,10 @@ FIGURES = {
 """The figures of :func:`statistics` by name: what each is, and its unit."""
 
 
+LATENCIES = ("SOL", "N1_latency", "N2_latency", "N3_latency", "REM_latency")
+"""The figures that have no meaning if the beginning of the time in bed is not known."""
+
+
 def statistics(stages: np.ndarray, lights: tuple[int, int] | None = None) -> dict[str, Any]:
     """The figures :data:`FIGURES`, and those of each stage, of a night's ``stages`` int (epochs,), -1 where unscored.
 

@@ -175,7 +175,8 @@ class _Transfer:
             except RequestException as error:
                 refused = error.response is not None and error.response.status_code < 500
                 if refused or pause is None:
-                    hint = "name another source with --from" if refused else f"check the network, and {AGAIN}"
+                    offline = f"check the network, and {AGAIN}, or give a local copy with --from FOLDER"
+                    hint = "name another source with --from" if refused else offline
                     raise InputError(f"{address} cannot be fetched ({_reason(error)}): {hint}.") from None
             if self.stopped.wait(pause):
                 raise CancelledError

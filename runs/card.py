@@ -95,7 +95,7 @@ def _how_good(test: Mapping[str, Any], transductive: bool) -> list[str]:
     saw = "the signals, but not the stages" if transductive else "nothing"
     lines = [f"On its test subjects, of whom it saw {saw} in training:", "", "| figure | value |", "|---|---|"]
     lines += [
-        f"| {name.replace('_', ' ')} | {value if isinstance(value, int) else f'{value:.3f}'} |"
+        f"| {name.replace('_f1', '-F1').replace('_', ' ')} | {value if isinstance(value, int) else f'{value:.3f}'} |"
         for name, value in figures
     ]
     for stage, of_stage in test.get("stages", {}).items():

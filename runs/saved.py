@@ -7,9 +7,11 @@ module finds such folders and reads their metadata; :mod:`runs.networks` saves a
 
 import hashlib
 import platform
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,13 @@ from data.terms import VERSION, InputError
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
 HOW_TO_GET_MODELS = {
     "recsleepnet": "fetch RecSleepNet's published models with `make weights` or `python -m recsleep.weights [DB]`, or "
-    "name the folder of other models with --dir, and with --model which kind they are",
+    "name the folder of other models (commands take it with --dir, and their kind with --model)",
     "synthsleepnet": "fine-tune models with `python trainer.py --model synthsleepnet`, or name another folder",
     "neuronet": "fine-tune models with `python trainer.py --model neuronet`, or name another folder",
 }
 """What a user without models can do, by the model's name as in ``trainer.py --model``."""
+NEAR = 5
+"""How many other folders of models an error names at most."""
 PROGRESS = "progress"
 """The folder, inside that of the results, for the state of a training that has not finished."""
 
@@ -145,10 +149,31 @@ def databases_in(folder: Path) -> list[str]:
     return list(dict.fromkeys(database(name).db for name in NAMES if (folder / name).is_dir()))
 
 
-def require_models(folder: Path, model: str) -> None:
-    """Raise InputError, which says how to get models of this kind, if ``folder`` does not exist."""
+def require_models(folder: Path, model: str, is_fold: Callable[[Path], bool]) -> None:
+    """Raise InputError if ``folder`` does not exist; it says which other folders hold models, and how to get some."""
     if not folder.is_dir():
-        raise InputError(f"the folder of models {folder} does not exist: {HOW_TO_GET_MODELS[model]}.")
+        raise InputError(f"the folder of models {folder} does not exist: {_ways(folder, model, is_fold)}.")
+
+
+def _ways(folder: Path, model: str, is_fold: Callable[[Path], bool]) -> str:
+    """What a user can do who named a ``folder`` without models of the kind."""
+    near = " or ".join(map(str, islice(_near(folder, is_fold), NEAR)))
+    return f"name {near}, where models are, or {HOW_TO_GET_MODELS[model]}" if near else HOW_TO_GET_MODELS[model]
+
+
+def _near(folder: Path, is_fold: Callable[[Path], bool]) -> Iterator[Path]:
+    """The folders in ``folder`` and beside it that hold models in one of the ways that :func:`find_folds` knows."""
+
+    def parts(of: Path) -> list[Path]:
+        return [path for path in of.iterdir() if path.is_dir() and (path.name.isdecimal() or path.name in NAMES)]
+
+    for place in (folder, folder.parent):
+        for path in sorted(place.iterdir()) if place.is_dir() else ():
+            # A folder may be closed to this user.
+            with suppress(OSError):
+                inside = parts(path) if path.is_dir() else []
+                if any(map(is_fold, (path, *inside, *(deeper for part in inside for deeper in parts(part))))):
+                    yield path
 
 
 def find_folds(folder: Path, db: str | None, is_fold: Callable[[Path], bool], model: str = "recsleepnet") -> Folds:
@@ -164,7 +189,7 @@ def find_folds(folder: Path, db: str | None, is_fold: Callable[[Path], bool], mo
     Raises:
         InputError: there is no fold, or there are folds of several databases.
     """
-    require_models(folder, model)
+    require_models(folder, model, is_fold)
     named = next((part for part in reversed(folder.absolute().parts[-2:]) if part in NAMES), db)
     known = named and database(named).db
     if is_fold(folder):
@@ -177,7 +202,11 @@ def find_folds(folder: Path, db: str | None, is_fold: Callable[[Path], bool], mo
     chosen = [name for name in held if db is None or database(name) == database(db)]
     if len(chosen) != 1:
         if len(chosen) > 1 or (held and db is None):
-            raise InputError(f"{folder} holds models of {', '.join(held)}: choose one with --db.")
-        of = f" of {db}, but of {', '.join(held)}" if held else ""
-        raise InputError(f"{folder} holds no trained model{of}: {HOW_TO_GET_MODELS[model]}.")
+            raise InputError(
+                f"{folder} holds models of {', '.join(held)}: choose one of these databases (in commands with --db)."
+            )
+        if held:
+            what = f"no trained model of {db}, but of {', '.join(held)}"
+            raise InputError(f"{folder} holds {what}: {HOW_TO_GET_MODELS[model]}.")
+        raise InputError(f"{folder} holds no trained model: {_ways(folder, model, is_fold)}.")
     return find_folds(folder / chosen[0], chosen[0], is_fold, model)

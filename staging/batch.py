@@ -27,7 +27,7 @@ from evaluation.corrections import corrected
 from evaluation.statistics import columns
 from runs import workers
 from staging.recordings import Source
-from staging.results import NEEDED, SCORES, finished, stored, told, write_results
+from staging.results import LIGHTS, NEEDED, SCORES, finished, stored, told, write_results
 from staging.shown import traces
 from staging.stager import Stager
 
@@ -250,27 +250,29 @@ class Staging(Work):
             for text in (settings.scoring, settings.corrections)
         )
         # Only options in use are written: so the results of earlier versions, which did not have them, still fit.
-        options = {name: getattr(settings, name) for name in ("lights_off", "lights_on", "patient")}
+        options = {name: getattr(settings, name) for name in (*LIGHTS, "patient")}
         options["no_signals"] = not settings.signals
-        origin = {
+        settled = {
+            "channels": list(settings.channels),
+            "calibrate": settings.calibrate,
+            "smooth": settings.smooth,
+            "models": [model["sha256"] for model in stager.models],
+            **{name: value for name, value in options.items() if value},
+        }
+        origin: dict[str, Any] = {
             "recording": described(source.path),
-            "settings": {
-                "channels": list(settings.channels),
-                "calibrate": settings.calibrate,
-                "smooth": settings.smooth,
-                "models": [model["sha256"] for model in stager.models],
-                **{name: value for name, value in options.items() if value},
-            },
+            "settings": settled,
             "scoring": scoring and {**described(scoring), "rules": settings.rules},
             # The size is not enough here: another correction may leave it unchanged.
             "corrected": corrections and {**described(corrections), "sha256": _sha256(corrections)},
         }
         before = None if settings.overwrite else finished(self.folder / f"{source.name}.json", origin, NEEDED)
-        if before and all(
-            given is None or before.get(name) == origin[name]
-            for name, given in (("scoring", scoring), ("corrected", corrections))
-        ):
-            return Outcome(source, "kept", before)
+        if before:
+            # What is not given anew stays.
+            origin["settings"] = {n: before["settings"][n] for n in LIGHTS if n in before["settings"]} | settled
+            given = {"settings": True, "scoring": scoring, "corrected": corrections}
+            if all(before.get(name) == origin[name] for name in given if given[name]):
+                return Outcome(source, "kept", before)
         if before and corrections is None:
             origin["corrected"] = before.get("corrected")
         with open_signals(source.path, settings.channels) as recording:
@@ -293,14 +295,14 @@ class Staging(Work):
                 positions=of_epochs(
                     noted(recording.notes()) or (scored.positions if scored else ()), len(night.stages)
                 ),
-                lights=lights(recording, settings.lights_off, settings.lights_on),
+                lights=lights(recording, *(origin["settings"].get(name, "") for name in LIGHTS)),
                 traces=traces(recording, night.about["channels"]) if settings.signals else (),
                 patient=recording.header.patient if recording.header and settings.patient else "",
             )
         if corrections:
             night = corrected(night, corrections)
-        done = "staged" if before is None else "corrected" if corrections else "compared"
-        return Outcome(source, done, write_results(night, self.folder, origin))
+        done = "corrected" if corrections else "compared" if scoring else "renewed"
+        return Outcome(source, done if before else "staged", write_results(night, self.folder, origin))
 
     @staticmethod
     def told(result: dict[str, Any]) -> str:

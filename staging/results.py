@@ -11,7 +11,7 @@ from data.terms import EPOCH_SECONDS, InputError, in_one_line
 from data.writing import write_json, written_together
 from evaluation.breathing import breathing_line
 from evaluation.exchange import save_bids, save_nsrr
-from evaluation.hypnogram import Hypnogram
+from evaluation.hypnogram import Hypnogram, clock
 from evaluation.report import page
 from runs.saved import versions
 from staging.recordings import HYPNOGRAM
@@ -22,9 +22,11 @@ SCORES = ("accuracy", "macro_f1", "kappa")
 """The figures of an agreement that are printed."""
 ORIGIN = ("recording", "settings", "scoring")
 """What the JSON of a finished recording says about its origin: the files, and how it was staged."""
+LIGHTS = ("lights_off", "lights_on")
+"""The settings that only figures depend on, so that a finished recording can get others without being staged again."""
 COMPUTED = ("name", "start", "epochs", "remarks", "statistics", "breathing", "confidence", "to_check", "agreement")
 """What the JSON holds that follows from the hypnogram."""
-NEWER = ("corrected", "lights", "scorer_statistics", "correction")
+NEWER = ("corrected", "lights", "scorer_statistics", "compared_statistics", "correction")
 """More values that follow from it, which the JSON files of earlier versions lack."""
 NEEDED = {*ORIGIN, *COMPUTED, "channels", "assumptions", "warnings", "took"}
 """What the JSON must hold so that the result can be printed, or compared with a scoring."""
@@ -55,7 +57,7 @@ def _described(
     night: Hypnogram, statistics: dict[str, Any], origin: dict[str, Any], started: float, computed: float
 ) -> dict[str, Any]:
     """The content of a night's JSON file; its statistics were computed between ``started`` and ``computed``."""
-    about = dict(night.about)
+    about, compared = dict(night.about), night.compared_statistics()
     took = {**about.pop("took"), "statistics": computed - started, "report": time.perf_counter() - computed}
     return {
         "name": night.name,
@@ -68,7 +70,9 @@ def _described(
         "remarks": night.remarks,
         "lights": night.lights and dict(zip(("off_epoch", "on_epoch"), night.lights, strict=True)),
         "statistics": statistics,
-        "scorer_statistics": night.scorer_statistics(),
+        "scorer_statistics": compared and compared[1],
+        # Those of the models on the epochs that a partial scoring has.
+        "compared_statistics": compared and compared[0] if night.partly_scored else None,
         "breathing": night.breathing,
         "confidence": night.mean_confidence,
         "to_check": night.unsure().to_dict("records"),
@@ -81,7 +85,7 @@ def _described(
 def finished(path: Path, origin: dict[str, Any], needed: Collection[str]) -> dict[str, Any] | None:
     """The JSON of a finished recording, or None if it is not finished; InputError if it has another ``origin``.
 
-    Another scoring is allowed, because a finished recording can be compared with it later.
+    Another scoring, and other :data:`LIGHTS`, are allowed, because a finished recording can get them later.
 
     Args:
         path: the path of the JSON file.
@@ -94,13 +98,37 @@ def finished(path: Path, origin: dict[str, Any], needed: Collection[str]) -> dic
         if path.exists():
             raise
         return None
-    if not isinstance(result, dict) or not result.keys() >= set(needed):
+    other = {"recording": "is of another recording", "settings": "was made with other settings"}
+    if (
+        not isinstance(result, dict)
+        or not result.keys() >= set(needed)
+        or not all(isinstance(result[key], dict) for key in other)
+    ):
         raise InputError(f"{path} is not a result of this command: remove it, or name another --out.")
-    changed = next((key for key in ("recording", "settings") if result[key] != origin[key]), None)
-    if changed:
-        other = {"recording": "is of another recording", "settings": "was made with other settings"}[changed]
-        raise InputError(f"{path} {other}: give --overwrite to replace it, or name another --out.")
+    for key, what in other.items():
+        held, wanted = result[key], origin[key]
+        for name in held | wanted:
+            if name not in LIGHTS and held.get(name) != wanted.get(name):
+                raise InputError(
+                    f"{path} {what} ({name} {_as_text(held.get(name))}, not {_as_text(wanted.get(name))}): give "
+                    f"{_overwriting(result)} to replace it, or name another --out."
+                )
     return result
+
+
+def _as_text(value: Any) -> str:
+    """The value of a setting in a message; of models, the beginnings of their hashes."""
+    if isinstance(value, list):
+        return ", ".join(str(each)[:20] for each in value) or "of the command's choice"
+    if value is None or isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def _overwriting(result: dict[str, Any]) -> str:
+    """The option that replaces a finished ``result``, and what is lost with it."""
+    lost = " (which drops its corrections, unless --corrections is given too)" if result.get("corrections") else ""
+    return f"--overwrite{lost}"
 
 
 def stored(folder: Path, name: str, result: dict[str, Any]) -> Hypnogram:
@@ -116,7 +144,7 @@ def stored(folder: Path, name: str, result: dict[str, Any]) -> Hypnogram:
         if len(night.stages) != result["epochs"]:
             raise InputError(f"{path} and the JSON file beside it differ in the number of epochs.")
     except (InputError, TypeError, ValueError) as error:
-        raise InputError(f"{in_one_line(error)} Stage the recording again with --overwrite.") from None
+        raise InputError(f"{in_one_line(error)} Stage the recording again with {_overwriting(result)}.") from None
     return night
 
 
@@ -133,6 +161,9 @@ def told(night: dict[str, Any]) -> str:
         *(f"  WARNING: {text}" for text in night["warnings"]),
         f"  minutes: {minutes}{unscored}",
     ]
+    if lights := night.get("lights"):
+        off, on = (clock(edf.from_json(night["start"]), lights[f"{which}_epoch"]) for which in ("off", "on"))
+        lines.append(f"  lights: off {off}, on {on}")
     if night["breathing"]:
         lines.append(f"  breathing: {breathing_line(night['breathing'])}")
     lines += [f"  assumed: {text}" for text in night["assumptions"]]

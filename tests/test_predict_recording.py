@@ -1,5 +1,6 @@
 """The command that stages recordings: what it writes and prints, and how it ends."""
 
+import html
 import json
 import os
 import shutil
@@ -123,8 +124,14 @@ def test_finished_ones_are_kept(staged, models, nights, tmp_path, capsys):
     assert stage(models, [nights / "good.edf", nights / "gap.edf"], out) == 0
     assert "2 kept" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert stage(models, nights / "good.edf", out, "--no-calibration") == 2
-    assert "give --overwrite" in capsys.readouterr().err
+    for option, told in (
+        (["--no-calibration"], "calibrate yes, not no"),
+        (["--channel", "C3-A2"], "channels of the command's choice, not C3-A2"),
+        (["--show-patient"], "patient no, not yes"),
+    ):
+        assert stage(models, nights / "good.edf", out, *option) == 2
+        error = capsys.readouterr().err
+        assert f"was made with other settings ({told}): give --overwrite to replace it, or" in error
 
 
 @pytest.mark.parametrize("name", [b"night_$1_$2.edf", "M\u00fcller.edf".encode("latin-1")])
@@ -146,6 +153,17 @@ def test_scoring_and_overwriting(models, nights, capsys, tmp_path):
     assert figures["agreement"]["epochs"] == 20
     page = (tmp_path / "good.html").read_text()
     assert "Stage by stage" in page and "Where the two differ" in page
+    assert "where scored" not in page and figures["compared_statistics"] is None
+    # A scoring of half the night is compared with that half.
+    (tmp_path / "half.txt").write_text("\n".join(10 * ["N2"]))
+    assert stage(models, nights / "good.edf", tmp_path, "--scoring", str(tmp_path / "half.txt")) == 0
+    note = "the scoring has 10 of the recording's 20 epochs; figures that compare are of these only."
+    assert f"  note: {note}" in capsys.readouterr().out
+    page, figures = ((tmp_path / f"good.{ending}").read_text() for ending in ("html", "json"))
+    assert f"Note: {note}" in html.unescape(page) and '<th scope="col">models, where scored</th>' in page
+    result = json.loads(figures)
+    assert result["compared_statistics"]["TIB"] == result["scorer_statistics"]["TIB"] == 5
+    assert result["statistics"]["TIB"] == 10
 
 
 def test_corrections_of_finished_results(staged, models, nights, tmp_path, capsys):
@@ -176,6 +194,8 @@ def test_corrections_of_finished_results(staged, models, nights, tmp_path, capsy
     assert stage(models, nights / "good.edf", out, "--scoring", str(nights / "good-scored.edf")) == 0
     assert "agreement with the scoring: accuracy 1.000" in capsys.readouterr().out
     assert json.loads((out / "good.json").read_text())["corrections"]["who"] == ["Ann"]
+    assert stage(models, nights / "good.edf", out, "--no-smoothing") == 2
+    assert "--overwrite (which drops its corrections, unless --corrections is given too)" in capsys.readouterr().err
     # Those of another night are refused.
     other = "N1" if model[0] == "N3" else "N3"
     path.write_text(path.read_text().replace(f"0,W,{model[0]},", f"0,W,{other},", 1))
@@ -190,12 +210,13 @@ def test_what_the_page_shows_is_a_choice(models, nights, tmp_path, capsys):
     recording.write_bytes(data)
     options = ("--lights-off", "23:12:30", "--lights-on", "1200", "--no-signals")
     assert stage(models, recording, tmp_path / "out", *options) == 0
+    assert "\n  lights: off 23:12:30, on 23:30:30\n" in capsys.readouterr().out
     text, figures = (tmp_path / "out" / "n.html").read_text(), json.loads((tmp_path / "out" / "n.json").read_text())
     assert figures["lights"] == {"off_epoch": 4, "on_epoch": 40} and figures["statistics"]["TIB"] == 18
     assert figures["subject"] == "MCH-0234567" and "MCH-0234567" in text
     assert "Haagse" not in text + str(figures) and '"signals": []' in text
-    assert stage(models, recording, tmp_path / "out", *options, "--show-patient") == 2
-    assert "was made with other settings" in capsys.readouterr().err
+    assert stage(models, recording, tmp_path / "out", "--no-signals", "--show-patient") == 2
+    assert "other settings (patient no, not yes)" in capsys.readouterr().err
     assert stage(models, recording, tmp_path / "out", "--show-patient", "--overwrite") == 0
     text = (tmp_path / "out" / "n.html").read_text()
     assert "Haagse_Harry" in text and "Haagse" not in (tmp_path / "out" / "n.json").read_text()

@@ -11,6 +11,8 @@ NOTES = {"off": re.compile(r"lights?[ _-]*(off|out)"), "on": re.compile(r"lights
 """The annotations that tell it, in small letters; EDF+ prescribes "Lights off" and "Lights on"."""
 
 CLOCK = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?")
+DOTTED = re.compile(r"(\d{1,2})\.(\d\d)(?:\.(\d\d))?")
+"""A clock time as many countries write it, which could also be a number of seconds."""
 
 
 def lights(recording: Recording | NightRecording, off: str = "", on: str = "") -> tuple[int, int] | None:
@@ -65,6 +67,9 @@ def _epoch(recording: Recording | NightRecording, which: str, text: str) -> int:
             raise InputError(f"{option}: this is not a time of day: give one from 00:00 to 23:59.")
         wanted = 3600 * hour + 60 * minute + second
         seconds = (wanted - (3600 * begin.hour + 60 * begin.minute + begin.second)) % 86_400.0
+    elif dotted := DOTTED.fullmatch(text):
+        time = ":".join(part for part in dotted.groups() if part)
+        raise InputError(f"{option}: write {time} for a clock time, or a whole number of seconds from the start.")
     else:
         try:
             seconds = float(text)

@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,8 @@ def read_scoring(path: Path, recording: Recording | NightRecording, rules: dict[
             with an epoch's stage on each line, or a file from which MNE reads annotations, such as EDF+; local or
             remote.
         recording: the recording that was scored.
-        rules: form, labels and columns from a custom specification; if given, the scoring is read by them. With the
-            form any, its labels are known besides the usual ones.
+        rules: form, labels and columns from a custom specification; if given, the scoring is read by them. Of the form
+            :data:`ANY`, only the labels count, and only where the scoring names stages by words of its own.
 
     Raises:
         InputError: the file has none of these forms, uses an unknown label, or belongs to another recording.
@@ -122,8 +122,8 @@ def _of_night(path: Path, epochs: int) -> Scoring:
     return Scoring(scored.stages, 0.0, events, tuple(scored.events), events_in_sleep=scored.events_in_sleep)
 
 
-def _from_text(path: Path, own: Mapping[str, int]) -> Scoring:
-    """The scoring in a table, or in a label on each line."""
+def _from_text(path: Path, own: dict[str, int]) -> Scoring:
+    """The scoring in a table, or in a label on each line, with the scorer's ``own`` labels."""
     lines = [line.strip() for line in read_text(path).rstrip().splitlines()]
     if "" in lines:
         raise InputError(f"{path}: line {lines.index('') + 1} is empty: write ? for an unscored epoch.")
@@ -135,6 +135,11 @@ def _from_text(path: Path, own: Mapping[str, int]) -> Scoring:
         next((header.index(plain(name)) for name in names if plain(name) in header), None) for names in COLUMNS.values()
     )
     if stage is None:
+        if len(header) > 1 and _stage(lines[0], own) is None:
+            raise InputError(
+                f"{path} begins with {lines[0][:40]!r}, where no column is called stage: begin the table with a line "
+                f"such as epoch{delimiter}stage."
+            )
         return Scoring(np.array(_checked(path, lines, own), np.int32))
     try:
         rows, named = list(csv.reader(lines[1:], delimiter=delimiter, strict=True)), []
@@ -158,7 +163,7 @@ def _from_text(path: Path, own: Mapping[str, int]) -> Scoring:
 
 
 def _by_a_scorer(
-    path: Path, header: list[str], rows: list[list[str]], stage: int, own: Mapping[str, int]
+    path: Path, header: list[str], rows: list[list[str]], stage: int, own: dict[str, int]
 ) -> tuple[list[list[str]], list[list[str]]]:
     """The rows of BIDS events that are stages, and the others; of a human scorer only, if software scored too.
 
@@ -191,22 +196,26 @@ def _event(label: str) -> str | None:
     return "Hypopnea" if match[2] == "hypo" else f"{(match[1] or match[3] or 'obstructive').title()} Apnea"
 
 
-def _checked(path: Path, labels: Sequence[str], own: Mapping[str, int]) -> list[int]:
+def _checked(path: Path, labels: Sequence[str], own: dict[str, int]) -> list[int]:
     """The stages that the labels stand for."""
     found = [_stage(label, own) for label in labels]
     if None in found:
-        raise InputError(f"{path}: {labels[found.index(None)][:40]!r} is not a stage: write W, N1, N2, N3, REM or ?.")
+        raise InputError(
+            f"{path}: {labels[found.index(None)][:40]!r} is not a stage: write W, N1, N2, N3, REM or ?, or say what it "
+            "means in the labels of a --spec FILE."
+        )
     stages = [stage for stage in found if stage is not None]
-    numbers = {_short(label) for label in labels if re.fullmatch(r"\s*-?\d+(\.0)?\s*", label)}
-    if "4" in numbers - own.keys() and REM not in stages:
+    unexplained = (label for label in labels if label.strip() not in own)
+    numbers = {_short(label) for label in unexplained if re.fullmatch(r"\s*-?\d+(\.0)?\s*", label)}
+    if "4" in numbers and REM not in stages:
         raise InputError(f"{path}: 4 may mean stage 4 or REM: write the stages by name, W, N1, N2, N3, REM.")
     return stages
 
 
-def _stage(label: str, own: Mapping[str, int]) -> int | None:
-    """The stage that a label stands for, by a specification's ``own`` labels or else as usual; None if for no stage."""
-    if label in own:
-        return own[label]
+def _stage(label: str, own: dict[str, int]) -> int | None:
+    """The stage that a label stands for, one of the scorer's ``own`` or a common one; None if it stands for none."""
+    if label.strip() in own:
+        return own[label.strip()]
     return LABELS.get(_short(label).removeprefix("sleep").removeprefix("stage").removesuffix("sleep"))
 
 

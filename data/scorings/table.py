@@ -45,13 +45,15 @@ def read_scoring(
 def _csv(path: Path, columns: dict[str, str]) -> list[tuple[float, float, str]]:
     """Rows of (start in s, duration in s, label)."""
     text = read_text(path)
+    if not text.strip():
+        raise InputError(f"{path} is empty: name another scoring.")
     wanted = set(columns.values())
     header = text.partition("\n")[0]
     delimiter = next((d for d in ",;\t" if wanted <= set(next(csv.reader([header], delimiter=d), []))), None)
     if delimiter is None:
         raise InputError(
-            f"{path} does not begin with a line that names the columns {', '.join(columns.values())}: correct columns "
-            "in the spec, or this line."
+            f"{path} begins with {header.strip()[:80]!r}, not with a line that names the columns "
+            f"{', '.join(columns.values())}: correct columns in the spec, or this line."
         )
     try:
         rows = list(csv.DictReader(io.StringIO(text), delimiter=delimiter, strict=True))

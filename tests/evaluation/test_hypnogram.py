@@ -251,9 +251,15 @@ def test_the_index_of_each_position_and_the_scorers_beside_it():
     indices = {"counted": counted * 120 / sum(asleep), "estimated": counted_runs(there, asleep) * 120 / sum(asleep)}
     assert indices["counted"] > indices["estimated"] + 5
     assert night.breathing["scorer"] == {
-        how: {"index": pytest.approx(index), "difference": pytest.approx(ours - index)}
+        how: {"index": pytest.approx(index), "models": ours, "difference": pytest.approx(ours - index)}
         for how, index in indices.items()
     }
+    # Beside a scorer of a part, the models' index is of that part too.
+    part = replace(night, scored=np.where(np.arange(400) < 200, night.scored, -1))
+    slept = [stage != "W" for stage in stages[:200]]
+    theirs = counted_runs(found[:200], slept) * 120 / sum(slept)
+    assert part.breathing["scorer"]["counted"]["models"] == pytest.approx(theirs) != ours
+    assert part.breathing["apnea_hypopnea_index"] == ours
 
 
 @pytest.mark.parametrize(
@@ -274,8 +280,33 @@ def test_what_the_scorer_looked_for(names, counts, expected):
         assert scored.in_sleep == expected
         index = None if expected is None else 2.0 * expected
         difference = None if expected is None else 3 - index
-        assert scored.beside(3.0)["counted"] == {"index": index, "difference": difference}
-        assert scored.beside(None)["estimated"] == {"index": 0.0, "difference": None}
+        assert scored.beside(3.0)["counted"] == {"index": index, "models": 3.0, "difference": difference}
+        assert scored.beside(None)["estimated"] == {"index": 0.0, "models": None, "difference": None}
+
+
+@pytest.mark.parametrize(
+    ("scored", "lights", "models", "scorer"),
+    [
+        # TIB, TST, SE, SOL and REM latency of epochs 0 to 11, then of 4 to 11, whose beginning nobody scored.
+        ("WWWW2222RR11??????", None, (6, 4, 400 / 6, 2, 2.5), (6, 4, 400 / 6, 2, 2)),
+        ("????2222RR11??????", None, (4, 4, 100, None, None), (4, 4, 100, None, None)),
+        # An epoch that is not scored in between is left out of the models' sleep too.
+        ("WWWW22?2RR11??????", None, (6, 3.5, 350 / 6, 2, 2.5), (6, 3.5, 350 / 6, 2, 2)),
+        # What lies outside the time in bed does not count.
+        ("?WWW2222RR11??????", (2, 12), (5, 4, 80, 1, 2.5), (5, 4, 80, 1, 2)),
+        ("?WWW2222RR11??????", (2, 14), (5, 4, 80, 1, 2.5), (5, 4, 80, 1, 2)),
+    ],
+)
+def test_a_scorer_of_a_part_is_compared_on_that_part(scored, lights, models, scorer):
+    night = staged("WWWW22222R11111111", scored, lights=lights)
+    names, whole = ("TIB", "TST", "SE", "SOL", "REM_latency"), night.statistics()
+    found = [tuple(figures[name] for name in names) for figures in night.compared_statistics()]
+    assert found == [pytest.approx(models), pytest.approx(scorer)]
+    told = f"the scoring has {18 - scored.count('?')} of the recording's 18 epochs; figures that compare are of these"
+    assert night.partly_scored == (lights != (2, 12)) == any(told in remark for remark in night.remarks)
+    assert whole["TST"] > found[0][1] or lights == (2, 12)
+    assert replace(night, scored=night.stages).compared_statistics() == (whole, whole)
+    assert replace(night, scored=np.full(18, -1)).compared_statistics() is None
 
 
 def test_csv(tmp_path):

@@ -192,7 +192,7 @@ def test_what_passes_is_tried_again(site, tmp_path, answers, capsys):
         ("404 always", 1, "404 Not Found): name another source with --from"),
         ("500 always", 3, "500 Internal Server Error): check the network, and then run the same command again"),
         ("cut always", 3, "IncompleteRead(150000 bytes read, 150000 more expected)): check the network"),
-        ("stall always", 3, "timed out): check the network"),
+        ("stall always", 3, "fetches only the rest, or give a local copy with --from FOLDER."),
         ("lie", 1, "is not the published file"),
         ("longer", 1, "is not the published file"),
     ],
@@ -356,6 +356,16 @@ def test_staging_without_models_names_the_command(tmp_path, monkeypatch, capsys)
     assert predict.main(["--recording", "night.edf"]) == 2
     assert f"the folder of models pretrained_model does not exist: {ways}" in capsys.readouterr().err
     with pytest.raises(InputError, match="the folder of models absent does not exist: fetch"):
+        recsleep.load_stager("absent")
+    # Folders with models, below and beside, are named first; five are enough.
+    for number, place in enumerate(("0", "ucddb/3", "isruc", "sleepedf/1/2", "9", "1")):
+        for name in ("a", "b/c"):
+            (tmp_path / f"{name}{number}/{place}").mkdir(parents=True)
+            (tmp_path / f"{name}{number}/{place}/metadata.json").touch()
+    near = " or ".join(f"b/c{number}" for number in (0, 1, 2, 4, 5))
+    assert predict.main(["--dir", "b"]) == 2
+    assert f"b holds no trained model: name {near}, where models are, or fetch" in capsys.readouterr().err
+    with pytest.raises(InputError, match="absent does not exist: name a0 or a1 or a2 or a4 or a5, where"):
         recsleep.load_stager("absent")
     (tmp_path / "pretrained_model/ucddb").mkdir(parents=True)
     assert predict.main(["--db", "isruc"]) == 2

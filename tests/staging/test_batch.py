@@ -193,6 +193,21 @@ def test_a_scoring_is_compared_with_later(models, nights, tmp_path, monkeypatch,
     page = compared["n0.html"].decode()
     assert '"spectra": {"bins": 61' in page and "Stage by stage" in page
     assert compared == staged
+    # So with lights, which stay until others are given, with the scoring too.
+    for options, status, lights in (
+        (["--lights-off", "60"], "renewed", [2, 10]),
+        (["--lights-on", "270"], "renewed", [2, 9]),
+        (["--lights-off", "60"], "kept", [2, 9]),
+        ([], "kept", [2, 9]),
+        (scoring, "compared", [2, 9]),
+        ([*scoring, "--lights-off", "30"], "compared", [1, 9]),
+    ):
+        assert predict.main(command(models, nights / "n0.edf", later, *options)) == 0
+        assert f"1 {status}" in capsys.readouterr().out
+        result = json.loads((later / "n0.json").read_text())
+        assert list(result["lights"].values()) == lights
+        parts = ("statistics", "scorer_statistics") if status == "compared" else ("statistics",)
+        assert {result[part]["TIB"] for part in parts} == {(lights[1] - lights[0]) / 2}
     # Another time it is kept, also where no scoring is wanted.
     assert predict.main(command(models, nights / "n0.edf", later, *scoring)) == 0
     assert predict.main(command(models, nights / "n0.edf", later)) == 0

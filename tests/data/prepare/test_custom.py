@@ -114,13 +114,13 @@ def test_annotations_nsrr_and_corrections(tmp_path):
     (tmp_path / "out").rename(tmp_path / "second")
     rows = [
         "epoch,stage,model_stage,probability,corrected",
-        "0,S one,W,0.5,me",
+        "0,N1,W,0.5,me",
         "1,W,W,0.9,",
         "2,N2,N2,0.9,",
         "3,REM,N1,0.4,me",
     ]
-    (raw / "a.csv").write_text("\n".join([*rows, "4,N3,N3,0.9,"]))
-    spec.write_text(f'scoring = "{{name}}.csv"\nform = "any"\n{head}[labels]\n"S one" = "N1"\n')
+    (raw / "a.csv").write_text("\n".join([*rows, "4,SWS,N3,0.9,"]))
+    spec.write_text(f'scoring = "{{name}}.csv"\nform = "any"\n{head}[labels]\nSWS = "N3"\n')
     assert prepare(tmp_path, spec) == 0
     assert read_night(tmp_path / "out" / "subject0_a.npz", ["C4"]).stages.tolist() == [1, 0, 2, 4, 3]
 
@@ -206,12 +206,15 @@ def test_bad_spec_files_are_told(tmp_path, name, text, told):
         ("Onset,Duration,Stage\n0,30,S9\n", "the label 'S9' is not among the spec's labels and events"),
         ("Onset,Duration,Stage\nzero,30,S1\n", "line 2: start and duration must be numbers of seconds"),
         ("Onset,Duration,Stage\n0,-30,S1\n", "line 2: start and duration must be seconds within one night"),
-        ("Onset,Length,Stage\n0,30,S1\n", "does not begin with a line that names the columns Onset, Duration, Stage"),
+        (
+            "Onset,Length,Stage\n0,30,S1\n",
+            "begins with 'Onset,Length,Stage', not with a line that names the columns Onset, Duration, Stage",
+        ),
         ("Onset,Duration,Stage\n0,30\n", "line 2: the column 'Stage' has no value"),
         ('Onset,Duration,Stage\n0,30,"S1\n30,30,S2\n', "is not a valid table|a quotation mark is not closed"),
         ("Onset,Duration,Stage\n0,0,S1\n", "the stage at 0 s has no duration"),
         ("Onset,Duration,Stage\n0,60,S1\n30,30,REM\n", "the stage at 30 s contradicts another entry"),
-        ("", "does not begin with a line that names the columns"),
+        ("", "is empty: name another scoring"),
     ],
 )
 def test_bad_tables_are_told(tmp_path, rows, told, capsys):

@@ -40,6 +40,8 @@ def test_times_that_a_user_gives(tmp_path, off, on, expected):
     ("off", "on", "told"),
     [
         ("soon", "", "--lights-off soon: give a clock time such as 22:58, or seconds"),
+        ("22.58", "", "--lights-off 22.58: write 22:58 for a clock time, or a whole number of seconds"),
+        ("", "06.30.15", "--lights-on 06.30.15: write 06:30:15 for a clock time"),
         ("nan", "", "is outside"),
         ("601", "", "is outside"),
         ("-1", "", "is outside"),

@@ -91,6 +91,23 @@ def test_by_the_rules_of_a_specification(tmp_path):
         read_scoring(path, FakeStart(), {**rules, "labels": {"Wach": 0, "S1": 1, "S2": 2, "Tief": 3}})
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Wach\nN1\nN2\nSWS\n4\nleer\nWach\n",
+        "epoch;stage\n0;Wach\n1;S1\n2;N2\n3;SWS\n4;4\n5;leer\n6;W\n",
+        "onset\tduration\tstage\n0\t30\tWach\n30\t30\tN1\n60\t30\tN2\n90\t30\tSWS\n120\t30\t4\n180\t30\tW\n",
+    ],
+)
+def test_a_scorers_own_words_in_a_common_form(tmp_path, text):
+    """A specification of any form explains the words that are not known, and what else is ambiguous."""
+    rules = {"form": "any", "labels": {"Wach": 0, "SWS": 3, "4": 4, "leer": -1}, "events": {}, "columns": {}}
+    path = write(tmp_path, "a_events.tsv" if "\t" in text else "a.txt", text)
+    assert read_scoring(path, FakeStart(), rules).stages.tolist() == STAGES
+    with pytest.raises(InputError, match=r"'Wach' is not a stage|4 may mean"):
+        read_scoring(path, FakeStart())
+
+
 def bids_of(*scorers: tuple[str, str, str]) -> str:
     """BIDS events of several annotators: each one's method, name and stages of the first epochs, a letter each."""
     rows = [
@@ -191,7 +208,9 @@ def test_bare_numbers_among_annotations(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
-        ("a.txt", "W\nN1\nbanana\n", "'banana' is not a stage"),
+        ("a.txt", "W\nN1\nbanana\n", "'banana' is not a stage.*, or say what it means in the labels of a --spec FILE"),
+        ("a.txt", "Epochennr;Schlafstadium\n0;W\n", "begins with 'Epochennr;Schlafstadium', where no column is called"),
+        ("a.txt", "0,W\n1,N1\n", "begins with '0,W', .* such as epoch,stage"),
         ("a.txt", "0\n1\n2\n3\n4\n", "4 may mean stage 4 or REM"),
         ("a.txt", "0.0\n1.0\n4.0\n?\n", "4 may mean stage 4 or REM"),
         ("a.csv", "epoch,stage\n0, 0\n1, 4\n", "4 may mean stage 4 or REM"),
