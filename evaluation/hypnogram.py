@@ -284,7 +284,7 @@ class Hypnogram:
             told.append(f"{unscored} epochs are unscored, in stretches of more than ten minutes without EEG.")
         if self.scored is not None and self.partly_scored:
             there = f"{np.count_nonzero(self.scored != UNSCORED)} of the recording's {len(self.stages)} epochs"
-            told.append(f"the scoring has {there}; figures that compare are of these only.")
+            told.append(f"the scoring has {there}, and only these are compared.")
         periods = self.periods()
         if len(periods) > 1:
             spans = ", ".join(f"{self.clock(first)} to {self.clock(end)}" for first, end in periods)

@@ -157,7 +157,7 @@ def test_scoring_and_overwriting(models, nights, capsys, tmp_path):
     # A scoring of half the night is compared with that half.
     (tmp_path / "half.txt").write_text("\n".join(10 * ["N2"]))
     assert stage(models, nights / "good.edf", tmp_path, "--scoring", str(tmp_path / "half.txt")) == 0
-    note = "the scoring has 10 of the recording's 20 epochs; figures that compare are of these only."
+    note = "the scoring has 10 of the recording's 20 epochs, and only these are compared."
     assert f"  note: {note}" in capsys.readouterr().out
     page, figures = ((tmp_path / f"good.{ending}").read_text() for ending in ("html", "json"))
     assert f"Note: {note}" in html.unescape(page) and '<th scope="col">models, where scored</th>' in page
