@@ -1,9 +1,12 @@
 """Stage a night with only NumPy and ONNX Runtime: ``python examples/stage_with_onnx.py model.onnx night.npz``."""
 
 import json
+import os
 import sys
 
 import numpy as np
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # Otherwise ONNX Runtime would tell its makers what it runs.
 import onnxruntime
 
 session = onnxruntime.InferenceSession(sys.argv[1])

@@ -1,4 +1,4 @@
-"""TensorFlow says nothing of its own start, whoever starts it, unless the user wants to hear it."""
+"""Libraries say nothing of their own start, neither to the user, unless the user wants it, nor to their makers."""
 
 import os
 import subprocess
@@ -52,3 +52,11 @@ def test_python_starts_tensorflow_in_silence(code, folder, project):
 
 def test_a_user_may_hear_it(folder, project):
     assert "oneDNN" in errors(STARTS[2], folder, project, **{LEVEL: "0"})
+
+
+@pytest.mark.parametrize(("code", "told"), [("import staging.engine", False), ("import onnxruntime", True)])
+def test_onnx_runtime_tells_nobody(code, told, tmp_path, project):
+    """It would first give the user's account an identity, in a file; by itself it does."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(project)}
+    subprocess.run([sys.executable, "-B", "-c", code], env=environment, check=True)
+    assert any(path.name == "deviceid" for path in tmp_path.rglob("*")) == told
