@@ -61,6 +61,7 @@ class ConvolutionalReconstructionBlock(Configured):
         )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.require_last_axis(input_shape, "filters", self.filters, "channels")
         for convolution in self.forward_convolutions + self.backward_convolutions:
             convolution.build(input_shape)
         self.built = True
@@ -117,6 +118,7 @@ class PeepholeLSTMCell(Configured):
         self.output_size = units
 
     def build(self, input_shape: Any) -> None:
+        self.require_last_axis(input_shape, "4 * units", 4 * self.units)
         uniform = keras.initializers.RandomUniform(-self.kernel_limit, self.kernel_limit)
         self.kernel = self.add_weight(name="kernel", shape=(self.units, 4 * self.units), initializer=uniform)
         self.peephole_i, self.peephole_f, self.peephole_o = (

@@ -46,6 +46,7 @@ class TransformerBlock(Configured):
         self.fc2 = dense(dim, self.lora.get("fc2"), name="fc2", **own)
 
     def build(self, input_shape: Any) -> None:
+        self.require_last_axis(input_shape, "dim", self.dim)
         tokens = (None, None, self.dim)
         for layer in (self.norm1, self.qkv, self.proj, self.norm2, self.fc1):
             layer.build(tokens)
@@ -110,6 +111,7 @@ class EncoderLayer(Configured):
         )
 
     def build(self, input_shape: Any) -> None:
+        self.require_last_axis(input_shape, "dim", self.dim)
         tokens = (None, None, self.dim)
         self.attention.build(tokens, tokens)
         for layer in (self.norm1, self.fc1, self.norm2):
