@@ -24,7 +24,7 @@ class TransformerBlock(Configured):
     """Self-attention and a two-layer perceptron, each with a LayerNorm before it and added to its input.
 
     Args:
-        dim: D.
+        dim: the number of features of a token, D.
         heads: heads of the attention; D must be a multiple of it.
         mlp_ratio: the perceptron has ``mlp_ratio`` · D inner features.
         lora: LoRA for the layers that it names (``proj``, ``fc1``, ``fc2``): a :class:`Lora`, or its values by name.
@@ -76,7 +76,7 @@ class EncoderLayer(Configured):
     addition.
 
     Args:
-        dim: D.
+        dim: the number of features of a token, D.
         heads: heads of the attention; D must be a multiple of it.
         hidden: the perceptron's inner features.
         dropout: the rate in all four places.

@@ -97,7 +97,7 @@ class SelfAttention(Configured):
     """Attention of each epoch to all epochs of its stretch.
 
     Args:
-        features: D.
+        features: the number of features of an embedding, D.
         heads: the heads of the attention.
     """
 
