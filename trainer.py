@@ -148,6 +148,9 @@ def _check_neuronet(parsed: argparse.Namespace) -> None:
 
 
 def train(arguments: argparse.Namespace) -> None:
+    from runs.machine import require_tensorflow
+
+    require_tensorflow()
     from data.nights.folds import listed_subjects
     from data.store import anywhere, location
     from data.writing import require_writable

@@ -46,6 +46,18 @@ class ConvolutionalReconstructionBlock(Configured):
     >>> block = ConvolutionalReconstructionBlock(filters=128, kernel_size=8)
     >>> tuple(block(keras.ops.ones((2, 63, 128))).shape)
     (2, 63, 128)
+
+    A model that also learns from the reconstruction loss, here with a weight of 0.1:
+
+    >>> class Learning(keras.layers.Layer):
+    ...     def call(self, output_and_loss):
+    ...         output, loss = output_and_loss
+    ...         self.add_loss(0.1 * loss)
+    ...         return output
+    >>> x = keras.Input((63, 128))
+    >>> y = Learning()(block(x, reconstruct=True))
+    >>> model = keras.Model(x, keras.layers.Dense(1)(GlobalMaxAveragePooling()(y)))
+    >>> model.compile("adam", "mse")
     """
 
     def __init__(self, filters: int, kernel_size: int, **kwargs: Any) -> None:
@@ -61,6 +73,7 @@ class ConvolutionalReconstructionBlock(Configured):
         )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.require_last_axis(input_shape, "filters", self.filters, "channels")
         for convolution in self.forward_convolutions + self.backward_convolutions:
             convolution.build(input_shape)
         self.built = True
@@ -71,7 +84,8 @@ class ConvolutionalReconstructionBlock(Configured):
         Returns:
             (N, T, filters); with ``reconstruct`` also the reconstruction loss, a float32 scalar: the mean squared
             difference between the first convolution's output and its reconstruction by the two backward convolutions.
-            Gradients flow into both. Without ``reconstruct``, the backward convolutions do not run.
+            Gradients flow into both. Without ``reconstruct``, the backward convolutions do not run, so in training they
+            have no gradients: if Keras warns of that, all is as it should be.
         """
         middle = self.forward_convolutions[0](x)
         output = self.forward_convolutions[2](self.forward_convolutions[1](middle))
@@ -82,6 +96,11 @@ class ConvolutionalReconstructionBlock(Configured):
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*input_shape[:-1], self.filters)
+
+    def compute_output_spec(self, x: keras.KerasTensor, reconstruct: bool = False) -> Any:
+        # By itself, Keras would take the shape above for all that a call returns.
+        output = keras.KerasTensor(self.compute_output_shape(x.shape), self.compute_dtype)
+        return (output, keras.KerasTensor((), self.variable_dtype)) if reconstruct else output
 
 
 @keras.saving.register_keras_serializable(package="recsleep")
@@ -117,6 +136,7 @@ class PeepholeLSTMCell(Configured):
         self.output_size = units
 
     def build(self, input_shape: Any) -> None:
+        self.require_last_axis(input_shape, "4 * units", 4 * self.units)
         uniform = keras.initializers.RandomUniform(-self.kernel_limit, self.kernel_limit)
         self.kernel = self.add_weight(name="kernel", shape=(self.units, 4 * self.units), initializer=uniform)
         self.peephole_i, self.peephole_f, self.peephole_o = (
@@ -145,8 +165,20 @@ class PeepholeLSTM(Configured):
     The input's part of the gates is one matrix product over all steps; only the hidden state's part is recurrent.
 
     Args:
-        units: U.
+        units: the number of units, U.
         forget_bias: added to the forget gate's argument.
+
+    Example:
+
+    >>> x = keras.Input((20, 16))
+    >>> outputs, state = PeepholeLSTM(units=8)(x)
+    >>> outputs.shape
+    (None, 20, 8)
+
+    A model that takes the state in and gives it back, so that it can go on where it stopped:
+
+    >>> before = keras.Input((8,)), keras.Input((8,))
+    >>> model = keras.Model((x, before), PeepholeLSTM(units=8)(x, before))
     """
 
     def __init__(self, units: int, forget_bias: float = 1.0, **kwargs: Any) -> None:
@@ -167,12 +199,15 @@ class PeepholeLSTM(Configured):
         self.recurrence.build((None, None, 4 * self.units))
         self.built = True
 
-    def call(self, x: keras.KerasTensor, initial_state: tuple[Any, Any]) -> tuple[Any, tuple[Any, Any]]:
+    def call(self, x: keras.KerasTensor, initial_state: tuple[Any, Any] | None = None) -> tuple[Any, tuple[Any, Any]]:
         """Run over ``x`` of shape (N, E, features) from ``initial_state``, hidden and cell of shape (N, U) each.
+
+        Without ``initial_state``, both begin as zeros.
 
         Returns:
             The hidden states (N, E, U), and the state after the last step.
         """
         gates = ops.matmul(x, self.kernel) + self.bias
-        outputs, hidden, cell = self.recurrence(gates, initial_state=list(initial_state))
+        state = None if initial_state is None else list(initial_state)
+        outputs, hidden, cell = self.recurrence(gates, initial_state=state)
         return outputs, (hidden, cell)

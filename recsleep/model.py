@@ -100,7 +100,7 @@ class RecSleepNet(Configured, keras.Model):
     Args:
         samples: the number of samples in an epoch, at 100 Hz.
         classes: the number of stages.
-        lstm_units: U.
+        lstm_units: the number of units of the LSTM, U.
         Others: see :class:`EpochEncoder`.
 
     Example:

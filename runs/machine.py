@@ -1,8 +1,31 @@
-"""The machine that a training runs on: its processors, and how much memory this process has taken."""
+"""The machine that a training runs on: its backend of Keras, its processors, and this process's memory."""
 
+import json
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
+
+from data.terms import InputError
+
+
+def require_tensorflow() -> None:
+    """Refuse any other backend than TensorFlow, which the streams of a training need, before Keras is imported.
+
+    Raises:
+        InputError: the environment or Keras's own file names another one.
+    """
+    backend, where = os.environ.get("KERAS_BACKEND"), "KERAS_BACKEND"
+    if not backend:
+        # Without a home, or a file in it that names one, Keras takes TensorFlow.
+        with suppress(OSError, RuntimeError, ValueError, KeyError, TypeError):
+            file = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"), "keras.json")
+            backend, where = json.loads(file.read_text())["backend"], str(file)
+    if backend not in (None, "", "tensorflow"):
+        raise InputError(
+            f"training needs TensorFlow, but {where} names {backend} as the backend of Keras: set the environment "
+            "variable KERAS_BACKEND to tensorflow."
+        )
 
 
 def processor() -> str:

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from keras import ops, tree
 
+import recsleep
+import synth
 from data.terms import InputError
 from recsleep.layers import (
     ConvolutionalReconstructionBlock,
@@ -289,6 +291,33 @@ def test_contract(case, tmp_path):
         # A call learns statistics of the batch, but it trains no weight.
         for variable, value in zip(layer.trainable_weights, before, strict=True):
             np.testing.assert_array_equal(numpy(variable), value)
+
+
+LAYERS = {case.kind: case for case in CASES if case.kind.__name__ in {*recsleep.__all__, *synth.__all__}}
+LAYERS = {kind: case for kind, case in LAYERS.items() if not issubclass(kind, keras.Model)}
+OF_ANY_WIDTH = (EpochEncoder, GlobalMaxAveragePooling, LoraDense, PeepholeLSTM)
+
+
+@pytest.mark.parametrize("case", LAYERS.values(), ids=str)
+def test_a_model_is_told_true_shapes_and_a_wrong_width_is_refused(case):
+    """Where a layer is put into a model, where it is built by itself, and where it is called once more."""
+    inputs = case.inputs()
+
+    def symbols(width: int) -> Any:
+        first, *others = tree.map_structure(lambda x: keras.KerasTensor((None, *x.shape[1:]), str(x.dtype)), inputs)
+        return keras.KerasTensor((*first.shape[:-1], width)), *others
+
+    width = inputs[0].shape[-1]
+    layer = case.kind(**case.arguments)
+    assert [x.shape[1:] for x in tree.flatten(layer(*symbols(width)))] == [shape[1:] for shape in case.shapes]
+    if case.kind in OF_ANY_WIDTH:
+        return
+    with pytest.raises(ValueError, match=f"expected axis -1 of input shape to have value {width}"):
+        layer(*symbols(width + 1))
+    sentence = rf"^{case.kind.__name__}: .+ is {width}, but the input has {width + 1} .+: make them equal\.$"
+    for use in (lambda layer: layer(*symbols(width + 1)), lambda layer: layer.build((None, None, width + 1))):
+        with pytest.raises(ValueError, match=sentence):
+            use(case.kind(**case.arguments))
 
 
 def test_every_registered_class_is_in_the_table(project):

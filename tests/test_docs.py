@@ -1,5 +1,6 @@
 """What the README, the manual and the docstrings say can be done: their examples run, their links and options exist."""
 
+import ast
 import doctest
 import re
 import runpy
@@ -78,6 +79,16 @@ def in_users_folder(users_folder, monkeypatch):
 def test_the_examples_of_docstrings_are_true(module):
     failed, tried = doctest.testmod(import_module(module))
     assert tried and not failed
+
+
+def test_no_meaning_is_taken_for_a_list():
+    """To Sphinx, ``U.``, ``3.`` and ``(a)`` at the beginning of an argument's meaning are numbers of a list's items."""
+    sources = [path.read_text() for package in PACKAGES for path in (PROJECT / package).rglob("*.py")]
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, documented)]
+    meanings = "\n".join(ast.get_docstring(node) or "" for node in nodes)
+    number = r"\(?(?:[A-Za-z]|[0-9]+|[ivxlcdmIVXLCDM]+|#)[.)]"
+    assert re.findall(rf"^ +[\w, ]+: {number}(?: .*)?$", meanings, re.MULTILINE) == []
 
 
 @pytest.mark.usefixtures("in_users_folder")

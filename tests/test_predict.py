@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import tempfile
 
 import numpy as np
 import pandas as pd
@@ -116,7 +117,7 @@ def test_folds_that_were_not_trained_are_no_failure(models, capsys):
         (["--db", "nope"], "unknown database"),
         (["--data", "absent"], "absent does not exist"),
         (["--dir", "absent"], "absent"),
-        (["--json", "."], "is a folder"),
+        (["--json", tempfile.gettempdir()], "is a folder"),
     ],
 )
 def test_wrong_arguments(models, capsys, arguments, told):

@@ -566,6 +566,24 @@ def test_wrong_arguments(arguments, told, capsys, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("where", ["KERAS_BACKEND", "keras.json"])
+@pytest.mark.parametrize("backend", ["jax", "torch", "tensorflwo"])
+def test_another_backend_of_keras_is_refused_before_any_work(tmp_path, monkeypatch, capsys, where, backend):
+    settings = tmp_path / ".keras" / "keras.json"
+    settings.parent.mkdir()
+    settings.write_text(json.dumps({"backend": backend if where == "keras.json" else "tensorflow"}))
+    monkeypatch.delenv("KERAS_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KERAS_BACKEND", "" if where == "keras.json" else backend)
+    assert trainer.main(options("--data", tmp_path / "nights", "--out", tmp_path / "out", "--dry-run")) == 2
+    named = settings if where == "keras.json" else where
+    assert capsys.readouterr().err == (
+        f"trainer.py: error: training needs TensorFlow, but {named} names {backend} as the backend of Keras: set the "
+        "environment variable KERAS_BACKEND to tensorflow.\n"
+    )
+    assert list(tmp_path.iterdir()) == [settings.parent]
+
+
 def test_synthsleepnet_needs_no_channel_to_stage(tmp_path, capsys):
     """It takes its channels by modality: what a custom database lacks here is nights alone."""
     modalities = ["--modality", "eeg", "--set", "modalities=(('eeg', 'C3-A2'),)"]

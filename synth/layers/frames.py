@@ -222,6 +222,7 @@ class FrameBackbone(Configured):
 
     def build(self, input_shape: Any) -> None:
         self.samples = round(self.window * SAMPLING_RATE)
+        self.require_last_axis(input_shape, f"window * {SAMPLING_RATE}", self.samples, "samples per frame")
         self.stem.build((None, 1, self.samples, 1))
         steps = 0
         for kernel, blocks in zip(POOLING, self.branches, strict=True):

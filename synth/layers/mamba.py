@@ -184,6 +184,7 @@ class Mamba(StateSpaceLayer):
         self.channels, self.state_shape = self.d_inner, (self.d_inner, d_state)
 
     def build(self, input_shape: Any) -> None:
+        self.require_last_axis(input_shape, "d_model", self.d_model)
         inner, states = self.d_inner, self.d_state
         self.in_kernel = self._linear("in_kernel", self.d_model, 2 * inner)
         self._build_convolution()
@@ -309,6 +310,7 @@ class Mamba2(StateSpaceLayer):
         self.channels, self.state_shape = self.d_inner + 2 * d_state, (self.heads, headdim, d_state)
 
     def build(self, input_shape: Any) -> None:
+        self.require_last_axis(input_shape, "d_model", self.d_model)
         inner, states, heads = self.d_inner, self.d_state, self.heads
         self.in_kernel = self._linear("in_kernel", self.d_model, inner + self.channels + heads)
         self._build_convolution()

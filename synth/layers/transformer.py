@@ -24,7 +24,7 @@ class TransformerBlock(Configured):
     """Self-attention and a two-layer perceptron, each with a LayerNorm before it and added to its input.
 
     Args:
-        dim: D.
+        dim: the number of features of a token, D.
         heads: heads of the attention; D must be a multiple of it.
         mlp_ratio: the perceptron has ``mlp_ratio`` · D inner features.
         lora: LoRA for the layers that it names (``proj``, ``fc1``, ``fc2``): a :class:`Lora`, or its values by name.
@@ -46,6 +46,7 @@ class TransformerBlock(Configured):
         self.fc2 = dense(dim, self.lora.get("fc2"), name="fc2", **own)
 
     def build(self, input_shape: Any) -> None:
+        self.require_last_axis(input_shape, "dim", self.dim)
         tokens = (None, None, self.dim)
         for layer in (self.norm1, self.qkv, self.proj, self.norm2, self.fc1):
             layer.build(tokens)
@@ -75,7 +76,7 @@ class EncoderLayer(Configured):
     addition.
 
     Args:
-        dim: D.
+        dim: the number of features of a token, D.
         heads: heads of the attention; D must be a multiple of it.
         hidden: the perceptron's inner features.
         dropout: the rate in all four places.
@@ -110,6 +111,7 @@ class EncoderLayer(Configured):
         )
 
     def build(self, input_shape: Any) -> None:
+        self.require_last_axis(input_shape, "dim", self.dim)
         tokens = (None, None, self.dim)
         self.attention.build(tokens, tokens)
         for layer in (self.norm1, self.fc1, self.norm2):

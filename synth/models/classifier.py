@@ -48,6 +48,7 @@ class Head(Configured):
         self.logits = keras.layers.Dense(classes, name="logits", **own)
 
     def build(self, input_shape: Any) -> None:
+        self.require_last_axis(input_shape, "features", self.features)
         width, leading = self.features, (None,) * (len(input_shape) - 1)
         for linear, norm in zip(self.linears, self.norms, strict=True):
             linear.build((*leading, width))
@@ -96,7 +97,7 @@ class SelfAttention(Configured):
     """Attention of each epoch to all epochs of its stretch.
 
     Args:
-        features: D.
+        features: the number of features of an embedding, D.
         heads: the heads of the attention.
     """
 
@@ -167,6 +168,7 @@ class SequenceClassifier(Configured):
         return self.context.layers if isinstance(self.context, keras.Sequential) else [self.context]
 
     def build(self, input_shape: Any) -> None:
+        self.require_last_axis(input_shape, "features", self.features)
         shape = (None, None, self.features)
         for layer in (self.norm, self.context, self.head):
             if layer is not None:

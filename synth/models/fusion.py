@@ -35,7 +35,7 @@ class SynthSleepNetEncoder(Configured, keras.Model):
     Args:
         modalities: their names; one or more.
         backbone: the arguments of :class:`NeuroNetEncoder`, the same for all modalities.
-        dim: D.
+        dim: the number of features of the fusion, D.
         heads: heads of the blocks' attention.
         depth: number of blocks.
         lora: LoRA for the layers of the last block that it names (``proj``, ``fc1``, ``fc2``).

@@ -29,7 +29,7 @@ class NeuroNetEncoder(Configured, keras.Model):
     Args:
         window: length of a frame in seconds.
         step: seconds from one frame to the next.
-        dim: D.
+        dim: the number of features of the encoder, D.
         heads: heads of the blocks' attention.
         depth: number of blocks.
         lora: LoRA for the layers that it names, of the frame backbone (``linear1``, ``linear2``) and of every block

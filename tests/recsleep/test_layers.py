@@ -11,6 +11,7 @@ from recsleep.layers import (
     PeepholeLSTM,
     pool_right_padded,
 )
+from recsleep.model import EpochEncoder
 
 pytestmark = pytest.mark.model
 
@@ -43,6 +44,21 @@ def test_block_and_reconstruction_loss_match_numpy(rounding):
     np.testing.assert_allclose(numpy(output), [o for o, _ in expected], rtol=rounding, atol=rounding)
     assert float(loss) == pytest.approx(np.mean([d for _, d in expected]), rel=rounding)
     np.testing.assert_array_equal(numpy(block(x)), numpy(output))
+
+
+@pytest.mark.parametrize("layer", ["block", "encoder"])
+def test_a_model_may_use_the_reconstruction_loss(layer):
+    layer, x = {
+        "block": (ConvolutionalReconstructionBlock(4, 5, dtype="mixed_bfloat16"), RNG.normal(size=(3, 9, 4))),
+        "encoder": (EpochEncoder(4, 9, 3, 5, 2, 2, 0.5, dtype="mixed_bfloat16"), RNG.normal(size=(3, 60))),
+    }[layer]
+    inputs = keras.Input(x.shape[1:])
+    told = layer(inputs, reconstruct=True)
+    found, expected = keras.Model(inputs, told)(x), layer(x, reconstruct=True)
+    assert [one.shape[1:] for one in told] == [tuple(one.shape[1:]) for one in found]
+    assert [keras.backend.standardize_dtype(one.dtype) for one in found] == [one.dtype for one in told]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(numpy(keras.ops.cast(one, "float32")), numpy(keras.ops.cast(other, "float32")))
 
 
 def test_inference_leaves_the_reconstruction_out():
@@ -78,6 +94,15 @@ def test_lstm_matches_a_float64_recurrence(rounding, dtype):
     np.testing.assert_allclose(numpy(outputs), [p[0] for p in plain], rtol=tolerance, atol=tolerance)
     np.testing.assert_allclose(numpy(hidden), [p[1] for p in plain], rtol=tolerance, atol=tolerance)
     np.testing.assert_allclose(numpy(cell), [p[2] for p in plain], rtol=tolerance, atol=tolerance)
+
+
+def test_lstm_begins_with_zeros_unless_it_is_told_otherwise():
+    lstm, x, _, _ = lstm_and_plain("float32", 3)
+    expected = keras.tree.flatten(lstm(x, initial_state=(np.zeros((2, 6)), np.zeros((2, 6)))))
+    inputs = keras.Input(x.shape[1:])
+    for found in (lstm(x), keras.Model(inputs, lstm(inputs))(x)):
+        for one, other in zip(keras.tree.flatten(found), expected, strict=True):
+            np.testing.assert_array_equal(numpy(one), numpy(other))
 
 
 def test_lstm_in_pieces_equals_the_whole(rounding):
