@@ -302,7 +302,7 @@ def test_a_scorer_of_a_part_is_compared_on_that_part(scored, lights, models, sco
     names, whole = ("TIB", "TST", "SE", "SOL", "REM_latency"), night.statistics()
     found = [tuple(figures[name] for name in names) for figures in night.compared_statistics()]
     assert found == [pytest.approx(models), pytest.approx(scorer)]
-    told = f"the scoring has {18 - scored.count('?')} of the recording's 18 epochs; figures that compare are of these"
+    told = f"the scoring has {18 - scored.count('?')} of the recording's 18 epochs, and only these are compared"
     assert night.partly_scored == (lights != (2, 12)) == any(told in remark for remark in night.remarks)
     assert whole["TST"] > found[0][1] or lights == (2, 12)
     assert replace(night, scored=night.stages).compared_statistics() == (whole, whole)
