@@ -147,9 +147,9 @@ def run(command: Callable[[], int | None], prog: str) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Otherwise the first process takes all memory of a GPU, and none is left for the other processes.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    # A file's name may hold bytes that are not valid text.
+    # Each line is to be seen at once in a file or a pipe too, and a file's name may hold bytes that are not valid text.
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
         with _temporary_folder():
             return command() or 0

@@ -224,7 +224,7 @@ def train(arguments: argparse.Namespace) -> None:
     steps = (arguments.step,) if arguments.step else NEURONET_STEPS if of_neuronet else STEPS
     alone = arguments.jobs == 1 and arguments.cluster is None
     if not arguments.cluster:
-        print(computing(config.training.precision, every_gpu=bool(arguments.strategy)), flush=True)
+        print(computing(config.training.precision, every_gpu=bool(arguments.strategy)))
     if of_synth:
         from synth.steps import plan
 

@@ -73,7 +73,7 @@ def train_fold(task: FoldTask) -> tuple[int, dict[str, Path]]:
     # The same seed gives the same weights, bit for bit.
     tf.config.experimental.enable_op_determinism()
     scores = FoldTrainer(task).train()
-    print(f"fold {task.split.fold} test: {scores.line()}", flush=True)
+    print(f"fold {task.split.fold} test: {scores.line()}")
     return task.split.fold, {"": task.folder}
 
 
@@ -119,7 +119,6 @@ class FoldTrainer(ResumableRun):
         print(
             f"{self.title}: {len(self.split.train)} subjects train, {len(self.split.validation)} validate, "
             f"{len(self.split.test)} test.",
-            flush=True,
         )
         keras.utils.set_random_seed(sum(self.seed))
         training = self.config.training
@@ -141,18 +140,17 @@ class FoldTrainer(ResumableRun):
         if level := trained.recipe.level:
             self.recipe = replace(self.recipe, level=level, nights_calibrated=True)
         else:
-            print(f"{self.title}: {trained.folder} does not say its level, so nights are not calibrated.", flush=True)
+            print(f"{self.title}: {trained.folder} does not say its level, so nights are not calibrated.")
         scored = np.unique(np.concatenate([read_arrays(night.path, ["y"])["y"] for night in self.files["train"]]))
         if forgotten := [stage for number, stage in enumerate(STAGES) if number not in scored]:
             print(
                 f"{self.title}: WARNING: no training night holds {', '.join(forgotten)}, so the network will forget "
                 "how "
                 "to find it, which validation nights without it cannot show.",
-                flush=True,
             )
         self.best = {"pass": 0, **self._validated()}
         figures = "".join(f" {name} {self.best[name]:.3f}" for name in self.chosen_by).replace("macro_f1", "macro-F1")
-        print(f"{self.title} begins with {trained.folder}: validation{figures}", flush=True)
+        print(f"{self.title} begins with {trained.folder}: validation{figures}")
 
     @property
     def ended(self) -> bool:
@@ -248,7 +246,7 @@ class FoldTrainer(ResumableRun):
         if self.init:
             found["before"] = self._tested(BEFORE, self.init.load()).to_json()
         if self.best and self.best["pass"] == 0:
-            print(f"{self.title}: no pass was better on the validation nights; the weights stay as before.", flush=True)
+            print(f"{self.title}: no pass was better on the validation nights; the weights stay as before.")
         write_json(self.folder / "split.json", {name: self.record[name] for name in ("split", "nights")})
         about = {
             "db": self.config.database.db,

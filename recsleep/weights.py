@@ -270,11 +270,11 @@ def weights(arguments: argparse.Namespace) -> None:
         return
     from recsleep.predictor import load_stager
 
-    print(TERMS, flush=True)
+    print(TERMS)
     for db, own in chosen.items():
         fetch(own, arguments.to, arguments.source)
         there = arguments.to / db
-        print(f"{db}: all {len(_by_fold(own))} folds are in {there}.", flush=True)
+        print(f"{db}: all {len(_by_fold(own))} folds are in {there}.")
         # Loading writes the ONNX file that stages; only this needs TensorFlow.
         load_stager(there)
         print(f"To stage a recording with them: python predict.py --recording night.edf --dir {there}")

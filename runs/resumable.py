@@ -226,7 +226,7 @@ class ResumableRun(ABC):
             result = self.result(metadata)
         # A run that was killed just after its results were complete has left its temporary folders.
         self._clean()
-        print(f"{self.title} is finished: skipped.", flush=True)
+        print(f"{self.title} is finished: skipped.")
         return result
 
     def _clean(self) -> None:
@@ -318,7 +318,7 @@ class ResumableRun(ABC):
             if [weight.shape for weight in self.best_weights] != [weight.shape for weight in self.judged.get_weights()]:
                 raise ValueError("best.npz does not hold the network's weights")
             self.load_state(newest)
-        print(f"{self.title} continues after {self.unit} {len(self.history)} of {len(self.steps)}.", flush=True)
+        print(f"{self.title} continues after {self.unit} {len(self.history)} of {len(self.steps)}.")
 
 
 def kept_units(folder: Path) -> int:

@@ -54,9 +54,9 @@ class Alone(Generic[Item, Result]):
             call, answer = Path(folder) / "call", Path(folder) / "answer"
             call.write_bytes(pickle.dumps((self.function, item)))
             # The fresh process finds modules in the same places as this one. Without -P, it would first look in the
-            # working folder, which may hold another config.py.
+            # working folder, which may hold another config.py. With -u, what it prints is seen at once.
             paths = {"PYTHONPATH": os.pathsep.join(str(Path(path).absolute()) for path in sys.path)}
-            command = [sys.executable, "-P", "-m", "runs.workers", str(call), str(answer)]
+            command = [sys.executable, "-u", "-P", "-m", "runs.workers", str(call), str(answer)]
             # The fresh process ends when this one does, because then its standard input is closed.
             with subprocess.Popen(command, env=SHARED_GPU | os.environ | paths, stdin=subprocess.PIPE) as process:
                 code = process.wait()

@@ -12,6 +12,8 @@ from pathlib import Path
 
 # Before any backend starts: float64 layers need it on JAX.
 os.environ.setdefault("JAX_ENABLE_X64", "1")
+# The commands must show each line at once by themselves, as they do where this variable is not set.
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 import numpy as np
 import pytest

@@ -121,7 +121,7 @@ class FineTuningStep(LabelledStep):
         allowed = self.training.frozen_gib
         self.frozen = frozen if gib <= allowed else None
         what = "are kept on disk until it ends" if self.frozen else f"are not kept, being above frozen_gib={allowed:g}"
-        print(f"{self.title}: outputs of frozen convolutions, {gib:.2g} GiB, {what}.", flush=True)
+        print(f"{self.title}: outputs of frozen convolutions, {gib:.2g} GiB, {what}.")
 
     def _labelled(self) -> list[LabelledNight]:
         """The nights whose scoring may be used, with the labels of their epochs that are used."""

@@ -144,7 +144,7 @@ class LabelledStep(Step):
             night.save(self.folder / "predictions" / f"{night.name}.csv")
         scores = pooled(nights)
         self.save(test=scores.to_json(), **found)
-        print(f"fold {self.fold.split.fold} test, {self.name}: {scores.line()}", flush=True)
+        print(f"fold {self.fold.split.fold} test, {self.name}: {scores.line()}")
         return scores
 
     def _settle_threshold(self) -> float:

@@ -83,7 +83,7 @@ def train_fold(task: FoldTask) -> tuple[int, dict[str, Path]]:
                 f"--init {task.init} holds no pretrained network of {', '.join(task.streams)}: name another fold, or "
                 "choose other modalities with --modality."
             )
-        print(f"fold {task.split.fold} uses {', '.join(taken)} from {task.init}.", flush=True)
+        print(f"fold {task.split.fold} uses {', '.join(taken)} from {task.init}.")
     with shared.scope():
         if "unimodal" in task.steps and not whole:
             for modality in task.modalities:
@@ -114,6 +114,5 @@ def fold_of(task: FoldTask, shared: Replicas) -> Fold:
     print(
         f"fold {split.fold}: {len(split.train)} subjects train, {len(labelled)} of them with labels; "
         f"{len(split.validation)} validate, {len(split.test)} test.",
-        flush=True,
     )
     return Fold(task.config, split, labelled, task.nights, task.folder, shared, task.bar, task.init)

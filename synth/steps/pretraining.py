@@ -227,7 +227,7 @@ class PretrainingStep(Step):
             with written_aside(self.folder / PICTURE) as aside:
                 map_of_epochs(*on_a_map(asked), f"{self.title}: test nights").savefig(aside, dpi=110)
             self.save(test=scores.to_json())
-            print(f"{self.title}, test by nearest neighbours: {scores.line()}", flush=True)
+            print(f"{self.title}, test by nearest neighbours: {scores.line()}")
 
 
 def neuronet(config: "Config") -> NeuroNet:
