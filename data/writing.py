@@ -117,8 +117,8 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def working_in(folder: Path, processes: bool) -> Iterator[None]:
-    """Be :func:`alone_in` a folder, from which goes what a killed run left half-written, and what a killed worker of
-    this run leaves.
+    """Lock a folder as :func:`alone_in` does, and remove half-written files from it: before the work those of a killed
+    run, and after it those of killed workers.
 
     Args:
         folder: the folder, local or remote.

@@ -34,15 +34,19 @@ def corrected(night: Hypnogram, path: Path) -> Hypnogram:
     text = read_text(path)
     try:
         # All values stay texts: a name must not become a number or a missing value.
-        table = pd.read_csv(StringIO(text.rstrip()), dtype=str, keep_default_na=False, skip_blank_lines=False)
+        table = pd.read_csv(
+            StringIO(text.rstrip()), dtype=str, keep_default_na=False, skip_blank_lines=False, skipinitialspace=True
+        )
     except ValueError as error:
         raise InputError(f"{path} is not a table of corrections ({in_one_line(error)}): correct it there.") from None
     lacking = [name for name in COLUMNS if name not in table]
     if lacking:
         raise InputError(
             f"{path} is not a table of corrections, because it has no column {lacking[0]}: it needs a first line that "
-            f"names {' and '.join(COLUMNS)}, and a line for each epoch."
+            f"names {' and '.join(COLUMNS)}, separated by commas, and a line for each corrected epoch."
         )
+    if not isinstance(table.index, pd.RangeIndex):
+        raise InputError(f"{path} has lines with more values than its first line has names: remove what is too much.")
     model = night.stages if night.model_stages is None else night.model_stages
     epochs = _epochs(path, table["epoch"], len(model))
     stages = model.copy()

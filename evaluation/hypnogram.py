@@ -243,7 +243,7 @@ class Hypnogram:
         """The figures of these stages and those of the scorer's, to compare with each other.
 
         If the night is :attr:`partly_scored`, both are of the epochs that both have, as if lights went off at the first
-        of these and on after the last. Latencies are None then if the scorer lacks epochs before the first sleep.
+        of these and on after the last. A latency is None then if an epoch without a stage of both lies before its end.
         The result is None without a scorer's stages, or if no epoch in bed has stages of both.
         """
         if self.scored is None:
@@ -256,10 +256,14 @@ class Hypnogram:
         if not len(there):
             return None
         span = int(there[0]), int(there[-1]) + 1
-        own, other = (statistics(np.where(both, stages, UNSCORED), span) for stages in (self.stages, self.scored))
-        awake = np.cumsum(self.scored[off:on] > 0) == 0
-        unknown = dict.fromkeys(LATENCIES if (awake & (self.scored[off:on] == UNSCORED))[: span[1] - off].any() else ())
-        return own | unknown, other | unknown
+        # Until the first epoch in bed that not both have.
+        begin = slice(off, off + int(np.argmin(np.append(both[off:on], False))))
+
+        def of(stages: np.ndarray) -> dict[str, Any]:
+            figures = statistics(np.where(both, stages, UNSCORED), span)
+            return figures | {name: None for name, ends in LATENCIES.items() if not np.isin(stages[begin], ends).any()}
+
+        return of(self.stages), of(self.scored)
 
     def periods(self) -> list[tuple[int, int]]:
         """The sleep periods, each from its first epoch of N2, N3 or REM to the one after its last.

@@ -39,8 +39,8 @@ FIGURES = {
 """The figures of :func:`statistics` by name: what each is, and its unit."""
 
 
-LATENCIES = ("SOL", "N1_latency", "N2_latency", "N3_latency", "REM_latency")
-"""The figures that have no meaning if the beginning of the time in bed is not known."""
+LATENCIES = {"SOL": (1, 2, 3, 4)} | {f"{stage}_latency": (code,) for code, stage in enumerate(STAGES) if code}
+"""The latencies, and the stages at the first of which each ends, as positions in STAGES."""
 
 
 def statistics(stages: np.ndarray, lights: tuple[int, int] | None = None) -> dict[str, Any]:

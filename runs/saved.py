@@ -168,8 +168,11 @@ def _near(folder: Path, is_fold: Callable[[Path], bool]) -> Iterator[Path]:
         return [path for path in of.iterdir() if path.is_dir() and (path.name.isdecimal() or path.name in NAMES)]
 
     for place in (folder, folder.parent):
-        for path in sorted(place.iterdir()) if place.is_dir() else ():
-            # A folder may be closed to this user.
+        found: list[Path] = []
+        # A folder may be closed to this user.
+        with suppress(OSError):
+            found = sorted(place.iterdir()) if place.is_dir() else []
+        for path in found:
             with suppress(OSError):
                 inside = parts(path) if path.is_dir() else []
                 if any(map(is_fold, (path, *inside, *(deeper for part in inside for deeper in parts(part))))):

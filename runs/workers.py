@@ -145,6 +145,7 @@ def _on_cluster(
                 f"the Dask scheduler at {address} has ended: start it and its workers, and run the same command again "
                 "to continue."
             ) from None
+        missed = False
         del futures[future.key]
         yield result
 

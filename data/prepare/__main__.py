@@ -70,7 +70,7 @@ def prepare(arguments: argparse.Namespace) -> int:
 
         able = 0
         for source in sources:
-            text, usable = listing(source, spec, channels)
+            text, usable = listing(source, spec, channels, PreparationConfig())
             print(text)
             able += usable
         others = "" if able == len(sources) else "; see MISSING and CANNOT BE USED above"

@@ -59,11 +59,8 @@ def convert(
         names = find_channels(recording, channels)
         scoring = read_scoring(database, source.scoring, recording)
         notes = list(scoring.notes)
-        total = _common_epochs(source, recording, scoring, notes)
+        total, kept, trimmed = chosen_epochs(source, recording, scoring, database, config, notes)
         stages = scoring.stages[:total]
-        kept, trimmed = (np.arange(total), 0) if database.whole else _kept(stages, config.wake_minutes)
-        if (stages[kept] == UNSCORED).all():
-            raise InputError(f"{source.recording}: none of its epochs has a stage: check its scoring.")
         x = np.empty((len(kept), len(channels), EPOCH_SAMPLES), np.float32)
         described = []
         for position, (channel, name) in enumerate(zip(channels, names, strict=True)):
@@ -134,6 +131,27 @@ def _read(
         "quartiles": None if database.scaled else list(spread),
     }
     return scale(signal, spread) if database.scaled else signal, about
+
+
+def chosen_epochs(
+    source: Source,
+    recording: Recording,
+    scoring: Scoring,
+    database: Database,
+    config: "PreparationConfig",
+    notes: list[str],
+) -> tuple[int, np.ndarray, int]:
+    """How many epochs signal and scoring have in common, the numbers of those to keep, and how many are trimmed.
+
+    Raises:
+        InputError: signal and scoring do not belong together, or no epoch has a stage.
+    """
+    total = _common_epochs(source, recording, scoring, notes)
+    stages = scoring.stages[:total]
+    kept, trimmed = (np.arange(total), 0) if database.whole else _kept(stages, config.wake_minutes)
+    if (stages[kept] == UNSCORED).all():
+        raise InputError(f"{source.recording}: none of its epochs has a stage: check its scoring.")
+    return total, kept, trimmed
 
 
 def _common_epochs(source: Source, recording: Recording, scoring: Scoring, notes: list[str]) -> int:

@@ -11,7 +11,7 @@ NOTES = {"off": re.compile(r"lights?[ _-]*(off|out)"), "on": re.compile(r"lights
 """The annotations that tell it, in small letters; EDF+ prescribes "Lights off" and "Lights on"."""
 
 CLOCK = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?")
-DOTTED = re.compile(r"(\d{1,2})\.(\d\d)(?:\.(\d\d))?")
+DOTTED = re.compile(r"([01]?\d|2[0-3])\.([0-5]\d)(?:\.([0-5]\d))?")
 """A clock time as many countries write it, which could also be a number of seconds."""
 
 

@@ -51,7 +51,7 @@ def test_a_table_by_hand_lists_only_corrected_epochs(night, tmp_path):
     once = corrected(night, tmp_path / "c.csv")
     assert once.stages.tolist() == [0, 2, 3] and once.model_stages.tolist() == [0, 1, 4]
     assert once.about["corrections"] == {"epochs": 2, "who": ["Ann", "Bob"], "each": [[1, "Bob", ""], [2, "Ann", ""]]}
-    (tmp_path / "c.csv").write_text("epoch,stage\n1,REM\n\n")
+    (tmp_path / "c.csv").write_text("epoch, stage\n1, REM\n\n")
     assert corrected(once, tmp_path / "c.csv").stages.tolist() == [0, 4, 4]
 
 
@@ -59,6 +59,7 @@ def test_a_table_by_hand_lists_only_corrected_epochs(night, tmp_path):
     ("text", "told"),
     [
         ("", "is not a table of corrections"),
+        ("epoch,stage\n1,N3,\n", "has lines with more values than its first line has names"),
         (HEAD + '0,"W', "is not a table of corrections"),
         (
             WHOLE.replace("stage,model", "stages,model"),

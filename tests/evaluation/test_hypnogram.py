@@ -290,8 +290,10 @@ def test_what_the_scorer_looked_for(names, counts, expected):
         # TIB, TST, SE, SOL and REM latency of epochs 0 to 11, then of 4 to 11, whose beginning nobody scored.
         ("WWWW2222RR11??????", None, (6, 4, 400 / 6, 2, 2.5), (6, 4, 400 / 6, 2, 2)),
         ("????2222RR11??????", None, (4, 4, 100, None, None), (4, 4, 100, None, None)),
-        # An epoch that is not scored in between is left out of the models' sleep too.
-        ("WWWW22?2RR11??????", None, (6, 3.5, 350 / 6, 2, 2.5), (6, 3.5, 350 / 6, 2, 2)),
+        # An epoch that is not scored in between is left out of the models' sleep too; it might have been REM.
+        ("WWWW22?2RR11??????", None, (6, 3.5, 350 / 6, 2, None), (6, 3.5, 350 / 6, 2, None)),
+        # The models' sleep begins where nobody scored.
+        ("11??2222RR11??????", None, (6, 4, 400 / 6, None, None), (6, 5, 500 / 6, 0, None)),
         # What lies outside the time in bed does not count.
         ("?WWW2222RR11??????", (2, 12), (5, 4, 80, 1, 2.5), (5, 4, 80, 1, 2)),
         ("?WWW2222RR11??????", (2, 14), (5, 4, 80, 1, 2.5), (5, 4, 80, 1, 2)),
