@@ -35,7 +35,7 @@ KINDS |= dict.fromkeys(("as_stored", "multimodal"), (bool, "true or false"))
 """Of which kind these values of a spec must be; all other values are texts."""
 
 KNOWING = {"nsrr": ("labels", "events", "columns"), ANY: ("events", "columns")}
-"""The forms whose labels the spec need not explain, and what it may not even hold, because it would have no effect."""
+"""The forms whose labels the spec need not explain; with each, the parts of a spec that would have no effect."""
 FORMS = ("annotations", "csv", "lines", *KNOWING)
 COLUMNS = {"start": "start", "duration": "duration", "label": "label"}
 
